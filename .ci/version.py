@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
-_CODE = ("sida", "eval", "workflow", "config", "studies")
+_CODE = ("sida", "plugins", "eval", "workflow", "config", "studies")
 
 
 def _version() -> str:

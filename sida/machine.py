@@ -261,12 +261,13 @@ _ROOT = Path(sida.__file__).resolve().parent.parent
 
 @functools.cache
 def source_digest() -> str:
-    """First 12 hexadecimal digits of the SHA-256 over all Python sources of ``sida`` and ``eval``."""
+    """First 12 hexadecimal digits of the SHA-256 over all Python sources of ``sida``, with plugins, and ``eval``."""
     digest = hashlib.sha256()
-    for package in ("sida", "eval"):
-        for path in sorted((_ROOT / package).rglob("*.py")):
-            digest.update(str(path.relative_to(_ROOT)).encode())
-            digest.update(path.read_bytes())
+    # A checkout has a link to the plugins, which rglob does not follow.
+    folders = [_ROOT / package for package in ("sida", "sida/plugins", "eval")]
+    for path in sorted({path for folder in folders for path in folder.rglob("*.py")}):
+        digest.update(str(path.relative_to(_ROOT)).encode())
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -282,7 +283,8 @@ def code_version() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        commit, changes = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", "--", "sida", "eval")
+        commit = git("rev-parse", "--short=12", "HEAD")
+        changes = git("status", "--porcelain", "--", "sida", "eval", "plugins")
     except (OSError, subprocess.CalledProcessError):
         return f"{sida.__version__}+nogit.{source_digest()}"
     return f"{sida.__version__}+{commit}" + (f".dirty.{source_digest()}" if changes else "")

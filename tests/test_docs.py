@@ -137,7 +137,7 @@ def test_the_demo_is_printed_as_stored():
     assert all(row in printed for row in stored)
 
 
-COPIED = ("sida", "eval", "workflow", "config", "studies", "docs/examples", "results/published")
+COPIED = ("sida", "plugins", "eval", "workflow", "config", "studies", "docs/examples", "results/published")
 
 
 class Addition(NamedTuple):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from eval.features.base import Extractor
 from sida.assets.cache import ReadOnlyCacheError, recorded, registered, write_record
 from sida.config.feature_networks import FEATURE_NETWORKS, ExtractorEntry
-from sida.config.lookup import Registry
+from sida.config.registries import Registry
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
 

@@ -19,7 +19,8 @@ from eval.results.extended import read_extended
 from eval.results.logs import Point, has_log, has_metric, kept_images, read_evaluations
 from eval.results.sheet import SheetRow, read_runs
 from eval.results.summary import Measurements, measured_in
-from sida.config.lookup import Registry, RegistryEntry, find_file
+from sida.config.lookup import find_file
+from sida.config.registries import Registry, RegistryEntry
 from sida.config.settings import Range, from_mapping, load_spec
 from sida.errors import SettingError, UserError
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from eval.metrics.metric import Direction, Metric, MetricValue, Sides
 from sida.config.feature_networks import FEATURE_NETWORKS
-from sida.config.lookup import Registry
+from sida.config.registries import Registry
 from sida.config.settings import Count, Natural, Positive, Range, Variants
 from sida.errors import SettingError, UserError, exact
 

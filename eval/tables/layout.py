@@ -12,7 +12,7 @@ from eval.results.extended import read_extended
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurements
 from eval.tables.model import Table
-from sida.config.lookup import Registry, RegistryEntry
+from sida.config.registries import Registry, RegistryEntry
 from sida.config.settings import Range, from_mapping
 from sida.errors import SettingError, UserError, suggestion
 

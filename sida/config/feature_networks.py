@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sida.config.lookup import RegistryEntry
+from sida.config.registries import RegistryEntry
 
 
 @dataclass(frozen=True)

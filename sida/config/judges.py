@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from sida.config.feature_networks import ExtractorEntry
-from sida.config.lookup import RegistryEntry
+from sida.config.registries import RegistryEntry
 from sida.errors import UserError
 from sida.late import Tensor
 

@@ -1,4 +1,4 @@
-"""Lookup of names: data files, objects of registries, and custom objects ``module:object`` with the user's permission.
+"""Lookup of names: data files, and custom objects ``module:object`` with the user's permission.
 
 Data files are protocols, layouts, sample sheets, label counts and the registry. A name such as ``cifar10`` of the kind
 ``protocols`` is looked for in the preset's folder, then in ``config/`` of the current folder, then in ``config/`` of
@@ -23,11 +23,10 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from sida.config.settings import names_object
 from sida.errors import UserError, suggestion
@@ -381,69 +380,3 @@ def code_sha256(module: ModuleType, target: Any) -> str | None:
         files |= {Path(source).resolve()} if source else set()
     digests = sorted(map(sha256_file, files))
     return digests[0] if len(digests) == 1 else sha256_json(digests) if digests else None
-
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class RegistryEntry:
-    """An object that is imported when it is used, so that commands that need only its name do not import torch.
-
-    Attributes:
-        made_by: ``module:object`` of this package.
-    """
-
-    made_by: str
-
-    def load(self) -> Any:
-        """Imports the object."""
-        return our_object(self.made_by)
-
-
-class Registry(dict[str, T]):
-    """Objects by name, in the order in which help and documents list them.
-
-    Args:
-        noun: Word for one object, in errors and help.
-        base: ``module:class`` of which a custom object must be an instance or a subclass; empty: any object.
-        entries: The objects of this package; an :class:`RegistryEntry` stands for the object that it imports.
-    """
-
-    def __init__(self, noun: str, base: str, entries: Mapping[str, T]) -> None:
-        super().__init__(entries)
-        self.noun, self.base = noun, base
-
-    def knows(self, name: object) -> bool:
-        """Whether a name is registered or has the form ``module:object``; imports nothing."""
-        return isinstance(name, str) and (name in self or names_object(name))
-
-    def check(self, name: object, where: str) -> str:
-        """Returns the name if it is known.
-
-        Raises:
-            UserError: It is neither registered nor the name of a custom object.
-        """
-        if not self.knows(name):
-            remedy = f"or name a custom {self.noun} as module:object"
-            raise UserError(where, f"no {self.noun} '{name}'{suggestion(str(name), self)}", remedy)
-        return cast(str, name)
-
-    def find(self, name: object, where: str) -> Any:
-        """Returns the object of a name; a custom object is imported with the user's permission.
-
-        Raises:
-            UserError: It does not exist, has no permission (:mod:`sida.config.lookup`), or is of another kind.
-        """
-        name = self.check(name, where)
-        if name in self:
-            entry = self[name]
-            return entry.load() if isinstance(entry, RegistryEntry) else entry
-        custom = load_object(name, where, self.noun)[1]
-        if self.base:
-            base = our_object(self.base)
-            if not (isinstance(custom, base) or (isinstance(custom, type) and issubclass(custom, base))):
-                class_name = self.base.replace(":", ".")
-                fault = f"'{name}' is neither an instance nor a subclass of {class_name}"
-                raise UserError(where, fault, "derive it from that class")
-        return custom

@@ -1,4 +1,3 @@
-from sida.methods.consistency import INSTANCE as INSTANCE
 from sida.methods.distillation import distill as distill
 from sida.methods.gdd import GDD as GDD
 from sida.methods.gdd import GDD_I as GDD_I

@@ -12,26 +12,19 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from sida import networks
-from sida.config.lookup import Registry, foreign_faults
+from sida.config.lookup import foreign_faults
 from sida.config.recipe import OFFICIAL, WEIGHT_NORMS, ResolvedConfig, StudentConfig
+from sida.config.registries import Registry
 from sida.config.settings import OneOf, names_object
 from sida.errors import SettingError, settings_in
-from sida.methods.consistency import CD, ECT, INSTANCE
-from sida.methods.dmd import DIFF_INSTRUCT, DMD, DMD2
-from sida.methods.f_distill import F_DISTILL
-from sida.methods.fd_loss import FD_LOSS
 from sida.methods.gdd import GDD, GDD_I
 from sida.methods.meanflow import MEANFLOW
 from sida.methods.method import Method
-from sida.methods.realuid import REALSID, REALUID
-from sida.methods.sid import SID, SID2A, SIDA, UNI_INSTRUCT
+from sida.methods.sid import SID, SID2A, SIDA
 
-#: In the order in which help and documents list them.
-_ALL = (
-    SID, SIDA, SID2A, GDD, GDD_I, INSTANCE,
-    DIFF_INSTRUCT, DMD, DMD2, F_DISTILL, UNI_INSTRUCT, ECT, CD, REALSID, REALUID, FD_LOSS, MEANFLOW,
-)  # fmt: skip
-METHODS = Registry("method", "sida.methods.method:Method", {method.name: method for method in _ALL})
+#: In the order in which help and documents list them; those of plugins follow.
+_CORE = (SID, SIDA, SID2A, GDD, GDD_I, MEANFLOW)
+METHODS = Registry("method", "sida.methods.method:Method", {method.name: method for method in _CORE}, "methods")
 
 
 def find_method(name: str, where: str = "method") -> Method:

@@ -1,4 +1,4 @@
-"""SiD, SiDA, SiD2A and Uni-Instruct: the score identity loss, with an adversarial term in all but SiD.
+"""SiD, SiDA and SiD2A: the score identity loss, with an adversarial term in all but SiD.
 
 φ is the teacher, ψ the fake score, which in SiDA is the discriminator, too, and θ the generator.
 """
@@ -6,15 +6,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 from sida import training
 from sida.config.recipe import OFFICIAL, WEIGHT_NORMS, Gamma, Pool, Recipe, TeacherTraining
-from sida.config.settings import Settings
-from sida.errors import SettingError
 from sida.late import Tensor, torch
 from sida.methods.levels import ERROR_FLOOR, LeveledLoss, level_divisor
-from sida.methods.method import SCORE_TRAINING, Exposure, Method, Net, Parts, Passes, RawTerms
+from sida.methods.method import SCORE_TRAINING, Exposure, Method, Net, Passes, RawTerms
 from sida.noise import Draws, lognormal_sigma, score_weight, sigma_of_t
 
 #: Bound of the logits in the generator's loss; beyond it the gradient is zero. The discriminator's loss has no bound.
@@ -297,7 +295,7 @@ class EDM2SiDALoss(SiDALoss, EDM2SiDLoss):
 # Source of the official settings: mingyuanzhou/SiD, branches main and sida: training scripts and their options.
 _EDM: dict[str, Any] = {"init_sigma": 2.5, "ema_half_life_kimg": 500.0}
 _EDM2: dict[str, Any] = {"init_sigma": 2.5, "ema_half_life_kimg": 2000.0}
-_SIDA_EDM = {**_EDM, "grad_clip_value": 1.0, "warmup_kimg": 100.0}
+SIDA_EDM = {**_EDM, "grad_clip_value": 1.0, "warmup_kimg": 100.0}
 _SIDA_EDM2 = {**_EDM2, "warmup_kimg": 100.0, "weight_norm": "pre_hook", "fake_score_weight_norm": "off"}
 _SID_READS = (*SCORE_TRAINING, "augment", "fake_score_weight_norm", "grad_clip_value")
 
@@ -325,7 +323,7 @@ SIDA = Method(
     loss={"edm": SiDALoss, "edm2": EDM2SiDALoss},
     reads=_SID_READS,
     official={
-        "edm": _SIDA_EDM,
+        "edm": SIDA_EDM,
         "edm2": _SIDA_EDM2,
         "edm2-s": {**_SIDA_EDM2, "weight_norm": "off", "logvar": False},
     },
@@ -338,122 +336,4 @@ SID2A = dataclasses.replace(
     about="the same from a distilled generator (--init)",
     start="generator",
     saw=SIDA.exposure,
-)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class UniInstructOptions(Settings):
-    """Divergence and density ratio of Uni-Instruct.
-
-    Attributes:
-        divergence: f-divergence between data and generator; ``reverse-kl`` doubles SiDA's terms.
-        ratio: ``released``: from the adversarial loss, as in the released code, where it is 1 in practice; ``logits``
-            (ours): from the discriminator's mean logit of each image, clamped and normalised as f-distill's.
-        variance_reduction: Whether a ``released`` ratio is divided by its sum over the micro-batch.
-    """
-
-    divergence: Literal["forward-kl", "reverse-kl", "jeffreys", "chi-square", "jensen-shannon"] = "forward-kl"
-    ratio: Literal["released", "logits"] = "released"
-    variance_reduction: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ratio == "released" and self.divergence not in ("forward-kl", "jeffreys"):
-            fault = f"the released code fails at '{self.divergence}'"
-            raise SettingError("divergence", fault, "set ratio to logits")
-        if self.ratio == "logits" and self.variance_reduction:
-            raise SettingError("variance_reduction", "applies to the released ratio alone", "remove it")
-
-
-def density_ratio(logits: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """p_data / p_generator by a discriminator's logits, of their shape, within ``bounds``."""
-    # The first clamp keeps exp finite.
-    return logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).exp().clamp(*bounds)
-
-
-#: Smallest and largest density ratio of f-distill, and of Uni-Instruct's ``logits``.
-RATIO_RANGE = (0.1, 20.0)
-
-
-def expansion_weight(ratio: Tensor, divergence: str) -> Tensor:
-    """Weight ``w = r² f''(r)`` of the SiD term; for ``jeffreys`` the mixture 0.6 + 0.4 r of the released code.
-
-    Args:
-        ratio: r = p_data / p_generator, any shape.
-        divergence: Name of the f-divergence.
-
-    Source: Uni-Instruct (arXiv:2505.20755), theorem 3.1; a-little-hoof/Uni_Instruct:fsim_training
-        (commit 3cdf92e8).
-    """
-    return {
-        "forward-kl": lambda: ratio,
-        "reverse-kl": lambda: torch.ones_like(ratio),
-        "jeffreys": lambda: 0.6 + 0.4 * ratio,
-        "chi-square": lambda: 2 * ratio.square(),
-        "jensen-shannon": lambda: ratio / (1 + ratio),
-    }[divergence]()
-
-
-@dataclasses.dataclass(eq=False)
-class UniInstructLoss(SiDALoss):
-    """SiDA's losses with a further term ``weighted_sid = w(r) sid``, which replaces ``sid`` in the adversarial phase.
-
-    With the adversarial term L of an image, times C·H·W, and its logits l, averaged over positions:
-
-        released   r = L / (L − 1), without gradient          (−log D instead of D: r ≈ 1 unless D is above 0.999)
-        logits     r = clamp(exp l) / mean, then w / mean     (ours: means over the images, as in f-distill)
-
-    Attributes:
-        divergence: Name of the f-divergence, see :func:`expansion_weight`.
-        ratio: Estimate of the density ratio.
-        variance_reduction: Whether a ``released`` ratio is divided by the sum over the micro-batch.
-
-    α and the pool of the logits are not settings of the method.
-
-    Source: a-little-hoof/Uni_Instruct:fsim_training/fsim_training_loop.py (``released``); docs/differences.tsv.
-    """
-
-    alpha: float = dataclasses.field(default=1.0, init=False)
-    pool: Pool = dataclasses.field(default="batch", init=False)
-    divergence: str = UniInstructOptions.divergence
-    ratio: str = UniInstructOptions.ratio
-    variance_reduction: bool = UniInstructOptions.variance_reduction
-
-    def weights(self, pixels: int) -> dict[str, float]:
-        """See :meth:`~sida.methods.method.ScoreLoss.weights`; ``weighted_sid`` has the factor of ``sid``."""
-        return super().weights(pixels) | {"weighted_sid": self.lambda_sid}
-
-    def further_terms(self, sid: Tensor, adversarial: Tensor, logits: Tensor, batch: training.MicroBatch) -> RawTerms:
-        """See :meth:`SiDALoss.further_terms`."""
-        if self.ratio == "released":
-            ratio = self.released_ratio(batch.zero_invalid(adversarial) * batch.images[0].numel())
-            return {"weighted_sid": expansion_weight(ratio, self.divergence) * sid}
-        (ratio,) = batch.select_valid(sample_means(logits.detach()))
-        ratio = density_ratio(ratio, RATIO_RANGE)
-        weight = expansion_weight(ratio / batch.mean(ratio), self.divergence)
-        return {"weighted_sid": weight / batch.mean(weight) * sid}
-
-    def released_ratio(self, adversarial: Tensor) -> Tensor:
-        """The released code's ratio, from the adversarial term times C·H·W; any shape."""
-        loss = adversarial.detach()
-        ratio = loss / (loss - 1)
-        return ratio / (ratio.sum() + 1e-8) if self.variance_reduction else ratio
-
-
-def make_uni_instruct(parts: Parts) -> training.Distiller:
-    """Returns SiDA's trainer, with ``weighted_sid`` instead of ``sid`` in the adversarial phase."""
-    return parts.distiller(loss=parts.loss(**vars(parts.options)), schedule=parts.schedule(sid_share=0.0))
-
-
-UNI_INSTRUCT = dataclasses.replace(
-    SIDA,
-    name="uni-instruct",
-    title="Uni-Instruct",
-    about="SiDA, its SiD term weighted by a density ratio for an f-divergence",
-    start="either",
-    saw=Exposure(choice=("inception",)),
-    loss=UniInstructLoss,
-    official={"edm": _SIDA_EDM},
-    options=UniInstructOptions,
-    trainer=make_uni_instruct,
 )

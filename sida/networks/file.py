@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sida.config.families import EDM, Family, Latents
-from sida.config.lookup import Registry
+from sida.config.registries import Registry
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError, reason_of, settings_in
 from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_again, read_tensor_header, write_tensors

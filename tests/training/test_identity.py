@@ -1,9 +1,7 @@
 """What makes a run another run: content, wherever it lies, and code from outside this package."""
 
-import dataclasses
 import shutil
 
-import pytest
 import yaml
 
 from sida.config.lookup import ALLOW
@@ -12,7 +10,6 @@ from sida.data import load_dataset
 from sida.data.dataset import read_sketch
 from sida.methods import distill
 from sida.methods.digest import student_digest
-from sida.methods.fd_loss import FD_LOSS
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks.file import load_network, read_metadata, save_network
 from sida.training import TeacherConfig, train_teacher
@@ -97,19 +94,6 @@ def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
         changed[name] = {run for run, after in digests().items() if after != before[run]}
         before = digests()
     assert [*changed.values()] == [*[{"student"}] * 4, {"teacher"}, set()]
-
-
-OWN = dataclasses.replace(FD_LOSS, name="own", saw=FD_LOSS.exposure)
-
-
-@pytest.mark.parametrize("method", ["fd-loss", f"{__name__}:OWN"])
-def test_digest_holds_the_judges_networks(monkeypatch, method):
-    monkeypatch.setenv(ALLOW, __name__)
-    spec = {"name": "x", "method": method, "dataset": DATASET, "teacher": "t", "init": "t", "total_kimg": 1}
-    spec |= {"batch_size": 16, "lr": 1e-3, "options": {"judges": ["digits"]}}
-    before = digest(spec)
-    monkeypatch.setattr("eval.features.digits.weights_digest", lambda state: "another network")
-    assert digest(spec) != before
 
 
 def test_strength_and_guide_make_another_run_and_paths_do_not(tmp_path, teacher):

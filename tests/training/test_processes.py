@@ -28,7 +28,6 @@ from sida.training import processes, train_teacher
 from sida.training.evaluation import Evaluation
 from tests.near import assert_near
 from tests.refused import refused
-from tests.training.test_rivals import spec_of
 from tests.training.toy import STUDENT, TEACHER, CrashError, before_iterations, fork, raising, results, wait
 from workflow.cli import main
 from workflow.launch import TORCHRUN
@@ -110,26 +109,15 @@ def assert_same(folder, other, close=CLOSE):
         assert_near(value, two[name], close, scale=1.0, name=name)
 
 
-# Ratios are a round's, and heads need no batch; with equal rounds both orders of adding agree.
-@pytest.mark.parametrize(
-    ("method", "close"),
-    [
-        ("teacher", CLOSE),
-        ("dmd", 1e-3),
-        pytest.param("f-distill", 0.02, marks=pytest.mark.slow),
-        pytest.param("fd-loss", 1e-3, marks=pytest.mark.slow),
-    ],
-)
-def test_two_processes_train_as_one(tmp_path, teacher, method, close):
-    if method == "teacher":
-        run, spec = train_teacher, {**TEACHER, "total_kimg": 0.1, "batch_gpu": 4, "lr": 1e-5}
-    else:
-        # Of several steps both processes take the same number.
-        steps = {"num_steps": 3} if method == "dmd" else {}
-        run, spec = distill, spec_of(method, teacher, lr=1e-5, **steps)
-    run(spec, tmp_path / "alone")
-    assert together(lambda rank: run(spec, tmp_path / "run") and 0, 2, tmp_path) == [0, 0], said(tmp_path)
-    assert_same(tmp_path / "run", tmp_path / "alone", close)
+def test_two_processes_train_a_teacher_as_one(tmp_path):
+    two_train_as_one(train_teacher, {**TEACHER, "total_kimg": 0.1, "batch_gpu": 4, "lr": 1e-5}, tmp_path, CLOSE)
+
+
+def two_train_as_one(run, spec, folder, close):
+    """Checks that two processes train as one does."""
+    run(spec, folder / "alone")
+    assert together(lambda rank: run(spec, folder / "run") and 0, 2, folder) == [0, 0], said(folder)
+    assert_same(folder / "run", folder / "alone", close)
 
 
 def crashing(spec, folder, moment, accident, victims=(0, 1, 2, 3)):

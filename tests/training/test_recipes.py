@@ -25,6 +25,7 @@ from sida.sampling.guidance import GuidedDenoiser
 from sida.training import train_teacher
 from tests.near import relative_error
 from tests.networks.made import random_network
+from tests.plugins import needs
 from tests.refused import command, refusal, refused
 from tests.training.test_meanflow import UNET
 from tests.training.toy import DATASET, EDM2, NETWORK, TEACHER, iterate, student_trainer, vector
@@ -246,6 +247,7 @@ def test_resolved_settings_have_their_type_without_null():
     assert OFFICIAL.keys() <= names.keys()
 
 
+@needs("rivals")
 def test_a_setting_that_options_read_is_taken():
     config_for("t", "dmd2", gamma="snr")
     config_for("t", "f-distill", gamma="snr", sigma_data=1.0, options={"weighted": True})
@@ -321,6 +323,7 @@ def test_a_fault_is_one_line_at_its_setting_and_leaves_no_file(teachers, tmp_pat
     assert {path.name for path in out.rglob("*") if path.is_file()} <= {".lock"}
 
 
+@needs("rivals")
 def test_fd_loss_takes_images_without_classes(teachers):
     given = {"dataset": {**DATASET, "labels": False}, "options": {"judges": ["digits"], "population": 40}}
     trainer = student_trainer(config_for(teachers("no classes"), "fd-loss", **given))
@@ -332,6 +335,7 @@ def test_a_judge_without_gradient_is_refused():
     refused("'inception_clean'.*has no gradient", InceptionCleanExtractor.check_gradient, InceptionCleanExtractor)
 
 
+@needs("rivals")
 def test_each_setting_reaches_the_training(teachers, tmp_path, monkeypatch):
     read = collections.defaultdict(set)
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from sida.config.recipe import METHOD_SETTINGS
-from sida.data import load_dataset
+from sida.data import Dataset, load_dataset
 from sida.files.atomic import read_jsonl
-from sida.methods import METHODS
+from sida.methods import METHODS, distill
 from sida.methods.distillation import make_trainer
 from sida.methods.registry import DistillConfig, recipe_of, resolve_recipe
-from sida.networks.file import read_metadata
+from sida.networks.file import load_network, read_metadata
 from sida.training.iteration import StepTrainer
 
 DATASET = {"name": "digits", "kind": "digits", "max_size": 200}
@@ -52,6 +52,11 @@ def of_method(method, spec):
 
 
 SID_STUDENT = of_method("sid", STUDENT)
+#: What short students of all methods have.
+COMMON = {
+    **{key: value for key, value in STUDENT.items() if key not in ("augment", "grad_clip_value")},
+    "total_kimg": 0.048, "warmup_kimg": 0, "adversarial_kimg": 0, "evaluation": None, "snapshot_kimg": None,
+}  # fmt: skip
 
 
 def iterate(trainer, nimg, batches, generator_batches=None, draws=None):
@@ -185,3 +190,31 @@ def student_trainer(spec):
     config = DistillConfig(**spec) if isinstance(spec, dict) else spec
     recipe = resolve_recipe(config, read_metadata(config.teacher)["network"])
     return make_trainer(recipe, load_dataset(config.dataset), torch.device("cpu"))
+
+
+def own_betas_of_the_generator(spec):
+    """Checks that ``generator_betas`` are those of the generator alone."""
+    others = {}
+    for given in (None, (0.25, 0.75)):
+        trainer = student_trainer({**spec, "betas": (0.5, 0.875), "generator_betas": given})
+        assert trainer.generator.adam.betas == (given or (0.5, 0.875))
+        others[given] = {name: network.adam.betas for name, network in trainer.networks.items() if name != "generator"}
+    assert others[None] == others[0.25, 0.75]
+
+
+def resumes(spec, losses, folder, monkeypatch, cls=None):
+    """Checks that a run that was interrupted after 32 images ends as one that was not, with these losses."""
+    straight, resumed = folder / "straight", folder / "resumed"
+    distill(spec, straight)
+    interrupt_after(distill, spec, resumed, 32)
+    # The state says which images the run has seen: they are not read again.
+    monkeypatch.setattr(Dataset, "sketch", None)
+    distill(spec, resumed)
+    assert results(resumed) == results(straight)
+    logs = read_jsonl(straight / "train.jsonl")
+    assert {name for record in logs for name in record["losses"]} == losses
+    assert all(record["nan_count"] == record["bad_gradients"] == 0 for record in logs)
+    net, metadata = load_network(straight / "network.safetensors")
+    assert metadata["network"]["class"] == (cls or "EDMPrecond")
+    start, _ = load_network(spec["teacher"])
+    assert not all(map(torch.equal, net.parameters(), start.parameters()))

@@ -30,7 +30,18 @@ from workflow.preset.files import find_preset, presets, read_preset
 
 #: Shipped presets that change no other.
 PRESETS = [path for path in presets().values() if "\nbase: " not in path.read_text()]
-SHARED = ["Snakefile", "workflow", "profiles", "config", "studies", "sida", "eval", "tests", "environment.yml"]
+SHARED = [
+    "Snakefile",
+    "workflow",
+    "profiles",
+    "config",
+    "studies",
+    "sida",
+    "plugins",
+    "eval",
+    "tests",
+    "environment.yml",
+]
 SHARED += ["pyproject.toml"]
 
 

@@ -180,8 +180,8 @@ def test_a_method_says_it_for_its_rows(monkeypatch, tmp_path):
         assert all(network_of(network) for network in method.exposure.loss)
     # A method with another loss has no networks of the method that it derives from.
     with pytest.raises(ValueError, match="saw"):
-        dataclasses.replace(METHODS["dmd"], name="derived", loss=METHODS["sid"].loss)
-    derived = dataclasses.replace(METHODS["dmd"], name="derived", loss=METHODS["sid"].loss, saw=None)
+        dataclasses.replace(METHODS["sida"], name="derived", loss=METHODS["sid"].loss)
+    derived = dataclasses.replace(METHODS["sida"], name="derived", loss=METHODS["sid"].loss, saw=None)
     monkeypatch.setitem(METHODS, "derived", derived)
     assert SheetRow("met", "Met", "derived").exposure is None
     assert "0.700" not in bold(table(tmp_path, SheetRow("met", "Met", "derived")))

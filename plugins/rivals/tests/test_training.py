@@ -1,4 +1,4 @@
-"""Other distillers, also of one's own, by the same loop: steps as released, resumed bit by bit, without NaN samples."""
+"""Trainings: steps as released, resumed bit by bit, without NaN samples."""
 
 import dataclasses
 
@@ -7,26 +7,21 @@ import torch
 
 from sida.config.lookup import ROOT
 from sida.config.settings import load_yaml
-from sida.data import Dataset
-from sida.files.atomic import read_jsonl
 from sida.methods import METHODS, distill
-from sida.methods.consistency import stage_at
-from sida.methods.gdd import INNATE
 from sida.networks.file import load_network
+from sida.plugins.rivals.consistency import stage_at
 from sida.sampling import SeedStreams, heun
 from sida.training.batches import MicroBatch
 from tests.golden.vectors import load
-from tests.training.toy import STUDENT, interrupt_after, iterate, of_method, results, student_trainer
+from tests.training.test_processes import two_train_as_one
+from tests.training.test_runs import goes_on
+from tests.training.toy import COMMON, iterate, of_method, own_betas_of_the_generator, resumes, student_trainer
 
 SLOW = pytest.mark.slow
 
-COMMON = {
-    **{key: value for key, value in STUDENT.items() if key not in ("augment", "grad_clip_value")},
-    "total_kimg": 0.048, "warmup_kimg": 0, "adversarial_kimg": 0, "evaluation": None, "snapshot_kimg": None,
-}  # fmt: skip
 GAN, UID = {"kl", "denoising", "gan", "discriminator"}, {"sid", "denoising", "real"}
-JUDGED, SIDA = {"real_or_fake", "r1", "fooling"}, {"sid", "adversarial", "denoising", "discriminator"}
-GDD_OPTIONS, FD_OPTIONS = {"backbones": ["digits"], "r1_interval": 2}, {"judges": ["digits", "glyphs"], "decay": 0.9}
+SIDA = {"sid", "adversarial", "denoising", "discriminator"}
+FD_OPTIONS = {"judges": ["digits", "glyphs"], "decay": 0.9}
 #: What a resumed run of a method, its own options and its losses are.
 RUNS = {
     "diff-instruct": ({}, {"kl", "denoising"}),
@@ -38,24 +33,19 @@ RUNS = {
     "uni-instruct": ({"divergence": "chi-square", "ratio": "logits"}, SIDA | {"weighted_sid"}),
     "realuid": ({}, UID),
     "realsid": ({"space": "noise"}, UID),
-    "gdd": (GDD_OPTIONS, JUDGED),
-    "gdd-i": (GDD_OPTIONS, JUDGED),
     "instance": ({"num_steps": 3}, {"instance"}),
     "fd-loss": ({**FD_OPTIONS, "population": 40, "lr_rampup_kimg": 0.032}, {"fd", "fd_digits", "fd_glyphs"}),
-    "docs.examples.matching:METHOD": ({}, {"matching", "denoising"}),
 }
-#: Marks of a method: quick tests take one with a fake score and a discriminator, with the latter alone, with neither.
-MARKS = {method: [] if method in ("dmd2", "gdd", "ect") else [SLOW] for method in RUNS}
-CLASSES = {"cd": "GDDPrecond", "ect": "ECTPrecond", "gdd": "GDDPrecond", "gdd-i": "GDDPrecond"}
+#: Marks of a method: quick tests take one with a fake score and a discriminator, and one with neither.
+MARKS = {method: [] if method in ("dmd2", "ect") else [SLOW] for method in RUNS}
+CLASSES = {"cd": "GDDPrecond", "ect": "ECTPrecond"}
 RECIPES = load_yaml(ROOT / "studies/papers/recipes/rivals.yaml")
 
 
 def spec_of(method, teacher, **more):
-    start = of_method(method if method in METHODS else "sid", COMMON)
+    start = {"init": teacher, "batch_gpu": None} if method == "fd-loss" else {}
     options = {**RUNS[method][0], **more.pop("options", {})}
-    if method == "fd-loss":
-        start |= {"init": teacher, "batch_gpu": None}
-    return {**start, "method": method, "teacher": teacher, "options": options, **more}
+    return {**of_method(method, COMMON), **start, "teacher": teacher, "options": options, **more}
 
 
 ADAM, ADAMW = ("Adam", (0.0, 0.999), 0.0, None), ("Adam", (0.9, 0.999), 0.01, 10.0)
@@ -79,7 +69,7 @@ RADAM = ("RAdam", (0.9, 0.999), 0.0, None)
     ],
 )
 def test_steps_and_optimizers_are_the_official_ones(teacher, method, init_sigma, psi_steps, optimizers):
-    """Their losses: tests/methods/test_field.py."""
+    """Their losses: test_losses.py."""
     trainer = student_trainer(spec_of(method, teacher))
     streams = [stream for step in trainer.steps for stream in step.streams()]
     assert streams == [*["psi", "psi-2", "psi-3", "psi-4", "psi-5"][:psi_steps], "generator"]
@@ -91,7 +81,7 @@ def test_steps_and_optimizers_are_the_official_ones(teacher, method, init_sigma,
     assert trainer.recipe.init_sigma == init_sigma
 
 
-@pytest.mark.parametrize("method", [method for method in RUNS if method in METHODS])
+@pytest.mark.parametrize("method", RUNS)
 def test_a_method_says_whether_it_sees_real_images(teacher, method):
     trainer = student_trainer(spec_of(method, teacher))
     # The judges of fd-loss know the data by its statistics.
@@ -101,42 +91,7 @@ def test_a_method_says_whether_it_sees_real_images(teacher, method):
 
 @pytest.mark.parametrize("method", [pytest.param(method, marks=marks) for method, marks in MARKS.items()])
 def test_the_generator_may_have_betas_of_its_own(teacher, method):
-    others = {}
-    for given in (None, (0.25, 0.75)):
-        trainer = student_trainer(spec_of(method, teacher, betas=(0.5, 0.875), generator_betas=given))
-        assert trainer.generator.adam.betas == (given or (0.5, 0.875))
-        others[given] = {name: network.adam.betas for name, network in trainer.networks.items() if name != "generator"}
-    assert others[None] == others[0.25, 0.75]
-
-
-def test_gdd_starts_as_released(teacher):
-    options = {"backbones": ["digits"], "r1_interval": 16}
-    trainer = student_trainer(spec_of("gdd", teacher, ema_half_life_kimg=None, options=options, adversarial_kimg=200.0))
-    judge, penalty, generator = trainer.steps
-    assert (penalty.network, penalty.stream, penalty.every) == (judge.network, judge.stream, 16)
-    # Golden: lr × 16/17 and β₂ = 0.99^(16/17) of the discriminator; the generator's are plain.
-    assert judge.network.lr == pytest.approx(1e-3 * 16 / 17)
-    assert judge.network.adam.betas == pytest.approx((0, 0.99 ** (16 / 17)))
-    assert (generator.network.lr, generator.network.adam.betas) == (1e-3, (0.0, 0.99))
-    assert judge.weights(64) == {"real_or_fake": 64, "r1": 16, "fooling": 64}
-    assert generator.network.net.init_config["kwargs"]["dropout"] == 0
-    assert (trainer.recipe.init_sigma, trainer.recipe.ema_half_life_kimg) == (80.0, 500)
-    # Patience counts from the first image, since no term joins later.
-    assert trainer.begun == 0
-    start, _ = load_network(teacher)
-    assert all(map(torch.equal, generator.network.net.parameters(), start.parameters()))
-
-
-def test_innate_training_changes_only_what_is_not_frozen(tmp_path, teacher, capsys):
-    net, _ = load_network(distill(spec_of("gdd-i", teacher), tmp_path))
-    pairs = zip(load_network(teacher)[0].named_parameters(), net.parameters(), strict=True)
-    changed = {name: not torch.equal(before, after) for (name, before), after in pairs}
-    frozen = [changed[name] for name in changed if INNATE.match(name)]
-    assert frozen
-    assert not any(frozen)
-    assert changed["model.enc.8x8_conv.weight"]
-    assert changed["model.enc.8x8_block0.norm0.weight"]
-    assert "% of the generator's parameters stay equal to the teacher's" in capsys.readouterr().err
+    own_betas_of_the_generator(spec_of(method, teacher))
 
 
 def test_loss_of_instance_is_the_distance_to_what_the_teachers_sampler_draws(teacher):
@@ -153,24 +108,10 @@ def test_loss_of_instance_is_the_distance_to_what_the_teachers_sampler_draws(tea
     [
         *(pytest.param(method, {}, marks=marks) for method, marks in MARKS.items()),
         pytest.param("fd-loss", {"options": {"statistics": "queue"}}, marks=SLOW),
-        pytest.param("gdd", {"augment": {"p": 0.1}}, marks=SLOW),
     ],
 )
 def test_run_resumes_bit_by_bit(tmp_path, teacher, monkeypatch, method, more):
-    spec, folder, resumed = spec_of(method, teacher, **more), tmp_path / "straight", tmp_path / "resumed"
-    distill(spec, folder)
-    interrupt_after(distill, spec, resumed, 32)
-    # The state says which images the run has seen: they are not read again.
-    monkeypatch.setattr(Dataset, "sketch", None)
-    distill(spec, resumed)
-    assert results(resumed) == results(folder)
-    logs = read_jsonl(folder / "train.jsonl")
-    assert {name for record in logs for name in record["losses"]} == RUNS[method][1]
-    assert all(record["nan_count"] == record["bad_gradients"] == 0 for record in logs)
-    net, metadata = load_network(folder / "network.safetensors")
-    assert metadata["network"]["class"] == CLASSES.get(method, "EDMPrecond")
-    start, _ = load_network(teacher)
-    assert not all(map(torch.equal, net.parameters(), start.parameters()))
+    resumes(spec_of(method, teacher, **more), RUNS[method][1], tmp_path, monkeypatch, CLASSES.get(method))
 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name.startswith("realuid")])
@@ -230,3 +171,23 @@ def test_a_step_of_fd_loss_draws_its_own_classes(teacher):
     iterate(trainer, 0, [(torch.zeros(16, 1, 8, 8), torch.eye(10)[[0] * 16])])
     assert seen[0].shape == (16, 10)
     assert len(set(seen[0].argmax(1).tolist())) > 3
+
+
+# Ratios are a round's, and heads need no batch; with equal rounds both orders of adding agree.
+@pytest.mark.parametrize(
+    ("method", "close"),
+    [
+        ("dmd", 1e-3),
+        pytest.param("f-distill", 0.02, marks=SLOW),
+        pytest.param("fd-loss", 1e-3, marks=SLOW),
+    ],
+)
+def test_two_processes_train_as_one(tmp_path, teacher, method, close):
+    # Of several steps both processes take the same number.
+    steps = {"num_steps": 3} if method == "dmd" else {}
+    two_train_as_one(distill, spec_of(method, teacher, lr=1e-5, **steps), tmp_path, close)
+
+
+def test_statistics_of_fd_loss_survive_a_lack_of_memory(tmp_path, capfd, running, teacher):
+    """They have seen the images of the step that ran out of memory."""
+    goes_on(running, spec_of("fd-loss", teacher), 3, tmp_path, capfd)

@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from sida.methods.consistency import CDLoss, CDOptions, ECTLoss, ECTOptions
-from sida.methods.dmd import (
+from sida.networks.discriminators import FakeScoreWithHeads
+from sida.plugins.rivals.consistency import CDLoss, CDOptions, ECTLoss, ECTOptions
+from sida.plugins.rivals.dmd import (
     DiffInstructLoss,
     DMD2Loss,
     DMD2Options,
     DMDLoss,
 )
-from sida.methods.f_distill import FDistillLoss, FDistillOptions, divergence_weight
-from sida.methods.sid import UniInstructLoss, expansion_weight
-from sida.networks.discriminators import FakeScoreWithHeads
+from sida.plugins.rivals.f_distill import FDistillLoss, FDistillOptions, divergence_weight
+from sida.plugins.rivals.uni_instruct import UniInstructLoss, expansion_weight
 from sida.sampling import one_step
 from sida.training.batches import MicroBatch
 from sida.training.schedule import Schedule

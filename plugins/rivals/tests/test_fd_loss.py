@@ -1,6 +1,7 @@
 """FD-Loss: distances, statistics and whole steps as recorded from its official code."""
 
 import copy
+import dataclasses
 import subprocess
 import sys
 import types
@@ -8,13 +9,15 @@ import types
 import pytest
 import torch
 
-from sida.config.lookup import ROOT
+from sida.config.lookup import ALLOW, ROOT
 from sida.errors import SettingError
-from sida.methods.fd_loss import CosineSchedule, FDLossOptions, FrechetLoss, FrechetTerm, moments
+from sida.plugins.rivals.fd_loss import FD_LOSS, CosineSchedule, FDLossOptions, FrechetLoss, FrechetTerm, moments
 from sida.training.batches import MicroBatch
 from sida.training.processes import ALONE
 from tests.golden.vectors import load_tensors
 from tests.near import assert_near
+from tests.training.test_identity import digest
+from tests.training.toy import DATASET
 
 #: Values went through float32 in the official code.
 VALUE, GRADIENT, STEP = 1e-6, 1e-10, 3e-6
@@ -26,7 +29,7 @@ import sys
 from sida.config.recipe import EvaluationSettings
 from sida.config.settings import from_mapping
 from sida.errors import UserError
-from sida.methods.fd_loss import FDLossOptions
+from sida.plugins.rivals.fd_loss import FDLossOptions
 
 def told(call):
     try:
@@ -180,3 +183,16 @@ def test_features_that_are_not_finite_change_nothing():
     assert all(len(values) == 0 for values in terms.values())
     for judge, term in judges.items():
         assert all(torch.equal(value, before[judge][name]) for name, value in term.state().items())
+
+
+OWN = dataclasses.replace(FD_LOSS, name="own", saw=FD_LOSS.exposure)
+
+
+@pytest.mark.parametrize("method", ["fd-loss", f"{__name__}:OWN"])
+def test_digest_holds_the_judges_networks(monkeypatch, method):
+    monkeypatch.setenv(ALLOW, __name__)
+    spec = {"name": "x", "method": method, "dataset": DATASET, "teacher": "t", "init": "t", "total_kimg": 1}
+    spec |= {"batch_size": 16, "lr": 1e-3, "options": {"judges": ["digits"]}}
+    before = digest(spec)
+    monkeypatch.setattr("eval.features.digits.weights_digest", lambda state: "another network")
+    assert digest(spec) != before

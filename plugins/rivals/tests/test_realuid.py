@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d
 
-from sida.methods.realuid import RealSiDLoss, RealSiDOptions, RealUIDLoss, RealUIDOptions
 from sida.methods.sid import SiDLoss
+from sida.plugins.rivals.realuid import RealSiDLoss, RealSiDOptions, RealUIDLoss, RealUIDOptions
 from sida.training.optimizer import Average, OptimizedNetwork
 from sida.training.schedule import Schedule
 from tests.golden.vectors import agree, below, load_tensors

@@ -10,6 +10,7 @@ import torch
 
 import eval  # noqa: F401 - registers what trainings need, as the command does
 from tests.golden import vectors
+from tests.plugins import missing_names
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests trust their own code; those of this permission take it back.
@@ -36,10 +37,17 @@ COMPARISONS = {"approx", "assert_near", "relative_error", "agree"}
 
 
 def pytest_collection_modifyitems(items):
-    """Marks tests that compare numbers, themselves or by functions of their module, as ``numerical``."""
+    """Marks tests that compare numbers, themselves or by functions of their module, as ``numerical``.
+
+    A test with a parameter that is a name of a missing plugin is skipped.
+    """
+    missing = missing_names()
     for item in items:
         if COMPARISONS & used_names(item.function):
             item.add_marker(pytest.mark.numerical)
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        for name in missing & {value for value in parameters if isinstance(value, str)}:
+            item.add_marker(pytest.mark.skip(reason=f"'{name}' is of a plugin that is not here"))
 
 
 def used_names(function):

@@ -1,7 +1,7 @@
-"""Regression: consistency tuning (ECT) and distillation (CD), and instance-based distillation.
+"""Consistency tuning (ECT) and consistency distillation (CD).
 
-The generator starts from the teacher's weights and is the only optimized network. ECT and CD tune it on real images to
-one output for all levels of a path; instance-based distillation trains it on the teacher's image of each latent.
+The generator starts from the teacher's weights and is the only optimized network. Real images tune it to one output for
+all levels of a path.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import dataclasses
 import functools
 from typing import Annotated, Any, Literal
 
-from sida import sampling, training
+from sida import training
 from sida.config.settings import NotNegative, Positive, Range, Settings
 from sida.late import Tensor, torch
-from sida.methods.gdd import GDD_OFFICIAL
 from sida.methods.method import Exposure, Loss, Method, Net, Parts, Passes
 from sida.noise import edm_weight, lognormal_sigma, normal, sigma_of_t, uniform, unit_noise
 
@@ -232,54 +231,4 @@ CD = dataclasses.replace(
     loss=CDLoss,
     passes=Passes(generator=6),
     official={"edm": {**_OFFICIAL, "dropout": 0.0, "ema_half_life_kimg": 3549.0}},
-)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class InstanceOptions(Settings):
-    """Settings of the teacher's images that the generator of instance-based distillation imitates.
-
-    Attributes:
-        num_steps: Steps of Heun's deterministic method, from the σ_max of EDM's sampler; 2n − 1 evaluations of the
-            teacher for each training image.
-    """
-
-    num_steps: Annotated[int, Range(least=2)] = 18
-
-    @property
-    def passes(self) -> Passes:
-        """Work of the method with these options."""
-        return Passes(fake_score=0, generator=3 + 2 * self.num_steps - 1)
-
-
-def make_instance(parts: Parts) -> training.StudentTrainer:
-    """Returns the trainer with the loss ``(G(z) − Φ(z))²``; Φ is the teacher's Heun sampler.
-
-    Each latent occurs once: pairs are computed when needed, and no pairs are stored.
-
-    Source: Luhman & Luhman (arXiv:2101.02388), whose student also starts from the teacher. They use DDIM's sampler and
-    pairs computed before the training.
-    """
-
-    def loss(batch: training.MicroBatch) -> dict[str, Tensor]:
-        with torch.no_grad():
-            target = sampling.heun(parts.true_score, batch.draws["z"], batch.class_labels, parts.options.num_steps)
-        (error,) = batch.drop_nan(batch.images - target.to(torch.float32))
-        return {"instance": error.square()}
-
-    generator = parts.optimized(parts.copy(parts.initial, parts.config.weight_norm))
-    step = training.OptimizerStep("generator", generator, loss, "generator")
-    return training.StudentTrainer([step], parts.schedule(), parts.config)
-
-
-INSTANCE = Method(
-    name="instance",
-    title="Instance",
-    about="squared error to the teacher's image of the same latent; starts from the teacher",
-    saw=Exposure(),
-    options=InstanceOptions,
-    trainer=make_instance,
-    reads=("guidance", "weight_norm"),
-    # No official code exists: the input is σ_max · z as in EDM's sampler, the settings are GDD's, which tables compare.
-    official=GDD_OFFICIAL,
 )

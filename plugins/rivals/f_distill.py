@@ -10,10 +10,10 @@ from sida import training
 from sida.config.settings import Count, Fraction, NotNegative, Positive
 from sida.errors import SettingError
 from sida.late import Tensor, torch
-from sida.methods.dmd import DMD2, DMD2Loss, DMD2Options, Level, make_dmd2
 from sida.methods.method import Exposure, Parts
-from sida.methods.sid import RATIO_RANGE, density_ratio
 from sida.noise import SIGMA_MAX, SIGMA_MIN
+from sida.plugins.rivals.density_ratio import RATIO_RANGE, density_ratio
+from sida.plugins.rivals.dmd import DMD2, DMD2Loss, DMD2Options, Level, make_dmd2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,160 @@
+"""Registries: objects by name, of the core and of plugins.
+
+A plugin is a folder of ``plugins/`` (in a wheel: of ``sida/plugins``), one for each feature that the core can do
+without. Its file ``plugin.toml`` has a table for each registry to which it adds names, each with a module of the folder
+and an object in it:
+
+    [methods]
+    dmd = "dmd:DMD"
+
+A plugin whose code imports another plugin names it: ``uses = ["judges"]``, above the tables. Reading the file imports
+no code. A plugin is removed with its folder; ``config/plugins.tsv`` lists the names of this repository's plugins, so
+that an error can say which plugin is missing.
+"""
+
+import csv
+import functools
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from sida.config.lookup import ROOT, load_object, our_object
+from sida.config.settings import names_object
+from sida.errors import UserError, suggestion
+
+#: Package of the plugins, which in a checkout is a link to the folder ``plugins`` at the root.
+PACKAGE = "sida.plugins"
+FOLDER = Path(__file__).parents[1] / "plugins"
+#: File of a plugin that names its objects, and the file with the names of all plugins.
+TABLES, INDEX = "plugin.toml", ROOT / "config" / "plugins.tsv"
+#: Tables of a plugin, by the registries to which they add names.
+REGISTRIES = ("methods",)
+_OBJECT = re.compile(r"[a-z_][\w.]*:\w+")
+
+
+@functools.cache
+def plugins() -> Mapping[str, Mapping[str, Mapping[str, str]]]:
+    """Tables of each plugin by the name of its folder, sorted.
+
+    Raises:
+        UserError: A file is not TOML, or a table is not one of :data:`REGISTRIES` or does not name objects.
+    """
+    return {path.parent.name: _read_tables(path) for path in sorted(FOLDER.glob(f"*/{TABLES}"))}
+
+
+def _read_tables(path: Path) -> Mapping[str, Mapping[str, str]]:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(path, f"cannot be read ({error})", "correct it") from None
+    tables.pop("uses", None)
+    for registry, objects in tables.items():
+        if registry not in REGISTRIES:
+            raise UserError(path, f"no registry '{registry}'{suggestion(registry, REGISTRIES)}")
+        if not isinstance(objects, dict):
+            raise UserError(path, f"{registry}: must be a table, got {objects!r}", "correct it")
+        for name, place in objects.items():
+            if not isinstance(place, str) or not _OBJECT.fullmatch(place):
+                raise UserError(path, f"{registry}.{name}: must be 'module:object', got {place!r}", "correct it")
+    return tables
+
+
+def plugin_objects(registry: str) -> dict[str, str]:
+    """Names that plugins add to a registry, each with its ``module:object``; imports nothing.
+
+    Raises:
+        UserError: As of :func:`plugins`, or two plugins add one name.
+    """
+    objects: dict[str, str] = {}
+    for plugin, tables in plugins().items():
+        for name, place in tables.get(registry, {}).items():
+            if name in objects:
+                raise UserError(FOLDER / plugin / TABLES, f"{registry}.{name}: another plugin has it", "rename it")
+            objects[name] = f"{PACKAGE}.{plugin}.{place}"
+    return objects
+
+
+def missing_plugin(registry: str, name: str) -> str | None:
+    """Name of the plugin of this repository that adds a name to a registry and is not here; None: no such plugin."""
+    with open(INDEX, encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            if (row["registry"], row["name"]) == (registry, name) and row["plugin"] not in plugins():
+                return row["plugin"]
+    return None
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RegistryEntry:
+    """An object that is imported when it is used, so that commands that need only its name do not import torch.
+
+    Attributes:
+        made_by: ``module:object`` of this package.
+    """
+
+    made_by: str
+
+    def load(self) -> Any:
+        """Imports the object."""
+        return our_object(self.made_by)
+
+
+class Registry(dict[str, T]):
+    """Objects by name, in the order in which help and documents list them.
+
+    Args:
+        noun: Word for one object, in errors and help.
+        base: ``module:class`` of which a custom object must be an instance or a subclass; empty: any object.
+        entries: The objects of the core; an :class:`RegistryEntry` stands for the object that it imports.
+        table: Table of the plugins that adds further objects, which are imported now; empty: none does.
+    """
+
+    def __init__(self, noun: str, base: str, entries: Mapping[str, T], table: str = "") -> None:
+        super().__init__(entries)
+        self.noun, self.base, self.table = noun, base, table
+        for name, place in plugin_objects(table).items():
+            if name in self:
+                raise UserError(place.partition(":")[0], f"{table}.{name}: the core has it", "rename it")
+            self[name] = our_object(place)
+
+    def knows(self, name: object) -> bool:
+        """Whether a name is registered or has the form ``module:object``; imports nothing."""
+        return isinstance(name, str) and (name in self or names_object(name))
+
+    def check(self, name: object, where: str) -> str:
+        """Returns the name if it is known.
+
+        Raises:
+            UserError: It is neither registered nor the name of a custom object.
+        """
+        if not self.knows(name):
+            if plugin := missing_plugin(self.table, str(name)):
+                fault = f"{self.noun} '{name}' is in the plugin {plugin}, which is not here"
+                raise UserError(where, fault, f"put the folder plugins/{plugin} back")
+            remedy = f"or name a custom {self.noun} as module:object"
+            raise UserError(where, f"no {self.noun} '{name}'{suggestion(str(name), self)}", remedy)
+        return cast(str, name)
+
+    def find(self, name: object, where: str) -> Any:
+        """Returns the object of a name; a custom object is imported with the user's permission.
+
+        Raises:
+            UserError: It does not exist, has no permission (:mod:`sida.config.lookup`), or is of another kind.
+        """
+        name = self.check(name, where)
+        if name in self:
+            entry = self[name]
+            return entry.load() if isinstance(entry, RegistryEntry) else entry
+        custom = load_object(name, where, self.noun)[1]
+        if self.base:
+            base = our_object(self.base)
+            if not (isinstance(custom, base) or (isinstance(custom, type) and issubclass(custom, base))):
+                class_name = self.base.replace(":", ".")
+                fault = f"'{name}' is neither an instance nor a subclass of {class_name}"
+                raise UserError(where, fault, "derive it from that class")
+        return custom

@@ -1,0 +1,140 @@
+"""Plugins: the core does without each of them and without all, and imports none; each imports only what it says."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from sida.config import registries
+from sida.config.lookup import ROOT
+from sida.config.registries import FOLDER, PACKAGE, REGISTRIES, TABLES, Registry, plugin_objects, plugins
+from sida.errors import UserError
+from tests.plugins import index
+from tests.refused import refused
+from tools.plugins_index import rows
+
+ALL = sorted(plugins())
+#: Commands that must pass in a checkout without a plugin.
+LINT = ("ruff check .", "mypy", "snakemake --lint")
+#: Tests of the core that run there: the house, each method, a training, the workflow on a tiny preset.
+CORE = (
+    "tests/test_house.py", "tests/methods", "tests/training/test_methods.py", "tests/workflow/test_smoke.py",
+    "tests/workflow/test_digests.py",
+)  # fmt: skip
+#: Prints the digests of the demo's measurements, which cover the trainings.
+DIGESTS = """
+from workflow.preset import load_preset
+from workflow.preset.specs import Jobs
+preset = load_preset("studies/demo/preset.yaml")
+print({name: Jobs(preset).digest("measurements", name) for name in preset.rows})
+"""
+
+
+def imported(path):
+    """Modules that a file imports anywhere."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_the_core_names_no_plugin():
+    files = [path for package in ("sida", "eval", "workflow") for path in (ROOT / package).rglob("*.py")]
+    files = [path for path in files if FOLDER not in path.parents]
+    assert len(files) > 150
+    named = re.compile(rf"sida\.plugins\.\w|plugins/({'|'.join(ALL)})\b")
+    assert not [path for path in files if named.search(path.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("plugin", ALL)
+def test_a_plugin_imports_no_other_but_those_that_its_file_names(plugin):
+    uses = set(tomllib.loads((FOLDER / plugin / TABLES).read_text()).get("uses", ()))
+    assert uses <= {*ALL} - {plugin}
+    names = {name for path in (FOLDER / plugin).rglob("*.py") for name in imported(path)}
+    others = {name.split(".")[2] for name in names if name.startswith(f"{PACKAGE}.")}
+    assert others - {plugin} == uses
+
+
+def test_the_index_has_the_names_of_all_plugins():
+    written = {tuple(row.values()) for row in index()}
+    assert {*rows()} == {row for row in written if row[2] in ALL}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """``folder(NAME, TEXT)`` adds a plugin; the folder of plugins is empty."""
+    monkeypatch.setattr(registries, "FOLDER", tmp_path)
+    plugins.cache_clear()
+
+    def add(name, text):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / TABLES).write_text(text)
+
+    yield add
+    plugins.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("[methods", "plugin.toml: cannot be read"),
+        ("[method]\na = 'b:C'", "no registry 'method'.*methods"),
+        ("methods = 'b:C'", "methods: must be a table, got 'b:C'"),
+        ("[methods]\na = 'b'", r"methods\.a: must be 'module:object', got 'b'"),
+        ("[methods]\na = 3", r"methods\.a: must be 'module:object', got 3"),
+    ],
+)
+def test_a_fault_in_the_file_of_a_plugin_is_told_at_its_place(folder, text, place):
+    folder("mine", text)
+    refused(place, plugins)
+
+
+def test_two_plugins_cannot_add_one_name_nor_replace_one_of_the_core(folder):
+    folder("mine", "[methods]\na = 'b:C'")
+    assert plugin_objects("methods") == {"a": f"{PACKAGE}.mine.b:C"}
+    refused("the core has it", Registry, "method", "", {"a": 1}, "methods")
+    folder("other", "[methods]\na = 'd:E'")
+    plugins.cache_clear()
+    refused("other/plugin.toml: methods.a: another plugin has it", plugin_objects, "methods")
+
+
+@pytest.mark.parametrize("row", index(), ids=lambda row: f"{row['registry']}-{row['name']}")
+def test_a_name_of_a_plugin_that_is_not_here_says_which_one(folder, row):
+    assert row["registry"] in REGISTRIES
+    registry = Registry("thing", "", {}, row["registry"])
+    with pytest.raises(UserError, match=f"'{row['name']}' is in the plugin {row['plugin']}, which is not here"):
+        registry.find(row["name"], "place")
+
+
+def digests(checkout):
+    """Digests of the demo in a checkout, as text."""
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    command = [sys.executable, "-c", DIGESTS]
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plugin", [*ALL, "all"])
+def test_the_core_does_without(plugin, tmp_path):
+    """Style, types and tests in a copy without a plugin; the demo's digests are the same there."""
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in files.split("\0")[:-1]:
+        # Results of other studies are not read.
+        if (ROOT / name).exists() and ("/stored/" not in name or name.startswith("studies/demo/")):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name, follow_symlinks=False)
+    for name in ALL if plugin == "all" else [plugin]:
+        shutil.rmtree(tmp_path / "plugins" / name)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    for command in (*LINT, f"{sys.executable} -m pytest -n 0 -m 'not slow' {' '.join(CORE)}"):
+        done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    assert digests(tmp_path) == digests(ROOT)
