@@ -1,6 +1,6 @@
 """Examples of custom metric kinds: density and coverage (Naeem et al. 2020), which outliers spoil less.
 
-A protocol names them as it names ours (docs/protocol.md):
+A protocol names them as it names ours (docs/metrics.md):
 
     metrics:
       - {key: coverage, kind: "docs.examples.coverage:Coverage", extractor: digits, reference: data, k: 5}

@@ -31,7 +31,7 @@ class Metric(abc.ABC):
 
     Attributes:
         key: Name in measurements, e.g. ``fid``.
-        kind: A kind of this package (``docs/protocol.md``, "Metrics"), or ``module:object``.
+        kind: A kind of this package (``docs/metrics.md``), or ``module:object``.
         extractor: Feature network: a name of this package, or ``module:object``.
         reference: Key of the protocol's references; None for kinds without a reference.
         label: Name for people, e.g. ``FID``.
