@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from eval.results.csv_files import FORMULA, from_texts
 from eval.results.identity import read_exposure
 from eval.results.summary import Measurement
+from sida.config.registries import missing_plugins
 from sida.config.settings import (
     Count,
     Finite,
@@ -32,8 +33,8 @@ NOT_DISTILLED = ("data", "teacher", "external")
 
 
 def methods() -> list[str]:
-    """Values of the column ``method``, besides ``module:object``."""
-    return [*NOT_DISTILLED, *METHODS]
+    """Values of the column ``method``, besides ``module:object``, with methods of plugins that are not here."""
+    return [*NOT_DISTILLED, *METHODS, *missing_plugins("methods")]
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class SheetRow:
     @property
     def trained_here(self) -> bool:
         """Whether the workflow distils a generator for this row."""
-        return METHODS.knows(self.method) and self.checkpoint is None and not self.second
+        return self.method not in NOT_DISTILLED and self.checkpoint is None and not self.second
 
     @property
     def exposure(self) -> Exposure | None:

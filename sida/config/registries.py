@@ -77,13 +77,12 @@ def plugin_objects(registry: str) -> dict[str, str]:
     return objects
 
 
-def missing_plugin(registry: str, name: str) -> str | None:
-    """Name of the plugin of this repository that adds a name to a registry and is not here; None: no such plugin."""
+@functools.cache
+def missing_plugins(registry: str) -> Mapping[str, str]:
+    """Names that plugins of this repository add to a registry, with the plugin, of those plugins that are not here."""
     with open(INDEX, encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            if (row["registry"], row["name"]) == (registry, name) and row["plugin"] not in plugins():
-                return row["plugin"]
-    return None
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["plugin"] not in plugins()]
+    return {row["name"]: row["plugin"] for row in rows if row["registry"] == registry}
 
 
 T = TypeVar("T")
@@ -133,7 +132,7 @@ class Registry(dict[str, T]):
             UserError: It is neither registered nor the name of a custom object.
         """
         if not self.knows(name):
-            if plugin := missing_plugin(self.table, str(name)):
+            if plugin := missing_plugins(self.table).get(str(name)):
                 fault = f"{self.noun} '{name}' is in the plugin {plugin}, which is not here"
                 raise UserError(where, fault, f"put the folder plugins/{plugin} back")
             remedy = f"or name a custom {self.noun} as module:object"

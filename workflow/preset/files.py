@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.config.lookup import ROOT
+from sida.config.registries import FOLDER
 from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion
 from sida.files.text_files import read_text
@@ -18,7 +19,7 @@ def find_preset(name: str | Path, where: str = "preset") -> Path:
 
     Args:
         name: A name: ``studies/<name>/preset.yaml``, else ``studies/*/<name>.yaml``, here or in the
-            checkout; or a path.
+            checkout, or a file of a plugin; or a path.
         where: File and key named in errors.
 
     Raises:
@@ -36,14 +37,14 @@ def find_preset(name: str | Path, where: str = "preset") -> Path:
 
 
 def presets() -> dict[str, Path]:
-    """Files of all presets by name, sorted, from ``studies`` of the current folder and of the checkout.
+    """Files of all presets by name, sorted, from plugins, and ``studies`` of the current folder and of the checkout.
 
     A preset has the name of its folder if its file is ``preset.yaml``, else the name of its file. Other YAML files
     there have neither a sample sheet (``runs``) nor a preset that they change (``base``).
     """
     paths: dict[str, Path] = {}
     # A study of the current folder replaces one of the checkout.
-    for studies in (ROOT / "studies", Path("studies")):
+    for studies in (FOLDER, ROOT / "studies", Path("studies")):
         for path in studies.glob("*/*.yaml"):
             # A file that cannot be read as text is not a preset; other presets are listed nevertheless.
             with contextlib.suppress(UserError):
@@ -94,7 +95,11 @@ def _with_bases(path: Path) -> dict[Path, dict[str, Any]]:
         seen.add(real)
         settings[following] = load_yaml(following)
         base = settings[following].get("base")
-        following = None if base is None else following.parent / str(base)
+        if base is None:
+            following = None
+        else:
+            by_path = following.parent / str(base)
+            following = by_path if by_path.suffix else find_preset(str(base), f"{following}: base")
     return settings
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from sida.config.lookup import ROOT
+from sida.config.registries import FOLDER
 from sida.config.settings import load_yaml
 from sida.methods import METHODS, distill
 from sida.networks.file import load_network
@@ -39,7 +39,7 @@ RUNS = {
 #: Marks of a method: quick tests take one with a fake score and a discriminator, and one with neither.
 MARKS = {method: [] if method in ("dmd2", "ect") else [SLOW] for method in RUNS}
 CLASSES = {"cd": "GDDPrecond", "ect": "ECTPrecond"}
-RECIPES = load_yaml(ROOT / "studies/papers/recipes/rivals.yaml")
+RECIPES = load_yaml(FOLDER / "rivals/recipes/rivals.yaml")
 
 
 def spec_of(method, teacher, **more):
