@@ -1,4 +1,4 @@
-"""docs/paper.md: each table and figure of the paper has a command that makes it, with the plan's hours."""
+"""docs/paper.md and docs/retrain.md: commands that make tables, figures and rows of the paper, with the plan's hours."""
 
 import re
 
@@ -9,6 +9,7 @@ from tests.workflow.workspace import shipped
 from workflow.planning.costs import Costs
 from workflow.preset.products import layout_needs
 from workflow.preset.targets import Targets
+from workflow.preset.trainings import training
 
 PAGE = (ROOT / "docs/paper.md").read_text()
 #: Cells of a line of the page: number of the table or figure, content, command, hours, ...
@@ -50,3 +51,17 @@ def test_hours_are_the_plans(costs):
     slow = [run for run, row in released.preset.rows.items() if row.nfe and row.nfe > 1]
     teachers = {*layout_needs(released.preset, "tables", "teachers").measured} & {*slow}
     assert f"{sum(released.of('measurements', run).gpu_hours for run in teachers):,.0f} further hours" in PAGE
+
+
+def test_images_and_hours_of_each_recipe_are_the_plans(costs):
+    paper = costs["paper"]
+    shown = re.findall(r"^\| (edm\S+) \|(.*)\|.*GB \|$", (ROOT / "docs/retrain.md").read_text(), flags=re.M)
+    assert len(shown) == 11
+    for teacher, cells in shown:
+        data = teacher.removeprefix("edm-").replace("afhqv2", "afhq64")
+        names = ("sid-a1", "sid-a1.2", "sida-a1", "sid2a-a1", "sid2a-a1.2")
+        for name, cell in zip(names, map(str.strip, cells.split("|")), strict=True):
+            run = f"{data}-{name}" if teacher[:4] == "edm-" else f"{teacher}-{name.partition('-')[0]}"
+            if cell:
+                kimg, hours = training(paper.preset, run).spec["total_kimg"], paper.of("students", run).gpu_hours
+                assert cell == f"{kimg / 1000:#.3g}".rstrip(".") + f": {hours:,.0f} h", run
