@@ -1,4 +1,4 @@
-"""docs/paper.md and docs/retrain.md: commands that make tables, figures and rows of the paper, with the plan's hours."""
+"""docs/paper.md, docs/retrain.md: commands that make tables, figures and rows of the paper, with the plan's hours."""
 
 import re
 
