@@ -152,3 +152,9 @@ def test_curves_of_the_mechanisms_are_those_of_the_stored_logs():
     for run in {row["run"] for row in stored_rows(folder / "stored")}:
         values = [f"{record['fd']:.2f}" for record in read_log(folder / "stored/students" / run / "evaluations.jsonl")]
         assert f"| {' | '.join(values)} |" in next(line for line in page.splitlines() if line.startswith(f"| `{run}`"))
+    ticks = [record.get("share", {}) for record in read_log(folder / "stored/students/t10-w3-s302/train.jsonl")]
+    shares = [100 * share["adversarial"] for share in ticks if "adversarial" in share]
+    assert f"has {min(shares):.0f} to {max(shares):.0f} % of" in page
+    quarters = [shares[part * len(shares) // 4 : (part + 1) * len(shares) // 4] for part in range(4)]
+    means = [f"{sum(part) / len(part):.0f}" for part in quarters]
+    assert f"{', '.join(means[:3])} and {means[3]} % in the four quarters" in page
