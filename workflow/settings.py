@@ -20,7 +20,7 @@ from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.metrics.kinds import METRIC_KINDS
 from eval.metrics.metric import Metric
 from eval.results.sheet import SheetRow
-from sida.config.families import EDM, EDM2, EDM2_S, MEAN_FLOW, MEAN_FLOW_DIT
+from sida.config.families import FAMILIES
 from sida.config.recipe import (
     METHOD_SETTINGS,
     OFFICIAL,
@@ -134,7 +134,7 @@ def official_values(key: str) -> dict[str, str]:
     for method in METHODS.values():
         if key in METHOD_SETTINGS and key not in method.settings:
             continue
-        for family in (EDM, EDM2, EDM2_S, MEAN_FLOW, MEAN_FLOW_DIT):
+        for family in FAMILIES.values():
             official = OFFICIAL | method.settings_of(family, "") if family.name in method.official else {}
             if official.get(key) is not None:
                 of_value = families.setdefault(in_yaml(official[key]), {})

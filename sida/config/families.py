@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
+from sida.config.registries import Registry
 from sida.errors import SettingError
 
 T = TypeVar("T")
@@ -156,11 +157,6 @@ CUSTOM = Family(name="custom", title="Custom", like="edm", augmentation=False)
 EDM = Family(name="edm", title="EDM")
 #: Transformers that predict a velocity on straight paths: SiT's and REPA's.
 FLOW = Family(name="flow", title="Flow", like="edm", augmentation=False, latents=SD_LATENTS)
-#: MeanFlow's networks, which predict a mean velocity: U-Nets and transformers.
-MEAN_FLOW = Family(name="mean-flow", title="MeanFlow", like="edm")
-MEAN_FLOW_DIT = Family(
-    name="mean-flow-dit", title="MeanFlow transformer", like="edm", augmentation=False, latents=SD_LATENTS
-)
 #: DiT's transformers, which predict noise on 1,000 steps.
 DIT = Family(name="dit", title="DiT", like="edm", augmentation=False, latents=SD_LATENTS)
 #: EDM2's networks.
@@ -182,6 +178,12 @@ EDM2_S = dataclasses.replace(EDM2, name="edm2-s", title="EDM2-S", like="edm2")
 
 #: U-Nets of diffusers, whose images are pixels whatever their channels.
 DIFFUSERS = Family(name="diffusers", title="diffusers", like="edm", augmentation=False, latents=None)
+
+
+#: All families by name, with those of plugins.
+FAMILIES = Registry(
+    "family", "", {family.name: family for family in (EDM, EDM2, EDM2_S, FLOW, DIT, DIFFUSERS, CUSTOM)}, "families"
+)
 
 
 #: Options of a network for the size, channels and classes of its images.

@@ -322,7 +322,7 @@ class Recipe(TrainingSettings):
             GDD's). The network's file records it for sampling.
         kernels: Kernels of the networks; ``fused`` is faster on a GPU and rounds differently (docs/measurements.md).
         cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.
-        network: Network ``{class, kwargs}`` of a method without a teacher (meanflow), see
+        network: Network ``{class, kwargs}`` of a method without a teacher, see
             :func:`sida.networks.build_network`.
         network_options: Options of the teacher, fake score and student that replace those of the teacher's file: the
             source of a transformer's discriminator (``logits``, ``encoder_depth``, ``feature_blocks``), on which no
@@ -394,7 +394,7 @@ class StudentConfig(Recipe, RunConfig):
     Attributes:
         method: Name in :data:`sida.methods.METHODS` (docs/methods.md), or a custom ``module:object``.
         teacher: The teacher's network, named as for ``sida sample``: file, folder of a run or a pipeline of diffusers,
-            id or address; methods without a teacher (meanflow) have none.
+            id or address; methods without a teacher have none.
         init: Generator to start from, named alike: needed by sid2a and fd-loss, allowed for sid (a *restart*: fresh
             fake score and optimizers without the adversarial term, the control for SiD2A), uni-instruct, realsid and
             realuid, refused by the others.

@@ -31,7 +31,7 @@ FOLDER = Path(__file__).parents[1] / "plugins"
 #: File of a plugin that names its objects, and the file with the names of all plugins.
 TABLES, INDEX = "plugin.toml", ROOT / "config" / "plugins.tsv"
 #: Tables of a plugin, by the registries to which they add names.
-REGISTRIES = ("methods",)
+REGISTRIES = ("methods", "families", "networks")
 _OBJECT = re.compile(r"[a-z_][\w.]*:\w+")
 
 

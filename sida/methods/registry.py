@@ -18,12 +18,11 @@ from sida.config.registries import Registry
 from sida.config.settings import OneOf, names_object
 from sida.errors import SettingError, settings_in
 from sida.methods.gdd import GDD, GDD_I
-from sida.methods.meanflow import MEANFLOW
 from sida.methods.method import Method
 from sida.methods.sid import SID, SID2A, SIDA
 
 #: In the order in which help and documents list them; those of plugins follow.
-_CORE = (SID, SIDA, SID2A, GDD, GDD_I, MEANFLOW)
+_CORE = (SID, SIDA, SID2A, GDD, GDD_I)
 METHODS = Registry("method", "sida.methods.method:Method", {method.name: method for method in _CORE}, "methods")
 
 

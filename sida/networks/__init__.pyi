@@ -16,8 +16,6 @@ from sida.networks.file import load_network as load_network
 from sida.networks.file import network_class as network_class
 from sida.networks.file import network_latents as network_latents
 from sida.networks.file import save_network as save_network
-from sida.networks.mean_flow import MeanFlowDiT as MeanFlowDiT
-from sida.networks.mean_flow import MeanFlowPrecond as MeanFlowPrecond
 from sida.networks.official import import_network as import_network
 from sida.networks.precond import Precond as Precond
 from sida.networks.precond import checkpoint_blocks as checkpoint_blocks

@@ -20,20 +20,20 @@ from sida.errors import SettingError, UserError, reason_of, settings_in
 from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_again, read_tensor_header, write_tensors
 from sida.files.unpickler import FOREIGN_WEIGHTS
 from sida.networks.diffusers_unet import DiffusersPrecond
-from sida.networks.mean_flow import MeanFlowDiT, MeanFlowPrecond
 from sida.networks.precond import Precond
 from sida.networks.transformer import DiTPrecond, REPAPrecond, SiTPrecond
 from sida.networks.unet_precond import ECTPrecond, EDM2Precond, EDMPrecond, GDDPrecond, VEPrecond, VPPrecond
 
 _CLASSES: tuple[type[Precond], ...] = (
     *(EDMPrecond, GDDPrecond, ECTPrecond, VPPrecond, VEPrecond, EDM2Precond),
-    *(SiTPrecond, REPAPrecond, DiTPrecond, DiffusersPrecond, MeanFlowPrecond, MeanFlowDiT),
+    *(SiTPrecond, REPAPrecond, DiTPrecond, DiffusersPrecond),
 )
 #: Classes of networks by their names, which files record.
 NETWORKS: Registry[type[Precond]] = Registry(
     "network",
     "sida.networks.precond:Precond",
     {cls.__name__: cls for cls in _CLASSES},
+    "networks",
 )
 #: Longest list in a network's options.
 _LONGEST = 32

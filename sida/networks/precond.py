@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sida.config.families import CUSTOM, Family
+from sida.config.registries import PACKAGE
 from sida.errors import UserError
 from sida.networks.body import Output, blocks_of, check_flags, option_fields, plain, plain_options
 
@@ -388,4 +389,5 @@ def checkpoint_blocks(net: nn.Module, where: str) -> None:
 
 def class_name(cls: type) -> str:
     """Name of a class for :func:`sida.networks.build_network`; ``module:object`` for a custom class."""
-    return cls.__name__ if cls.__module__.startswith("sida.networks.") else f"{cls.__module__}:{cls.__qualname__}"
+    ours = cls.__module__.startswith(("sida.networks.", f"{PACKAGE}."))
+    return cls.__name__ if ours else f"{cls.__module__}:{cls.__qualname__}"

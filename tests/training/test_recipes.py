@@ -27,7 +27,6 @@ from tests.near import relative_error
 from tests.networks.made import random_network
 from tests.plugins import needs
 from tests.refused import command, refusal, refused
-from tests.training.test_meanflow import UNET
 from tests.training.toy import DATASET, EDM2, NETWORK, TEACHER, iterate, student_trainer, vector
 
 CPU = torch.device("cpu")
@@ -54,11 +53,18 @@ def teachers(tmp_path_factory):
     return lambda name: str(folder / f"{name}.safetensors")
 
 
+def from_scratch():
+    """Network of a method without a teacher; all of these are of plugins."""
+    from plugins.meanflow.tests.test_training import UNET
+
+    return UNET
+
+
 def spec_of(teacher: str, method: str, /, **settings) -> dict[str, Any]:
     init = teacher if METHODS[method].start == "generator" else None
     needed = {"total_kimg": 0.032, "batch_size": 16, "lr": 1e-3, "init": init, "options": OPTIONS.get(method, {})}
     if METHODS[method].start == "scratch":
-        return {"name": "x", "method": method, "dataset": DATASET, "network": UNET, **needed, **settings}
+        return {"name": "x", "method": method, "dataset": DATASET, "network": from_scratch(), **needed, **settings}
     return {"name": "x", "method": method, "dataset": DATASET, "teacher": teacher, **needed, **settings}
 
 
@@ -203,7 +209,7 @@ def test_a_method_reads_the_settings_that_it_names(name):
             return super().__getattribute__(key)
 
     method = METHODS[name]
-    network = UNET if method.start == "scratch" else NETWORK
+    network = from_scratch() if method.start == "scratch" else NETWORK
     teacher, config = build_network(network), resolve_recipe(config_for("t", name), network)
     watched = Watched(**vars(config))
     read.clear()
@@ -335,14 +341,15 @@ def test_a_judge_without_gradient_is_refused():
     refused("'inception_clean'.*has no gradient", InceptionCleanExtractor.check_gradient, InceptionCleanExtractor)
 
 
-@needs("rivals")
+@needs("rivals", "meanflow")
 def test_each_setting_reaches_the_training(teachers, tmp_path, monkeypatch):
     read = collections.defaultdict(set)
 
     def recorded(config, name):
         module = sys._getframe(1).f_globals["__name__"]
         # Checks, digests and what resolves a recipe read settings that may have no effect.
-        if module.startswith("sida.training.") or (module.startswith("sida.methods.") and module not in CHECKING):
+        of_methods = module.startswith(("sida.methods.", "sida.plugins.")) and module not in CHECKING
+        if module.startswith("sida.training.") or of_methods:
             read[isinstance(config, TeacherConfig)].add(name)
         return object.__getattribute__(config, name)
 

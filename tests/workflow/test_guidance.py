@@ -11,6 +11,7 @@ from sida.methods import distill
 from sida.networks.file import read_metadata
 from sida.sampling.job import SampleConfig, run_job
 from sida.training import train_teacher
+from tests.plugins import needs
 from tests.refused import refused
 from tests.workflow.workspace import ROWS, TINY, changed, settings_of, study
 from workflow.planning.costs import Costs
@@ -72,6 +73,7 @@ def test_the_guide_is_an_input_of_what_uses_it(tmp_path):
     assert "uncond" not in networks_read(made, ["plain", "sida-guided"])["teachers"]
 
 
+@needs("meanflow")
 def test_a_guide_is_compared_with_the_network_of_the_recipe(tmp_path):
     """A row without a teacher has its network in the recipe."""
     network = changed(TEACHER, {"network/kwargs/label_dim": 0})["network"]

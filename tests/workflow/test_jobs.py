@@ -21,6 +21,7 @@ from sida.methods import DistillConfig
 from sida.methods.digest import student_digest
 from sida.training import TeacherConfig
 from sida.training.run import teacher_digest
+from tests.plugins import needs
 from tests.refused import refused
 from tests.workflow.workspace import TINY, changed, put, settings_of, shipped, study
 from workflow.preset import load_preset, preset_from
@@ -283,6 +284,7 @@ def test_custom_code_is_an_input_and_counts_by_content(tmp_path, monkeypatch):
     assert source_of("mine.nowhere:f") is None
 
 
+@needs("meanflow")
 def test_code_of_data_methods_and_networks_is_an_input_wherever_python_finds_it(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -290,7 +292,7 @@ def test_code_of_data_methods_and_networks_is_an_input_wherever_python_finds_it(
     monkeypatch.setenv("SIDA_ALLOW_CODE", "path_data,path_method,path_network")
     lines = {
         "path_data": "def opened(config, **views): ...",
-        "path_method": "from sida.methods.meanflow import MEANFLOW as METHOD",
+        "path_method": "from sida.plugins.meanflow.method import MEANFLOW as METHOD",
         "path_network": "from sida.networks.precond import Precond\n\n\nclass Net(Precond): ...",
     }
     for name, text in lines.items():

@@ -16,13 +16,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sida.config.families import MEAN_FLOW, MEAN_FLOW_DIT, Family
+from sida.config.families import Family
 from sida.errors import SettingError
 from sida.networks.body import Classes, Side, Size
 from sida.networks.edm_unet import SongUNet
 from sida.networks.precond import Precond, StateReading
 from sida.networks.transformer import TimeEmbedding, TransformerPrecond
 from sida.networks.unet_precond import UNetPrecond
+from sida.plugins.meanflow.families import MEAN_FLOW, MEAN_FLOW_DIT
 
 
 def both_times(times: Tensor) -> tuple[Tensor, Tensor]:

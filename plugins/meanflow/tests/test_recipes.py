@@ -8,15 +8,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eval.results.published import load_published
 from eval.tables.layout import load_layout
-from sida.config.lookup import ROOT
+from plugins.meanflow.tests.test_training import RUNS, spec_of
+from sida.config.registries import FOLDER
 from sida.config.settings import from_mapping
 from sida.data import load_dataset
 from sida.methods.distillation import make_trainer
-from sida.methods.meanflow import MeanFlowOptions
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks import build_network
+from sida.plugins.meanflow.method import MeanFlowOptions
 from tests.refused import refused
-from tests.training.test_meanflow import RUNS, spec_of
 from tests.workflow.workspace import settings_of, shipped
 from workflow.planning.costs import Costs
 from workflow.planning.steps import student_cost
@@ -96,11 +96,11 @@ def test_a_row_that_names_a_start_is_refused(column, value, told, tmp_path):
     sheet.write_text(f"run\tlabel\tmethod\trecipe\tsampler\t{column}\n")
     with sheet.open("a") as file:
         file.write(f"mine\tMine\tmeanflow\tmeanflow/cifar10-v1\tone-step\t{value}\n")
-    refused(told, preset_from, settings_of("meanflow") | {"runs": str(sheet)}, folders=[ROOT / "studies/papers"])
+    refused(told, preset_from, settings_of("meanflow") | {"runs": str(sheet)}, folders=[FOLDER / "meanflow"])
 
 
 def test_printed_numbers_stand_beside_the_rows():
-    rows, numbers = load_layout(ROOT / "studies/papers/tables/meanflow.yaml").rows, load_published()
+    rows, numbers = load_layout(FOLDER / "meanflow/tables/meanflow.yaml").rows, load_published()
     found = {row.run: numbers[row.published.replace("{metric}", "fid")].value for row in rows}
     assert found == {"cifar10": 2.92, "cifar10-v1": 2.80, "imagenet256": 3.43, "imagenet256-b4": 11.35}
 

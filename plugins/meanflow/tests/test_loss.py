@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from plugins.meanflow.tests.test_networks import UNET, official_network
 from sida.errors import SettingError, UserError
-from sida.methods.meanflow import MeanFlowLoss, MeanFlowOptions
 from sida.methods.registry import DistillConfig
+from sida.plugins.meanflow.method import MeanFlowLoss, MeanFlowOptions
 from sida.training.batches import MicroBatch
 from tests.golden.vectors import below, load_tensors
 from tests.near import GRADIENT, assert_near, relative_error
 from tests.networks.made import random_network
-from tests.networks.test_mean_flow import UNET, official_network
 
 #: Options of the recorded cases.
 CASES = {

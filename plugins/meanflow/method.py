@@ -137,7 +137,7 @@ class MeanFlowLoss(Loss):
         """Terms ``mean_flow`` and, without gradient, ``squared_error``: ℓ over its number of values; ``(N', 1, 1, 1)``.
 
         Args:
-            net: Network with :meth:`~sida.networks.mean_flow.MeanVelocity.mean_velocity`, in training mode.
+            net: Network with :meth:`~sida.plugins.meanflow.networks.MeanVelocity.mean_velocity`, in training mode.
             batch: Real images as ``images``; draws ``t_normal``, ``r_normal``, ``mask_t``, ``drop_t``
                 ``(N, 1, 1, 1)`` and ``noise`` ``(N, C, H, W)``.
         """

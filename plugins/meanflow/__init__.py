@@ -1,0 +1,1 @@
+"""MeanFlow: one-step generators without a teacher, and their networks with two times."""
