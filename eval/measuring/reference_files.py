@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,17 @@ from sida.files.atomic import sha256_json
 from sida.files.tensors import read_errors, read_tensors, write_tensors
 
 _FORMAT = "sida-reference/2"
-_ARRAYS = (".npz", ".npy")
+#: Sums in StyleGAN3's cache.
+_SUMS = ("raw_mean", "raw_cov", "num_items")
 
 
 def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Mean (C,) and covariance (C, C), float64, of a published file.
 
     Args:
-        path: ``.npz`` with ``mu`` and ``sigma``; or a pickle or a file of ``torch.save`` with both, with entries of
-            both (EDM2's), or with the sums of StyleGAN3's cache (``raw_mean``, ``raw_cov``, ``num_items``).
+        path: ``.npz`` with ``mu`` and ``sigma``; or a pickle, an npy of a dictionary, or a file of ``torch.save`` with
+            both, with entries of both (EDM2's), or with the sums of StyleGAN3's cache (``raw_mean``, ``raw_cov``,
+            ``num_items``).
         entry: ``fid`` or ``fd_dinov2`` of EDM2's; ``adm``: the statistics in a batch of reference images.
 
     Source: NVlabs/stylegan3:metrics/metric_utils.py (``FeatureStats``), whose covariance has the divisor N.
@@ -33,51 +34,31 @@ def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tupl
     Raises:
         UserError: Broken file or other content.
     """
-    path = Path(path)
-    content: Mapping[str, Any] = _read_npz(path, entry) if path.suffix in _ARRAYS else _read_pickle(path, entry)
-    missing = [name for name in ("mu", "sigma") if name not in content]
-    if missing:
-        raise UserError(path, f"has no '{missing[0]}'", "it must hold mu and sigma")
-    try:
-        mean = np.asarray(content["mu"], dtype=np.float64).reshape(-1)
-        cov = np.asarray(content["sigma"], dtype=np.float64)
-    except (TypeError, ValueError):
-        raise UserError(path, "mu and sigma must be arrays of numbers", "fetch it again") from None
-    if cov.shape != (len(mean), len(mean)) or not len(mean):
-        raise UserError(path, f"sigma has shape {cov.shape} for {len(mean)} means")
-    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
-        raise UserError(path, "mu or sigma holds NaN or infinities", "fetch it again")
-    return mean, cov
-
-
-def _read_npz(path: Path, entry: str | None) -> dict[str, np.ndarray]:
     file = Arrays(path)
     if "" in file.shapes:
         raise UserError(path, "is one array, not statistics", "save both: numpy.savez(FILE, mu=mu, sigma=sigma)")
     if "arr_0" in file.shapes and entry != "adm":
         fault = "is a batch of reference images with statistics of another network, for precision and recall"
         raise UserError(path, fault, "the FID reference is EDM's .npz with mu and sigma alone")
-    return {name: file.read(name) for name in ("mu", "sigma") if file.first([name])}
-
-
-def _read_pickle(path: Path, entry: str | None) -> Mapping[str, Any]:
-    from sida.files.pickles import read_pickle
-
-    content = read_pickle(path)
-    if not isinstance(content, Mapping):
-        raise UserError(path, f"must hold a mapping of statistics, got {type(content).__name__}")
-    if "mu" in content:
-        return content
-    if content.keys() >= {"raw_mean", "raw_cov", "num_items"}:
-        try:
-            mean = np.asarray(content["raw_mean"], np.float64) / content["num_items"]
-            return {"mu": mean, "sigma": np.asarray(content["raw_cov"]) / content["num_items"] - np.outer(mean, mean)}
-        except (TypeError, ValueError):
-            raise UserError(path, "its sums of features are not numbers", "make the cache again") from None
-    if entry is None or not isinstance(content.get(entry), Mapping):
-        entries = ", ".join(map(str, content))
-        raise UserError(path, f"has no statistics '{entry}' (known: {entries})", "set 'entry' of the reference")
-    return content[entry]
+    prefix = next((one for one in ("", f"{entry}.") if file.first([f"{one}mu", f"{one}raw_mean"])), None)
+    if prefix is None and (entries := [name.removesuffix(".mu") for name in file.shapes if name.endswith(".mu")]):
+        fault = f"has no statistics '{entry}' (known: {', '.join(entries)})"
+        raise UserError(path, fault, "set 'entry' of the reference")
+    of_sums = prefix is not None and file.first([f"{prefix}mu"]) is None
+    names = [f"{prefix or ''}{name}" for name in (_SUMS if of_sums else ("mu", "sigma"))]
+    if missing := [name for name in names if file.first([name]) is None]:
+        raise UserError(path, f"has no '{missing[0]}'", "it must hold mu and sigma")
+    mean, cov, *count = (file.read(name).astype(np.float64) for name in names)
+    mean = mean.reshape(-1)
+    if cov.shape != (len(mean), len(mean)) or not len(mean):
+        raise UserError(path, f"sigma has shape {cov.shape} for {len(mean)} means")
+    if count:
+        with np.errstate(all="ignore"):
+            mean = mean / count[0].sum()
+            cov = cov / count[0].sum() - np.outer(mean, mean)
+    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
+        raise UserError(path, "mu or sigma holds NaN or infinities", "fetch it again")
+    return mean, cov
 
 
 def read_batch(path: str | os.PathLike[str]) -> torch.Tensor:

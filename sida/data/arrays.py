@@ -1,4 +1,6 @@
-"""Reads images of unknown origin from ``.npz``, ``.npy`` and MNIST's format (idx), in a fenced child process."""
+"""Reads images of unknown origin from arrays, in a fenced child process: ``.npz``, ``.npy``, MNIST's format (idx),
+pickles, files of ``torch.save`` and safetensors.
+"""
 
 import hashlib
 import math
@@ -13,11 +15,14 @@ from sida.data.archive import MAX_RATIO, PART, READER, SECONDS
 from sida.data.reader import MAX_CLASSES
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.files.content import START, refuse_text
+from sida.files.content import NETWORK, START, kind_of_file, refuse_text
 from sida.files.fenced import Child, check_answer
 from sida.files.ordinary import open_ordinary, size_on_disk
 
-_IMAGES, _CLASSES = ("arr_0", "images", "samples"), ("arr_1", "labels", "y", "classes")
+_IMAGES = ("arr_0", "images", "samples")
+_CLASSES = ("arr_1", "labels", "y", "classes", "label", "targets")
+#: Reader of pickles, and memory for each byte of the file: parts of it are copied.
+_TENSORS, _COPIES = "sida.files.tensor_arrays:Reader", 3
 #: Images of a part that is read at a time.
 _AT_ONCE = 256
 _IDX = re.compile(r"images[-.]idx3-ubyte(\.gz)?$")
@@ -28,14 +33,16 @@ _PARTS = re.compile(r"x_(train|test|val|valid)|(train|test|val|valid)_images")
 
 
 class Arrays:
-    """Arrays of numbers of an ``.npz`` file by name, or the array of an ``.npy`` or idx file under an empty name.
+    """Arrays of numbers of a file by name; the array of an ``.npy`` or idx file under an empty name.
 
-    Other arrays of an npz, such as texts and objects, are refused where they are needed.
+    Names in pickles, files of ``torch.save`` and safetensors: :mod:`sida.files.tensor_arrays`. Other values, such as
+    texts and objects, are refused where they are needed.
 
     Attributes:
         path: The file.
         shapes: Shape by name.
         kinds: Type, and whether the first index runs fastest (Fortran's order), by name.
+        unread: Fault of each other value, by name.
 
     Raises:
         UserError: The file is missing or damaged, or the array of an npy is not one of plain numbers.
@@ -43,12 +50,17 @@ class Arrays:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path, stream = path, open_ordinary(path)
-        refuse_text(path, os.pread(stream.fileno(), START, 0))
-        self._size, self._child = size_on_disk(stream), Child(READER, path)
+        start = os.pread(stream.fileno(), START, 0)
+        refuse_text(path, start)
+        self._size, of_tensors = size_on_disk(stream), _holds_tensors(start)
+        self._child = Child(_TENSORS, path, _COPIES * self._size) if of_tensors else Child(READER, path)
         answer, _ = self._child.ask("arrays", files=[stream], seconds=self._size * SECONDS)
-        numbers, self._unread = answer["numbers"], answer["unread"]
+        numbers, self.unread = answer["numbers"], answer["unread"]
         self.shapes = {name: tuple(shape) for name, (shape, _, _) in numbers.items()}
         self.kinds = {name: (np.dtype(kind), bool(fortran)) for name, (_, kind, fortran) in numbers.items()}
+        # A tensor can claim one element many times.
+        if of_tensors and (claimed := sum(map(math.prod, self.shapes.values()))) > self._size:
+            raise UserError(path, f"its tensors claim {claimed:,} elements in {self._size:,} bytes", "make it again")
 
     def first(self, names: Iterable[str]) -> str | None:
         """The first of some names that the file has; None without any.
@@ -56,9 +68,10 @@ class Arrays:
         Raises:
             UserError: The array is not one of plain numbers, or is damaged.
         """
-        name = next((name for name in names if name in self.shapes or name in self._unread), None)
-        if name in self._unread:
-            raise UserError(f"{self.path}: array '{name}'", self._unread[name], "save an array of numbers")
+        name = next((name for name in names if name in self.shapes or name in self.unread), None)
+        if name in self.unread:
+            where = f"{self.path}: array '{name}'" if name else self.path
+            raise UserError(where, self.unread[name], "save an array of numbers")
         return name
 
     def elements(self, name: str, begin: int, end: int) -> np.ndarray:
@@ -85,8 +98,16 @@ class Arrays:
         return self.elements(name, 0, count).reshape(self.shapes[name], order="F" if fortran else "C")
 
 
+def _holds_tensors(start: bytes) -> bool:
+    """Whether a file is a pickle, of ``torch.save``, safetensors, or an npy of objects, by its first bytes."""
+    is_object = start.startswith(np.lib.format.MAGIC_PREFIX) and b"'|O'" in start[:128]
+    is_torch = start.startswith(b"PK") and b"/data.pkl" in start[:512]
+    return is_object or is_torch or start[:1] == b"\x80" or start[8:10] == b'{"'
+
+
 class ImageArrays:
-    """Images in an array: ``arr_0`` (or the only array) of an npz, an npy, or idx; read as a stream.
+    """Images in an array: ``arr_0`` (or the only array) of an npz or of a file of tensors, an npy, or idx; read as a
+    stream.
 
     An npz may have the parts of a data set, as Keras (``x_train``, ``y_train``) and MedMNIST (``train_images``,
     ``train_labels``) name them.
@@ -153,7 +174,7 @@ class ImageArrays:
         """Name of the array of images; sets part and remark."""
         arrays = [*self._arrays.shapes]
         others = [name for name in arrays if name not in _CLASSES]
-        if (image_array := self._arrays.first(_IMAGES)) is not None:
+        if (image_array := self._arrays.first((*_IMAGES, ""))) is not None:
             return image_array
         if len(others) == 1:
             return others[0]
@@ -203,7 +224,7 @@ class ImageArrays:
 
 
 def find_arrays(path: str | Path, subset: str | None = None, labels: bool = True) -> ImageArrays | None:
-    """Images of an npz, npy or idx file, or of a folder with idx files; None for anything else.
+    """Images of an npz, npy, idx file or file of tensors, or of a folder with idx files; None for anything else.
 
     Args:
         path: File or folder.
@@ -223,5 +244,21 @@ def find_arrays(path: str | Path, subset: str | None = None, labels: bool = True
             fault = f"holds {len(fitting)} files of {subset or 'its'} images ({', '.join(f.name for f in paths[:4])})"
             raise UserError(path, fault, "name one file")
         path = fitting[0]
-    is_array = path.name.endswith((".npz", ".npy", ".npy.gz")) or _IDX.search(path.name)
+    is_array = path.name.endswith((".npz", ".npy", ".npy.gz")) or _IDX.search(path.name) or holds_images(path)
     return ImageArrays(path, labels, subset) if is_array else None
+
+
+def holds_images(path: str | Path) -> bool:
+    """Whether a file of tensors holds images, not a network's weights: one array, or one of bytes or of their name.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    if kind_of_file(path) != NETWORK or not Path(path).is_file():
+        return False
+    with open_ordinary(path) as stream:
+        if not _holds_tensors(stream.read(START)):
+            return False
+    file = Arrays(path)
+    pixels = any(file.kinds[name][0] == np.uint8 and len(shape) > 2 for name, shape in file.shapes.items())
+    return pixels or not {*file.shapes, *file.unread}.isdisjoint(("", *_IMAGES))

@@ -25,7 +25,7 @@ _SUFFIXES = {
 }  # fmt: skip
 #: Kind of a file with weights, and its suffixes.
 NETWORK = "a network"
-_SUFFIXES |= dict.fromkeys((".pt", ".pt2", ".pth", ".ckpt", ".safetensors", ".pkl"), NETWORK)
+_SUFFIXES |= dict.fromkeys((".pt", ".pt2", ".pth", ".ckpt", ".safetensors", ".pkl", ".pickle"), NETWORK)
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 
 

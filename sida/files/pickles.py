@@ -83,12 +83,13 @@ class PickleFile:
         return torch.from_numpy(values).reshape(self.shapes[name])
 
 
-def read_pickle(path: str | os.PathLike[str]) -> Any:
-    """Reads a pickle of plain values, arrays and tensors, e.g. reference statistics, without executing anything.
+def parse_pickle(content: bytes, where: object) -> Any:
+    """Reads a pickle of plain values, arrays and tensors without executing anything.
 
     Args:
-        path: A pickle, or a file of ``torch.save``, of dictionaries, lists, tuples, numbers, texts, numpy arrays and
+        content: A pickle, or a file of ``torch.save``, of dictionaries, lists, tuples, numbers, texts, numpy arrays and
             tensors.
+        where: The file or member of an archive, named in errors.
 
     Returns:
         The same structure; tensors as numpy arrays, tuples and sets as lists, bytes as text of latin-1.
@@ -96,13 +97,7 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
     Raises:
         UserError: As :class:`PickleFile`, or the file holds objects (for networks: ``sida convert``).
     """
-    with open_ordinary(path, "check the path, or fetch it: sida assets fetch") as stream:
-        refuse_text(path, os.pread(stream.fileno(), START, 0))
-        return _plain_values(stream, path)
-
-
-def parse_pickle(content: bytes, where: str) -> Any:
-    """As :func:`read_pickle`, for a pickle in memory (a member of an archive); ``where`` is named in errors."""
+    refuse_text(str(where), content[:START])
     with tempfile.TemporaryFile() as stream:
         stream.write(content)
         stream.seek(0)

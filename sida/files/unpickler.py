@@ -9,6 +9,7 @@ module source, class name and state.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import itertools
@@ -54,7 +55,7 @@ class _Storage(NamedTuple):
         return np.dtype(_TYPES[self.kind])
 
 
-class _View(NamedTuple):
+class View(NamedTuple):
     """A strided view of a storage."""
 
     storage: _Storage
@@ -78,6 +79,15 @@ class _View(NamedTuple):
         strides = [step * flat.itemsize for step in self.stride]
         return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides, writeable=False)
 
+    def numbers(self) -> np.ndarray:
+        """The elements as :meth:`values`; float32 instead of bfloat16."""
+        return _as_numbers(self.values(), self.storage.kind)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of :meth:`numbers`."""
+        return np.dtype("<f4") if self.storage.kind == "BFloat16" else self.storage.dtype
+
 
 def _as_numbers(values: np.ndarray, kind: str) -> np.ndarray:
     """Elements of a storage; float32 for bfloat16, which is its upper half and which numpy does not have."""
@@ -85,7 +95,7 @@ def _as_numbers(values: np.ndarray, kind: str) -> np.ndarray:
 
 
 def _is_view(value: Any) -> bool:
-    return isinstance(value, _View)
+    return isinstance(value, View)
 
 
 class _Object:
@@ -148,9 +158,9 @@ _KNOWN: dict[str, Any] = {
     "collections.OrderedDict": OrderedDict, "collections.Counter": dict, "dnnlib.util.EasyDict": _Settings,
     "torch.Size": tuple,
     "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
-    "torch.storage._load_from_bytes": lambda data: _read(io.BytesIO(data)),
+    "torch.storage._load_from_bytes": lambda data: read_value(io.BytesIO(data)),
     **dict.fromkeys(("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"),
-                    lambda storage, offset, shape, stride, *_: _View(storage, offset, tuple(shape), tuple(stride))),
+                    lambda storage, offset, shape, stride, *_: View(storage, offset, tuple(shape), tuple(stride))),
     **dict.fromkeys(("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"),
                     lambda data, *_: data),
     "torch._tensor._rebuild_from_type_v2": lambda make, kind, args, state: _with_attributes(make, kind, args),
@@ -206,10 +216,16 @@ class _Unpickler(pickle.Unpickler):
         return self._storage(kind, str(name))
 
 
-def _read(file: Any) -> Any:
-    """The value of a pickle, or of a container of ``torch.save``: a zip archive, or pickles followed by memory."""
+def read_value(file: Any) -> Any:
+    """The value of a pickle, of an npy of objects, or of a container of ``torch.save``: a zip archive, or pickles
+    followed by memory.
+    """
     start = file.read(16)
     file.seek(0)
+    if start.startswith(np.lib.format.MAGIC_PREFIX):
+        version = np.lib.format.read_magic(file)
+        file.seek(int.from_bytes(file.read(2 if version == (1, 0) else 4), "little"), io.SEEK_CUR)
+        return _Unpickler(file).load()
     if start[:4] == b"PK\3\4":
         return _read_zip(zipfile.ZipFile(file))
     # After the protocol, the integer with which torch.save began its files before version 1.6.
@@ -229,8 +245,11 @@ def _read_zip(archive: zipfile.ZipFile) -> Any:
     if f"{prefix}byteorder" in archive.namelist() and archive.read(f"{prefix}byteorder") != b"little":
         raise UserError("", "written on a big-endian machine", "save it again on a little-endian one")
 
+    # Tensors of a list may share one storage.
+    read = functools.lru_cache(1)(archive.read)
+
     def storage(kind: str, name: str) -> _Storage:
-        return _Storage(kind, lambda: archive.read(f"{prefix}data/{name}"))
+        return _Storage(kind, lambda: read(f"{prefix}data/{name}"))
 
     return _Unpickler(io.BytesIO(archive.read(names[0])), storage).load()
 
@@ -273,13 +292,13 @@ class Reader:
     }  # fmt: skip
 
     def __init__(self) -> None:
-        self._views: dict[str, _View] = {}
+        self._views: dict[str, View] = {}
         self._last: tuple[str, np.ndarray] = ("", np.empty(0))
 
     def plain(self, files: list[BinaryIO]) -> tuple[Any, dict[str, np.ndarray]]:
         """The value as JSON, where ``{"": name}`` stands for an array."""
         arrays: dict[str, np.ndarray] = {}
-        return _as_json(_read(files[0]), arrays), arrays
+        return _as_json(read_value(files[0]), arrays), arrays
 
     def weights(self, files: list[BinaryIO], key: str | None) -> tuple[Any, dict[str, np.ndarray]]:
         """Names and shapes of the file's dictionary of tensors, or of its entry ``key`` if there is one, and the plain
@@ -287,10 +306,10 @@ class Reader:
 
         Values that are not tensors are left out.
         """
-        content = _read(files[0])
+        content = read_value(files[0])
         value = find_entry(content, key)
-        if not is_weights(value, _View):
-            counts = {name: sum(map(_is_view, entry.values())) for name, entry in weights_in(content, _View)}
+        if not is_weights(value, View):
+            counts = {name: sum(map(_is_view, entry.values())) for name, entry in weights_in(content, View)}
             entries = [f"{name} ({count} tensor{'s' if count > 1 else ''})" for name, count in counts.items()]
             if entries:
                 raise UserError("", f"holds weights in entries: {', '.join(entries[:8])}", "name one with --key")
@@ -318,7 +337,7 @@ class Reader:
         for layers with a hook before their pass: "own" if it is a method of the layer itself; else, of a detached copy,
         whether a copy is in training mode. It is None without such hooks.
         """
-        value = _read(files[0])
+        value = read_value(files[0])
         network = _network(value, key)
         hook: Any = None
         for prefix, state in _modules(network):
@@ -329,7 +348,7 @@ class Reader:
                 for name, view in _group(state, group).items():
                     if view is None or name in left_out:
                         continue
-                    if not isinstance(view, _View):
+                    if not isinstance(view, View):
                         raise UserError("", f"'{prefix}{name}' is not a tensor", "the file is damaged or foreign")
                     self._views[f"{prefix}{name}"] = view
             for method in _group(state, "_forward_pre_hooks").values():
@@ -376,8 +395,8 @@ def _as_json(value: Any, arrays: dict[str, np.ndarray] | None = None) -> Any:
     """
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, _View) and arrays is not None:
-        value = _as_numbers(value.values(), value.storage.kind)
+    if isinstance(value, View) and arrays is not None:
+        value = value.numbers()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict):
@@ -405,7 +424,7 @@ def _kind_of_value(value: Any) -> str:
         return f"a numpy array of type {value.dtype!s:.40}"
     if isinstance(value, dict):
         return "plain values or tensors"
-    return "a tensor" if isinstance(value, _View) else f"a {type(value).__name__}"
+    return "a tensor" if isinstance(value, View) else f"a {type(value).__name__}"
 
 
 def _arguments(content: Any) -> dict[str, Any]:
@@ -436,12 +455,12 @@ def _network(value: Any, key: str) -> _Object:
     """The network: the value itself or its entry ``key``."""
     if isinstance(value, dict) and key in value:
         value = value[key]
-    elif isinstance(value, dict) and not any(isinstance(entry, _View) for entry in value.values()):
+    elif isinstance(value, dict) and not any(isinstance(entry, View) for entry in value.values()):
         keys = [str(name)[:40] for name in itertools.islice(value, 100)]
         raise UserError("", f"has no entry '{key}'{suggestion(key, keys)}", "name the network's with --key")
     if isinstance(value, _Object) and value.source is not None:
         return value
-    tensors = sum(isinstance(entry, _View) for entry in value.values()) if isinstance(value, dict) else 0
+    tensors = sum(isinstance(entry, View) for entry in value.values()) if isinstance(value, dict) else 0
     if tensors:
         raise UserError("", f"holds weights alone ({tensors:,} tensors), not a network with its class", FOREIGN_WEIGHTS)
     raise UserError("", f"holds {_kind_of_value(value)}, not a network with its class", SAVED_WHOLE)

@@ -18,7 +18,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
+from safetensors.torch import save_file
 
+from eval.measuring.scored import names_network
 from eval.measuring.stores import open_images
 from sida.data.archive import Files
 from sida.data.folders import picture_labels
@@ -297,6 +299,63 @@ def test_parts_of_an_npz_are_data_sets_with_their_classes(arrays, part, tmp_path
     assert "part train of train, " in facts.summary
     assert made(tmp_path, tmp_path / "parts.npz", subset="test")[0] == [0, 1, 2]
     refused("holds the parts train, .*--subset", open_images, tmp_path / "parts.npz")
+
+
+TENSORS = torch.from_numpy(NOISE[:5]).permute(0, 3, 1, 2).contiguous()
+CLASSES = [3, 0, 1, 1, 2]
+#: Images, with classes or without, in files of tensors and pickles by the name of the file.
+IN_TENSORS = {
+    "one.pth": TENSORS,
+    "views.pt": [*TENSORS],
+    "batches.pt": [TENSORS[:3], TENSORS[3:]],
+    "singles.pkl": [image[None] for image in NOISE[:5]],
+    "objects.npy": {"images": NOISE[:5], "labels": CLASSES},
+    "dictionary.ckpt": {"samples": TENSORS, "targets": torch.tensor(CLASSES), "config": Path("a"), "step": 7},
+    "tuple.pickle": (NOISE[:5], np.array(CLASSES)),
+    "pairs.pt": [(image, label) for image, label in zip(TENSORS, CLASSES)],
+    "rows.pkl": [{"image": image, "label": label} for image, label in zip(NOISE, CLASSES)],
+    "two.safetensors": {"images": TENSORS, "y": torch.tensor(CLASSES), "scale": torch.ones(2, dtype=torch.bfloat16)},
+}
+
+
+def write_tensors(path: Path, value) -> Path:
+    if path.suffix == ".npy":
+        np.save(path, value)
+    elif path.suffix == ".safetensors":
+        save_file(value, path)
+    elif path.suffix.startswith(".p") and not path.suffix.startswith(".pt"):
+        path.write_bytes(pickle.dumps(value))
+    else:
+        torch.save(value, path, _use_new_zipfile_serialization=path.suffix != ".pth")
+    return path
+
+
+@pytest.mark.parametrize("name", IN_TENSORS)
+def test_images_in_files_of_tensors_are_read_with_their_classes(name, tmp_path):
+    path = write_tensors(tmp_path / name, IN_TENSORS[name])
+    classes = None if name in ("one.pth", "views.pt", "batches.pt", "singles.pkl") else CLASSES
+    labels, facts = made(tmp_path, path)
+    assert (labels, facts.images) == (classes, 5)
+    np.testing.assert_array_equal(stored(tmp_path, 4), NOISE[4])
+    store = open_images(path)
+    np.testing.assert_array_equal(store.read(1, 4), TENSORS[1:4])
+    assert store.classes is None or store.classes.tolist() == classes
+    assert not names_network(str(path))
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"a.weight": torch.ones(3, 4), "a.bias": torch.ones(3)}, "network.*sida score"),
+        ({"images": TENSORS / 255}, "images.*holds float32; save images as uint8"),
+        ({"images": TENSORS[:1].expand(4000, 3, 8, 8)}, "claim 768,000 elements"),
+        ([*TENSORS, TENSORS[0, :, :5]], "x.pt: its arrays differ in size"),
+        ({"images": TENSORS, "labels": ["cat"] * 5}, "array 'labels'.*not an array of numbers"),
+    ],
+    ids=["weights", "floats", "repeated", "unlike", "texts"],
+)
+def test_tensors_that_are_no_images_are_refused_by_their_kind(value, told, tmp_path):
+    refused(told, made, tmp_path, write_tensors(tmp_path / "x.pt", value))
 
 
 @pytest.mark.parametrize("name", ["kmnist-train-{}.npz", "my_{}.npy"])

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from sida.files.pickles import read_pickle
+from sida.files.pickles import parse_pickle
 from sida.files.state_dicts import open_state_dict, read_state_dict
 from sida.files.unpickler import _Unpickler
 from tests.data.test_archive import zip_of as archive
@@ -42,6 +42,10 @@ def beyond(size: int, shape: bytes = b"K\x05", stride: bytes = b"K\x01") -> byte
     storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x05tQ"
     tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00(" + shape + b"t(" + stride + b"t\x89}tR"
     return archive({"a/data.pkl": b"\x80\x02}" + text("w") + tensor + b"s.", "a/data/0": bytes(size)})
+
+
+def read_pickle(path):
+    return parse_pickle(path.read_bytes(), path)
 
 
 # What genuine programs write

@@ -30,6 +30,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from eval.features.pixels import PixelExtractor
 from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
@@ -47,7 +48,6 @@ from sida.data.prepare import PrepareConfig, prepare
 from sida.errors import UserError
 from sida.files import fenced
 from sida.files.atomic import append_jsonl
-from sida.files.pickles import read_pickle
 from sida.networks.file import load_network, save_network
 from sida.networks.official import import_network
 from sida.sampling.store import Samples, SampleStore, open_sample_store
@@ -173,6 +173,7 @@ def converted(path: Path) -> dict[str, Any]:
     return import_network(path, path.with_suffix(".out"))
 
 
+MOMENTS = pickle.dumps({"mu": np.arange(4.0), "sigma": np.eye(4)})
 PNGS = {f"{index}.png": png(image) for index, image in enumerate(pictures(6))}
 TAR = tar_of(PNGS)
 #: Kinds without: files of other programs, and a log, whose last line may be cut off by a killed process.
@@ -188,7 +189,9 @@ FOREIGN: dict[str, Kind] = {
     "npy": ("x.npy", lambda path: path.write_bytes(npy(pictures(3))), score),
     "npz": ("x.npz", lambda path: np.savez_compressed(path, pictures(3), np.arange(3)), score),
     "statistics": ("s.npz", lambda path: np.savez(path, mu=np.arange(4.0), sigma=np.eye(4)), read_moments),
-    "values": ("v.pkl", lambda path: path.write_bytes(pickle.dumps({"mu": np.arange(6.0)})), read_pickle),
+    "pickled statistics": ("v.pkl", lambda path: path.write_bytes(MOMENTS), read_moments),
+    "tensors": ("x.pt", lambda path: torch.save([*torch.from_numpy(pictures(3))], path), score),
+    "safetensors": ("x.safetensors", lambda path: save_file({"images": torch.from_numpy(pictures(3))}, path), score),
     "yaml": ("x.yaml", lambda path: path.write_text("a: [1, 2.5, {b: text}]\nc: null\n"), load_yaml),
     "json": ("x.json", lambda path: path.write_text('{"a": [1, 2.5, {"b": "text"}]}'), read_spec_file),
     "sheet": ("x.tsv", lambda path: path.write_text("run\tlabel\tmethod\na\tone\tsid\nb\ttwo\tsida\n"), read_runs),
