@@ -55,16 +55,16 @@ TEST = ("test_batch",)
 
 
 def read_cifar10(files: Files, batches: tuple[str, ...] = TRAINING) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 ``(N, 32, 32, 3)`` and classes int64 of ``cifar-10-python.tar.gz``, in its order.
+    """Images uint8 ``(N, 32, 32, 3)`` and classes int64 of ``cifar-10-python.tar.gz`` or ``cifar-10-binary.tar.gz``.
 
     Args:
-        files: The archive.
+        files: The archive, or its folder.
         batches: Members to read: :data:`TRAINING` (50,000 images) or :data:`TEST` (10,000).
 
     Raises:
         UserError: A batch is missing or invalid.
     """
-    members = {PurePosixPath(name).name: index for index, name in enumerate(files.names)}
+    members = {_batch_name(name): index for index, name in enumerate(files.names)}
     if missing := [name for name in batches if name not in members]:
         raise UserError(files.path, f"has no member {missing[0]}", "fetch cifar-10-python.tar.gz again")
     batches_read = [_read_batch(files.read(members[name]), files.where(members[name])) for name in batches]
@@ -72,8 +72,16 @@ def read_cifar10(files: Files, batches: tuple[str, ...] = TRAINING) -> tuple[np.
     return images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), classes
 
 
+def _batch_name(name: str) -> str:
+    return PurePosixPath(name).name.removesuffix(".bin")
+
+
 def _read_batch(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
-    batch = parse_pickle(content, where)
+    if where.endswith(".bin"):  # a byte of the class, then the image
+        rows = np.frombuffer(content, np.uint8)[: len(content) // 3073 * 3073].reshape(-1, 3073)
+        batch: Any = {"data": rows[:, 1:], "labels": rows[:, 0].tolist()} if rows.size == len(content) else None
+    else:
+        batch = parse_pickle(content, where)
     record: Any = batch if isinstance(batch, dict) else {}
     data, labels = record.get("data"), record.get("labels")
     images = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape[1:] == (3072,) and data.size
@@ -139,7 +147,7 @@ class PrepareConfig(Settings):
 
     Attributes:
         source: Folder, zip or tar of pictures (also packed, or with a tar per class, such as ImageNet's), npz or npy of
-            uint8 images, files of MNIST's format or their folder, or ``cifar-10-python.tar.gz``.
+            uint8 images, files of MNIST's format or their folder, or CIFAR-10's archive (``-python`` or ``-binary``).
         out: Zip to write.
         resolution: Height and width; null keeps those of the pictures, which must then be square and equal.
         transform: See :mod:`sida.data.prepare`.
@@ -238,7 +246,7 @@ def _source(config: PrepareConfig) -> Source:
         source = _of_arrays(config, arrays, arrays.count, arrays.channels, arrays.classes)
         return source._replace(remarks=(arrays.remark,))
     files = Files(config.source, config.workers or os.cpu_count() or 1)
-    if {TRAINING[0], *TEST} & {PurePosixPath(name).name for name in files.names}:
+    if {TRAINING[0], *TEST} & {_batch_name(name) for name in files.names}:
         images, classes = read_cifar10(files, TEST if config.subset == "test" else TRAINING)
         return _of_arrays(config, images, len(images), 3, None if config.labels == "none" else classes)
     # A set with parts is one data set with classes only if one part is taken.

@@ -245,6 +245,14 @@ def test_cifar_as_python_2_wrote_it_is_read_in_its_order(tmp_path):
     for index, pixels in enumerate(np.concatenate([pixels for pixels, _ in ordered])):
         np.testing.assert_array_equal(stored(tmp_path, index).transpose(2, 0, 1).reshape(-1), pixels)
     assert read_cifar10(Files(archive), TEST)[1].tolist() == whole["test_batch"][1]
+    binary = {
+        f"batches/{name}.bin": b"".join(bytes([label]) + row.tobytes() for label, row in zip(labels, rows))
+        for name, (rows, labels) in whole.items()
+    }
+    by_python = (tmp_path / "out.zip").read_bytes()
+    (tmp_path / "binary.tar").write_bytes(tar_of(binary))
+    assert made(tmp_path, tmp_path / "binary.tar")[0] == found
+    assert (tmp_path / "out.zip").read_bytes() == by_python
 
 
 # ---- check and encode
@@ -563,6 +571,8 @@ def test_an_empty_folder_of_a_class_and_pictures_that_are_left_out_are_named(tmp
         # Formats of others, by their names
         (broken_cifar(np.float64, 0), {}, "data_batch_1: .*must hold 'data' uint8"),
         (broken_cifar(np.uint8, 10), {}, "data_batch_1: .*labels' from 0 to 9"),
+        ({"in/test_batch.bin": bytes(3074)}, {"subset": "test"}, "test_batch.bin: .*uint8"),
+        ({"in/test_batch.bin": b"\x0a" + bytes(3072)}, {"subset": "test"}, "test_batch.bin: .*from 0 to 9"),
         ({"a.parquet": b"PAR1"}, {}, "is Parquet"),
         ({"a.bmp": b""}, {}, "is one picture"),
         ({"data.bin": b"\x89HDF\r\n"}, {}, "is HDF5"),
