@@ -23,6 +23,7 @@ from sida.files import fenced
 from sida.files.ordinary import MOST_FILES
 from sida.files.tensors import MAX_HEADER_BYTES, MAX_HEADER_VALUES
 from sida.files.text_files import MOST_JSON, MOST_LEVELS, MOST_VALUES, MOST_YAML
+from tools import methods_picture
 from workflow.cli import VERBS
 from workflow.commands.archive import table_of
 from workflow.preset import load_preset
@@ -214,6 +215,10 @@ def test_diffs_do_what_they_say(checkout):
     for title, addition in ADDITIONS.items():
         of_title = output.partition(f"== {title}\n")[2].partition("== Add ")[0]
         assert addition.printed in of_title.rpartition(f"== {addition.commands[-1]}\n")[2], title
+
+
+def test_the_picture_of_the_methods_is_current():
+    assert methods_picture.PICTURE.read_text() == methods_picture.picture()
 
 
 def test_limits_of_the_page_of_reliability_are_those_of_the_code():

@@ -1,9 +1,10 @@
-"""Hook of the site: puts settings, differences and the board into their pages, where a mark stands."""
+"""Hook of the site: adds the pages of plugins, and puts settings, differences and the board where a mark stands."""
 
 from __future__ import annotations
 
 import csv
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,8 +21,19 @@ ENTRIES = ROOT / "docs/differences.tsv"
 _SHORT = 4
 
 
+def on_files(files: Any, config: Any, **_: Any) -> Any:
+    """Adds the page of each plugin."""
+    from mkdocs.structure.files import File
+
+    for page in sorted((ROOT / "plugins").glob("*/README.md")):
+        text = page.read_text(encoding="utf-8").replace("../../docs/", "../")
+        files.append(File.generated(config, f"plugins/{page.parent.name}.md", content=text))
+    return files
+
+
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Adds settings and differences to their pages."""
+    """Adds settings and differences to their pages, and links to the pages of plugins."""
+    markdown = re.sub(r"`plugins/(\w+)/README\.md`", r"[plugins/\1](plugins/\1.md)", markdown)
     for name, text in {"settings.md": settings_text, "differences.md": differences_text}.items():
         if page.file.src_uri == name:
             return markdown.replace(f"<!-- {name.removesuffix('.md')} -->", text())

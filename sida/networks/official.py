@@ -140,7 +140,7 @@ def find_source(source: str, key: str = "ema") -> tuple[Path | DiffusersFiles, A
 def _check_class(path: Path, name: str | None) -> None:
     if name is not None and name not in NETWORKS:
         fault = f"--network-class: no network class '{one_line(name, 100)}'{suggestion(name, NETWORKS)}"
-        raise UserError(path, fault, "names are in docs/methods.md")
+        raise UserError(path, fault, "names are in docs/networks.md")
 
 
 def import_network(

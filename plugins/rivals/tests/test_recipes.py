@@ -9,6 +9,7 @@ from eval.tables.layout import load_layout
 from sida.config.registries import FOLDER
 from sida.methods import METHODS
 from tests.studies.papers.test_recipes import resolved
+from tests.work import assert_work_of
 from tests.workflow.workspace import shipped
 from workflow.planning.assumptions import load_assumptions
 from workflow.planning.steps import student_cost
@@ -94,8 +95,12 @@ def test_uni_instruct_has_the_values_of_its_script_and_the_defaults_of_sida(riva
     assert (config.init is not None) == run.endswith("-sid")
 
 
+def test_the_work_of_a_method_is_that_of_the_page():
+    assert_work_of(FOLDER / "rivals/README.md")
+
+
 def test_costs_are_those_of_the_methods_passes(rivals):
-    """In forward passes of the teacher's network for an image of the generator: docs/methods.md."""
+    """In forward passes of the teacher's network for an image of the generator: README.md."""
     cost = {run: student_cost(*resolved(rivals, run)).operations for run in STATED}
     one = student_cost(*resolved(rivals, "cifar10-uncond-sid-a1.2")).operations / 11
     assert cost["cifar10-uncond-diff-instruct"] == pytest.approx(9 * one)

@@ -11,10 +11,10 @@ from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
-from sida.methods import METHODS
 from sida.methods.gdd import GDDOptions, official_backbones
 from sida.methods.registry import DistillConfig, resolve_recipe
 from tests.eval.synthetic_output import csv_rows
+from tests.work import assert_work_of
 from workflow.planning.steps import network_cost, student_cost
 from workflow.preset import Preset
 from workflow.preset.trainings import training
@@ -290,16 +290,7 @@ def test_training_waits_for_the_downloads_of_its_discriminator(paper):
 
 
 def test_the_work_of_a_method_is_that_of_the_page():
-    """Column `work` of docs/methods.md, where an encoder is half a network."""
-    lines = (ROOT / "docs/methods.md").read_text().split("## Cost")[1].split("## ")[0].splitlines()
-    for names, _, steps, _, work in (line.strip("| ").split(" | ") for line in lines if line.startswith("| `")):
-        for name in re.findall(r"`(.+?)`", names):
-            if not (number := re.match(r"(\d+)(½?)$", work)):
-                continue
-            psi_steps, passes = METHODS[name].work(METHODS[name].options())
-            of_psi = psi_steps * (passes.fake_score + passes.fake_score_encoder / 2)
-            assert of_psi + passes.generator + passes.generator_encoder / 2 == int(number[1]) + bool(number[2]) / 2
-            assert (str(psi_steps) if psi_steps else "–") == steps, name
+    assert_work_of(ROOT / "docs/methods.md")
 
 
 def test_costs_are_those_of_the_methods_passes(paper):
