@@ -55,6 +55,11 @@ def imported(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def uses_of(plugin):
+    """Plugins whose code a plugin imports, by its file."""
+    return set(tomllib.loads((FOLDER / plugin / TABLES).read_text()).get("uses", ()))
+
+
 def test_the_core_names_no_plugin():
     files = [path for package in ("sida", "eval", "workflow") for path in (ROOT / package).rglob("*.py")]
     files = [path for path in files if FOLDER not in path.parents]
@@ -65,7 +70,7 @@ def test_the_core_names_no_plugin():
 
 @pytest.mark.parametrize("plugin", ALL)
 def test_a_plugin_imports_no_other_but_those_that_its_file_names(plugin):
-    uses = set(tomllib.loads((FOLDER / plugin / TABLES).read_text()).get("uses", ()))
+    uses = uses_of(plugin)
     assert uses <= {*ALL} - {plugin}
     names = {name for path in (FOLDER / plugin).rglob("*.py") for name in imported(path)}
     others = {name.split(".")[2] for name in names if name.startswith(f"{PACKAGE}.")}
@@ -108,6 +113,14 @@ def test_a_fault_in_the_file_of_a_plugin_is_told_at_its_place(folder, text, plac
     refused(place, plugins)
 
 
+def test_a_plugin_is_not_here_without_those_that_it_uses(folder):
+    folder("mine", "uses = ['other']\n[methods]\na = 'b:C'")
+    assert plugins() == {}
+    plugins.cache_clear()
+    folder("other", "")
+    assert plugin_objects("methods") == {"a": f"{PACKAGE}.mine.b:C"}
+
+
 def test_two_plugins_cannot_add_one_name_nor_replace_one_of_the_core(folder):
     folder("mine", "[methods]\na = 'b:C'")
     assert plugin_objects("methods") == {"a": f"{PACKAGE}.mine.b:C"}
@@ -144,8 +157,9 @@ def test_the_core_does_without(plugin, tmp_path):
         if (ROOT / name).exists() and ("/stored/" not in name or name.startswith("studies/demo/")):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, tmp_path / name, follow_symlinks=False)
-    for name in ALL if plugin == "all" else [plugin]:
-        shutil.rmtree(tmp_path / "plugins" / name)
+    for name in ALL:
+        if plugin in ("all", name, *uses_of(name)):
+            shutil.rmtree(tmp_path / "plugins" / name)
     for words in (["init", "--quiet"], ["add", "--all"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     if (cache := ROOT / ".mypy_cache").is_dir():  # mypy compares contents

@@ -21,9 +21,9 @@ from sida.errors import SettingError
 from sida.networks.body import Classes, Side, Size
 from sida.networks.edm_unet import SongUNet
 from sida.networks.precond import Precond, StateReading
-from sida.networks.transformer import TimeEmbedding, TransformerPrecond
 from sida.networks.unet_precond import UNetPrecond
 from sida.plugins.meanflow.families import MEAN_FLOW, MEAN_FLOW_DIT
+from sida.plugins.transformers.networks import TimeEmbedding, TransformerPrecond
 
 
 def both_times(times: Tensor) -> tuple[Tensor, Tensor]:

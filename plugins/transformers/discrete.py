@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from sida.errors import UserError
+from sida.sampling.drawing import Drawing
 from sida.sampling.guidance import Guide
 
 
@@ -68,7 +69,7 @@ def ddpm(
     """Returns images for unit normal latents, ``(N, C, H, W)`` in ``dtype``.
 
     Args:
-        net: Network with ``learn_sigma`` and :meth:`sida.networks.transformer.DiTPrecond.at_step`.
+        net: Network with ``learn_sigma`` and :meth:`sida.plugins.transformers.networks.DiTPrecond.at_step`.
         latents: Unit normal ``(N, C, H, W)``: the state before the first step.
         class_labels: One-hot rows ``(N, label_dim)`` or None.
         num_steps: Number of steps n, at least 2.
@@ -97,3 +98,10 @@ def ddpm(
         log_variance = math.log(beta) + (1 - share) / 2 * math.log(remaining)
         x = mean + (log_variance / 2).exp() * noise(x)
     return predicted(x, falling[-1])[0]
+
+
+#: Computation of the kind of sampler.
+DRAWING = Drawing(
+    lambda call: call.of_steps(ddpm),
+    lambda sampler, net, guide: check_ddpm(net, guide, sampler.steps),
+)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from sida.errors import UserError
+from sida.sampling.drawing import Drawing
 from sida.sampling.guidance import Guide
 
 
@@ -79,3 +80,10 @@ def flow(
             first = (first + velocity(x + step * first, following)) / 2
         x = x + step * first
     return x
+
+
+#: Computation of the kind of sampler.
+DRAWING = Drawing(
+    lambda call: call.of_steps(flow),
+    lambda sampler, net, guide: check_flow(net, guide),
+)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sida.config.families import DIT, FLOW, Family
+from sida.config.families import Family
 from sida.config.settings import Finite, Range
 from sida.errors import SettingError
 from sida.networks.body import (
@@ -33,7 +33,8 @@ from sida.networks.body import (
 )
 from sida.networks.precond import Precond, StateReading
 from sida.networks.steps import BetweenSteps, NoiseSteps, linear_betas
-from sida.networks.transformer_states import read_transformer
+from sida.plugins.transformers.families import DIT, FLOW
+from sida.plugins.transformers.states import read_transformer
 
 Depth = Annotated[int, Range(least=1, most=256)]
 Ratio = Annotated[float, Range(above=0, most=64)]
@@ -267,7 +268,7 @@ class TransformerPrecond(Precond):
     def read_state(
         cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]
     ) -> StateReading:
-        """See :func:`sida.networks.transformer_states.read_transformer`."""
+        """See :func:`sida.plugins.transformers.states.read_transformer`."""
         return read_transformer(cls.__name__, cls.trained_as, shapes, kwargs, arguments)
 
     @property

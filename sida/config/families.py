@@ -155,10 +155,6 @@ class Family:
 CUSTOM = Family(name="custom", title="Custom", like="edm", augmentation=False)
 #: Networks with the preconditioning of EDM, VP, VE or GDD.
 EDM = Family(name="edm", title="EDM")
-#: Transformers that predict a velocity on straight paths: SiT's and REPA's.
-FLOW = Family(name="flow", title="Flow", like="edm", augmentation=False, latents=SD_LATENTS)
-#: DiT's transformers, which predict noise on 1,000 steps.
-DIT = Family(name="dit", title="DiT", like="edm", augmentation=False, latents=SD_LATENTS)
 #: EDM2's networks.
 EDM2 = Family(
     name="edm2",
@@ -182,7 +178,7 @@ DIFFUSERS = Family(name="diffusers", title="diffusers", like="edm", augmentation
 
 #: All families by name, with those of plugins.
 FAMILIES = Registry(
-    "family", "", {family.name: family for family in (EDM, EDM2, EDM2_S, FLOW, DIT, DIFFUSERS, CUSTOM)}, "families"
+    "family", "", {family.name: family for family in (EDM, EDM2, EDM2_S, DIFFUSERS, CUSTOM)}, "families"
 )
 
 

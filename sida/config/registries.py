@@ -31,27 +31,30 @@ FOLDER = Path(__file__).parents[1] / "plugins"
 #: File of a plugin that names its objects, and the file with the names of all plugins.
 TABLES, INDEX = "plugin.toml", ROOT / "config" / "plugins.tsv"
 #: Tables of a plugin, by the registries to which they add names.
-REGISTRIES = ("methods", "families", "networks")
+REGISTRIES = ("methods", "families", "networks", "samplers", "drawings")
 _OBJECT = re.compile(r"[a-z_][\w.]*:\w+")
 
 
 @functools.cache
 def plugins() -> Mapping[str, Mapping[str, Mapping[str, str]]]:
-    """Tables of each plugin by the name of its folder, sorted.
+    """Tables of each plugin by the name of its folder, sorted; without plugins that use one which is not here.
 
     Raises:
         UserError: A file is not TOML, or a table is not one of :data:`REGISTRIES` or does not name objects.
     """
-    return {path.parent.name: _read_tables(path) for path in sorted(FOLDER.glob(f"*/{TABLES}"))}
+    files = {path.parent.name: _read_tables(path) for path in sorted(FOLDER.glob(f"*/{TABLES}"))}
+    uses = {name: {*tables.pop("uses", ())} for name, tables in files.items()}
+    return {name: tables for name, tables in files.items() if uses[name] <= files.keys()}
 
 
-def _read_tables(path: Path) -> Mapping[str, Mapping[str, str]]:
+def _read_tables(path: Path) -> dict[str, Any]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(path, f"cannot be read ({error})", "correct it") from None
-    tables.pop("uses", None)
     for registry, objects in tables.items():
+        if registry == "uses":
+            continue
         if registry not in REGISTRIES:
             raise UserError(path, f"no registry '{registry}'{suggestion(registry, REGISTRIES)}")
         if not isinstance(objects, dict):
@@ -125,6 +128,16 @@ class Registry(dict[str, T]):
         """Whether a name is registered or has the form ``module:object``; imports nothing."""
         return isinstance(name, str) and (name in self or names_object(name))
 
+    def missing(self, name: str) -> str | None:
+        """Fault of a name that a plugin adds which is not here; None for any other name."""
+        plugin = missing_plugins(self.table).get(name)
+        if plugin is None:
+            return None
+        fault = f"{self.noun} '{name}' is in the plugin {plugin}, which is not here"
+        if (FOLDER / plugin).is_dir():
+            fault = f"{self.noun} '{name}' is in the plugin {plugin}, which uses another plugin that is not here"
+        return f"{fault}; put the folder back (git checkout plugins)"
+
     def check(self, name: object, where: str) -> str:
         """Returns the name if it is known.
 
@@ -132,9 +145,8 @@ class Registry(dict[str, T]):
             UserError: It is neither registered nor the name of a custom object.
         """
         if not self.knows(name):
-            if plugin := missing_plugins(self.table).get(str(name)):
-                fault = f"{self.noun} '{name}' is in the plugin {plugin}, which is not here"
-                raise UserError(where, fault, f"put the folder plugins/{plugin} back")
+            if fault := self.missing(str(name)):
+                raise UserError(where, fault)
             remedy = f"or name a custom {self.noun} as module:object"
             raise UserError(where, f"no {self.noun} '{name}'{suggestion(str(name), self)}", remedy)
         return cast(str, name)

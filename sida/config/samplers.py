@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from sida.config.families import DECODERS
+from sida.config.registries import Registry
 from sida.config.roles import decisive, setting
 from sida.config.settings import Count, Finite, NotNegative, OneOf, Positive, Range, Settings, from_mapping
 from sida.errors import SettingError, UserError
@@ -22,8 +23,6 @@ InitSigma = Positive | Literal["infinite"]
 StepNoise = Literal["fresh", "fixed"]
 #: Whether the levels of steps fall in equal parts of σ or of a flow's time t = σ / (1 + σ).
 StepLevels = Literal["sigma", "time"]
-#: Methods of ``flow``: evaluations of a step.
-FLOW_METHODS = {"euler": 1, "heun": 2, "euler_maruyama": 1}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,30 +51,27 @@ class SamplerKind:
         return self.arguments + self.further
 
 
-#: Settings of guidance, and settings that samplers of several kinds read besides their function's arguments.
+#: Settings of guidance, and those that samplers of teachers read besides their function's arguments.
 _GUIDANCE = ("guidance", "guidance_channels", "guidance_min", "guidance_max")
 _NETWORK = ("kernels", "decoder")
-_TEACHER = ("num_steps", "dtype", *_GUIDANCE, *_NETWORK)
-SAMPLER_KINDS = {
-    "one_step": SamplerKind(further=("num_steps", "init_sigma", "noise", "step_levels", *_NETWORK)),
-    "heun": SamplerKind(
-        arguments=("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise"),
-        further=_TEACHER,
-        steps=18,
-        least=lambda sampler: 2,
-        # Two evaluations a step, except for the last one.
-        nfe=lambda sampler: 2 * sampler.steps - 1,
-    ),
-    "flow": SamplerKind(
-        arguments=("method", "last_step"),
-        further=_TEACHER,
-        steps=250,
-        least=lambda sampler: 2 if sampler.method == "euler_maruyama" else 1,
-        nfe=lambda sampler: FLOW_METHODS[sampler.method] * sampler.steps,
-    ),
-    "ddpm": SamplerKind(further=_TEACHER, steps=250, least=lambda sampler: 2),
-    "data": SamplerKind(nfe=lambda sampler: 0, network=False),
-}
+TEACHER_SETTINGS = ("num_steps", "dtype", *_GUIDANCE, *_NETWORK)
+SAMPLER_KINDS = Registry(
+    "sampler",
+    "",
+    {
+        "one_step": SamplerKind(further=("num_steps", "init_sigma", "noise", "step_levels", *_NETWORK)),
+        "heun": SamplerKind(
+            arguments=("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise"),
+            further=TEACHER_SETTINGS,
+            steps=18,
+            least=lambda sampler: 2,
+            # Two evaluations a step, except for the last one.
+            nfe=lambda sampler: 2 * sampler.steps - 1,
+        ),
+        "data": SamplerKind(nfe=lambda sampler: 0, network=False),
+    },
+    "samplers",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,7 +106,7 @@ class Sampler(Settings):
             and ``sd-vae-ft-mse`` for EDM2.
     """
 
-    kind: Annotated[str, OneOf(SAMPLER_KINDS.keys)]
+    kind: Annotated[str, OneOf(SAMPLER_KINDS.keys, missing=SAMPLER_KINDS.missing)]
     init_sigma: InitSigma = 2.5
     num_steps: Count | None = None
     noise: StepNoise = setting("fresh")
@@ -254,5 +250,7 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
         numbers = (number_in(number, kind) for kind in (int, float))
         mapping[key] = next((value for value in numbers if value is not None), number)
     if mapping["kind"] not in SAMPLER_KINDS:
+        if fault := SAMPLER_KINDS.missing(mapping["kind"]):
+            raise UserError(where, fault)
         raise UserError(where, f"unknown sampler '{text}'", f"use {', '.join(SAMPLER_KINDS)}, e.g. heun:18,S_churn=40")
     return mapping

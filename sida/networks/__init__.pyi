@@ -19,9 +19,6 @@ from sida.networks.file import save_network as save_network
 from sida.networks.official import import_network as import_network
 from sida.networks.precond import Precond as Precond
 from sida.networks.precond import checkpoint_blocks as checkpoint_blocks
-from sida.networks.transformer import DiTPrecond as DiTPrecond
-from sida.networks.transformer import REPAPrecond as REPAPrecond
-from sida.networks.transformer import SiTPrecond as SiTPrecond
 from sida.networks.unet_precond import EDM2Precond as EDM2Precond
 from sida.networks.unet_precond import EDMPrecond as EDMPrecond
 from sida.networks.unet_precond import GDDPrecond as GDDPrecond

@@ -21,12 +21,11 @@ from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_a
 from sida.files.unpickler import FOREIGN_WEIGHTS
 from sida.networks.diffusers_unet import DiffusersPrecond
 from sida.networks.precond import Precond
-from sida.networks.transformer import DiTPrecond, REPAPrecond, SiTPrecond
 from sida.networks.unet_precond import ECTPrecond, EDM2Precond, EDMPrecond, GDDPrecond, VEPrecond, VPPrecond
 
 _CLASSES: tuple[type[Precond], ...] = (
     *(EDMPrecond, GDDPrecond, ECTPrecond, VPPrecond, VEPrecond, EDM2Precond),
-    *(SiTPrecond, REPAPrecond, DiTPrecond, DiffusersPrecond),
+    DiffusersPrecond,
 )
 #: Classes of networks by their names, which files record.
 NETWORKS: Registry[type[Precond]] = Registry(

@@ -1,7 +1,5 @@
 from sida.config.samplers import Sampler as Sampler
 from sida.config.samplers import read_sampler as read_sampler
-from sida.sampling.discrete import ddpm as ddpm
-from sida.sampling.flows import flow as flow
 from sida.sampling.generate import Drawer as Drawer
 from sida.sampling.generate import row_classes as row_classes
 from sida.sampling.guidance import GuidedDenoiser as GuidedDenoiser

@@ -75,7 +75,7 @@ class Unlabelled(torch.nn.Module):
         return velocity
 
     def at_step(self, x: torch.Tensor, step: int, class_labels: object = None) -> torch.Tensor:
-        """Noise at a step without a class, see :meth:`sida.networks.transformer.DiTPrecond.at_step`."""
+        """Noise at a step of a discrete diffusion, without a class."""
         outputs: torch.Tensor = self.net.at_step(x, step, None)  # type: ignore[operator]
         return outputs
 

@@ -8,21 +8,19 @@ Source: Karras et al., "Elucidating the design space" (arXiv:2206.00364), eq. 5 
 NVlabs/edm:generate.py and NVlabs/edm2:generate_images.py, fact 23 of tests/golden/README.md.
 """
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from sida.config.families import Family
+from sida.config.registries import Registry
 from sida.config.samplers import INFINITE, Sampler
 from sida.errors import SettingError, UserError, exact
 from sida.networks import family_of
 from sida.networks.precond import no_noise_level
-from sida.sampling.discrete import check_ddpm, ddpm
-from sida.sampling.flows import check_flow, flow
+from sida.sampling.drawing import Call, Drawing
 from sida.sampling.guidance import Guide, guide_labels
 from sida.sampling.streams import SeedStreams
 
@@ -245,64 +243,22 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
     return torch.nan_to_num(images * 127.5 + 128, nan=0.0).clamp(0, 255).to(torch.uint8)
 
 
-@dataclasses.dataclass(frozen=True)
-class Call:
-    """A batch to draw.
-
-    Attributes:
-        sampler: Sampler with a network.
-        net: The network, or its substitute, which is called.
-        guide: Guidance; None without a guiding network.
-        inputs: Latents, and class labels or None.
-        streams: Sources of fresh noise, one per image.
-        family: Family of the network.
-    """
-
-    sampler: Sampler
-    net: Any
-    guide: Guide | None
-    inputs: tuple[torch.Tensor, torch.Tensor | None]
-    streams: SeedStreams
-    family: Family
-
-    def of_steps(self, function: Callable[..., torch.Tensor], **arguments: Any) -> torch.Tensor:
-        """Images of a function with the kind's arguments and ``arguments``."""
-        dtype = getattr(torch, self.sampler.dtype or self.family.sampler_dtype)
-        arguments |= {"dtype": dtype, "noise": self.streams.randn_like, "guide": self.guide, **self.sampler.arguments}
-        return function(self.net, *self.inputs, self.sampler.steps, **arguments)
-
-
-class Drawing(NamedTuple):
-    """Computation of a kind of sampler.
-
-    Attributes:
-        draw: Images or latents of about unit scale, ``(N, C, H, W)``.
-        check: ``check(sampler, network, guide)`` raises UserError before anything is drawn if they cannot draw.
-    """
-
-    draw: Callable[[Call], torch.Tensor]
-    check: Callable[[Sampler, Any, Any], object] = lambda sampler, net, guide: None
-
-
 #: Computations of the kinds of :data:`sida.config.samplers.SAMPLER_KINDS` that draw from a network.
-DRAWINGS = {
-    "one_step": Drawing(
-        lambda call: multi_step(call.net, *call.inputs, noise=call.streams.randn_like, **call.sampler.of_steps),
-        lambda sampler, net, guide: check_one_step(net, sampler.steps, sampler.init_sigma),
-    ),
-    "heun": Drawing(
-        lambda call: call.of_steps(heun, noise_every_step=call.family.noise_every_step),
-        lambda sampler, net, guide: sigma_range(net, sampler.sigma_min, sampler.sigma_max),
-    ),
-    "flow": Drawing(
-        lambda call: call.of_steps(flow),
-        lambda sampler, net, guide: check_flow(net, guide),
-    ),
-    "ddpm": Drawing(
-        lambda call: call.of_steps(ddpm),
-        lambda sampler, net, guide: check_ddpm(net, guide, sampler.steps),
-    ),
-}
+DRAWINGS: Registry[Drawing] = Registry(
+    "sampler",
+    "",
+    {
+        "one_step": Drawing(
+            lambda call: multi_step(call.net, *call.inputs, noise=call.streams.randn_like, **call.sampler.of_steps),
+            lambda sampler, net, guide: check_one_step(net, sampler.steps, sampler.init_sigma),
+        ),
+        "heun": Drawing(
+            lambda call: call.of_steps(heun, noise_every_step=call.family.noise_every_step),
+            lambda sampler, net, guide: sigma_range(net, sampler.sigma_min, sampler.sigma_max),
+        ),
+    },
+    "drawings",
+)
 
 
 def draw_batch(

@@ -25,6 +25,7 @@ from sida.training.run import check_shapes
 from tests.data.test_archive import npy, write_zip
 from tests.near import assert_near
 from tests.networks.made import SMALL, random_network
+from tests.plugins import needs
 from tests.refused import refused
 from tests.training.toy import fork, wait
 
@@ -277,6 +278,7 @@ def test_a_network_takes_latents_of_its_own_kind_alone(tmp_path, network, kind, 
     assert error.where == "teacher t.latents"
 
 
+@needs("transformers")
 def test_the_decoder_is_that_of_the_networks_latents_or_the_named_one_of_them(monkeypatch, tmp_path):
     fetched = []
     monkeypatch.setattr(

@@ -18,6 +18,7 @@ from sida.sampling.generate import Evaluations
 from sida.sampling.guidance import GuidedDenoiser, Unlabelled, check_guide_fits
 from tests.near import assert_near
 from tests.networks.made import CONFIGS, SMALL, random_network
+from tests.plugins import needs
 from tests.refused import refused
 from tests.sampling.images import collect, generate
 from tests.training.test_rounds import StandIn
@@ -254,6 +255,7 @@ def test_one_is_the_network_and_zero_the_guide_to_the_last_bit():
         assert_near(value(GuidedDenoiser(net, guide, 1.7)), expected)
 
 
+@needs("transformers")
 def test_a_guide_draws_the_same_kind_of_images():
     shape = {"img_resolution": 8, "img_channels": 4, "label_dim": 3}
     sd = random_network("SiTPrecond", shape | {"patch_size": 2, "hidden_size": 16, "depth": 1, "num_heads": 2})

@@ -8,8 +8,8 @@ from sida.networks import build_network, checkpoint_blocks, family_of
 from sida.networks.body import forward_derivatives
 from sida.networks.file import load_network
 from sida.networks.official import import_network
+from sida.plugins.transformers.flows import flow
 from sida.sampling import Drawer, Sampler, one_step
-from sida.sampling.flows import flow
 from tests.golden.vectors import below, load_tensors
 from tests.near import assert_near, relative_error
 from tests.networks.made import random_network

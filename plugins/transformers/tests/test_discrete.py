@@ -6,15 +6,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from plugins.transformers.tests.test_networks import one_hot, recorded
 from sida.config.samplers import read_sampler
 from sida.networks.steps import NoiseSteps, linear_betas
+from sida.plugins.transformers.discrete import ddpm, spaced_steps
 from sida.sampling import Drawer, SeedStreams
-from sida.sampling.discrete import ddpm, spaced_steps
 from sida.sampling.guidance import Guide, Unlabelled
 from sida.sampling.samplers import draw_batch
 from tests.golden.vectors import load_tensors
 from tests.near import FLOAT32, assert_near
-from tests.networks.test_transformer import one_hot, recorded
 from tests.refused import refused
 
 STEPS = NoiseSteps(linear_betas(1000, 1e-4, 0.02))

@@ -4,19 +4,20 @@ import pytest
 import torch
 
 import sida
+from plugins.transformers.tests.test_networks import SMALL, one_hot, recorded
 from sida.config.samplers import read_sampler
 from sida.methods import distill
-from sida.networks import SiTPrecond, build_network
+from sida.networks import build_network
 from sida.networks.file import read_metadata, save_network
+from sida.plugins.transformers.flows import flow
+from sida.plugins.transformers.networks import SiTPrecond
 from sida.sampling import SeedStreams, heun
-from sida.sampling.flows import flow
 from sida.sampling.guidance import Guide, Unlabelled
 from sida.sampling.samplers import draw_batch
 from sida.training.iteration import Distiller
 from tests.golden.vectors import load_tensors
 from tests.near import assert_near, relative_error
 from tests.networks.made import random_network
-from tests.networks.test_transformer import SMALL, one_hot, recorded
 from tests.refused import command, refusal, refused
 from tests.training.toy import NETWORK, SID_STUDENT, student_trainer
 from tests.workflow.test_guidance import GUIDED, HEUN, SIDA

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from sida.errors import UserError
-from sida.networks import SiTPrecond, build_network, checkpoint_blocks
+from sida.networks import build_network, checkpoint_blocks
 from sida.networks.file import network_class
 from sida.networks.steps import NoiseSteps, linear_betas
-from sida.networks.transformer_states import SIZES
+from sida.plugins.transformers.networks import SiTPrecond
+from sida.plugins.transformers.states import SIZES
+from sida.training.teacher import VelocityLoss
 from tests.golden.vectors import below, load_tensors
 from tests.near import assert_near
 
@@ -253,3 +255,15 @@ def test_description_builds_the_same_network():
     assert again.init_config == net.init_config
     assert torch.equal(again.eval()(x, sigma, labels), net(x, sigma, labels))
     assert isinstance(random_net(), SiTPrecond)
+
+
+def test_the_gradient_of_the_velocity_loss_equals_sits():
+    """Of SiT's network and the mean over batch and elements; norms of the parameters in the recorded order."""
+    net, _ = recorded("sit_train_net")
+    arrays, _ = load_tensors("sit/sit_train")
+    draws = {"t": 1 - arrays["draw/t"].reshape(-1, 1, 1, 1), "noise": arrays["draw/noise"]}
+    VelocityLoss()(net, arrays["in/x1"], one_hot(net, arrays["in/y"]), draws=draws).mean().backward()
+    names = load_tensors("sit/sit_train_net")[1]["grad_norm_names"]
+    gradients = dict(net.named_parameters())
+    found = torch.tensor([float(gradients[name].grad.norm()) for name in names])
+    assert_near(found, arrays["grad_norm"])

@@ -12,8 +12,8 @@ from sida.networks import build_network
 from sida.networks.file import check_null_label, load_network
 from sida.networks.official import import_network
 from sida.networks.readings import noise_left
-from sida.networks.transformer_states import SIZES as SIZES_BY_NAME
-from sida.networks.transformer_states import read_transformer
+from sida.plugins.transformers.states import SIZES as SIZES_BY_NAME
+from sida.plugins.transformers.states import read_transformer
 from tests.golden.vectors import below, load_tensors
 from tests.near import assert_near
 from tests.refused import command, refused

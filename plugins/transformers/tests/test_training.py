@@ -7,8 +7,8 @@ import torch
 
 from sida.files.atomic import read_jsonl
 from sida.methods import distill
-from sida.networks import SiTPrecond
 from sida.networks.file import load_network
+from sida.plugins.transformers.networks import SiTPrecond
 from sida.training import train_teacher
 from tests.refused import refused
 from tests.training.toy import STUDENT, TEACHER, of_method

@@ -25,6 +25,7 @@ from sida.methods.registry import METHODS
 from sida.networks import build_network
 from sida.sampling import Drawer
 from tests.eval.claims import evidence as made_up
+from tests.plugins import needs
 from tests.refused import refused
 from tests.workflow.workspace import ROWS, study
 
@@ -227,6 +228,7 @@ def small(channels):
 
 @pytest.mark.parametrize("linked", [False, True])
 @pytest.mark.parametrize("name", FOLDERS)
+@needs("transformers")
 def test_a_decoder_from_elsewhere_is_of_unknown_origin(tmp_path, monkeypatch, name, linked):
     content, registered = FOLDERS[name]
     asset = dataclasses.replace(load_registry()["sd-vae-ft-mse"], sha256=hashlib.sha256(b"registered").hexdigest())
