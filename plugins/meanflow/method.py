@@ -8,8 +8,16 @@ to r ≤ t is u(z; t, h), h = t − r. It equals v − h du/dt along the path, w
 du is the derivative of u for dz = v, dt = 1, dr = 0, computed forwards (:func:`torch.func.jvp`). It has no gradient, so
 that u takes an evaluation with gradients and du one without; both have the same dropout mask.
 
+SoFlow has no forward derivative: with the share s of the way to r, which falls during the training, and the network's
+u_s at z − s h v and t − s h, still to r,
+
+    ℓ = Σ (u_s − [v − (u − u_s) / s])²,   with the gradient of u in the place of u_s's
+
+For s → 0 this is the loss above, and its gradient is a multiple of SoFlow's for each image.
+
 Source: MeanFlow (arXiv:2505.13447); Gsunshine/py-meanflow:meanflow/models/{meanflow,time_sampler}.py (CIFAR-10),
 Gsunshine/meanflow:meanflow.py (ImageNet 256). The loss ``v``: iMF (arXiv:2512.02012); Lyy-iiis/imeanflow:imf.py.
+The difference: SoFlow (arXiv:2512.15657); zlab-princeton/SoFlow:models.py, train.py (commit 3b60d60).
 """
 
 from __future__ import annotations
@@ -29,6 +37,8 @@ from sida.late import Tensor, torch
 from sida.methods.method import Exposure, Loss, Method, Parts, Passes
 from sida.noise import Draws, normal, uniform, unit_noise
 
+#: A share of a way.
+Share = Annotated[float, Range(above=0, most=1)]
 #: py-meanflow's augmentation: EDM's without vertical flips and rotations.
 AUGMENTATION = {"xflip": 1e8, "scale": 1.0, "aniso": 1.0, "translate_frac": 1.0}
 
@@ -50,6 +60,9 @@ class MeanFlowOptions(Settings):
         omega: ω of the guided velocity ω v + (1 − ω − κ) u(z; t, 0; no class) + κ u(z; t, 0; class) instead of v.
         kappa: κ. The guidance's strength is ω / (1 − κ); iMF's target with strength w has ω = 1 and κ = 1 − 1/w.
         guided_times: Least and largest t of the guided velocity; outside it is v.
+        derivative: ``forward``: du by a forward derivative. ``difference``: SoFlow's difference, which allows half
+            precision and torch's fused attention and takes less work; its ε counts a sum of squares, SoFlow's a mean.
+        share: First and last share s of ``difference``, which falls by equal factors from image to image.
         label_dropout: Probability of dropping an image's class, which then has the velocity v.
         lr_rampup_kimg: Thousands of images over which the rate rises linearly from 0 (9,600 steps of 1,024 on
             CIFAR-10).
@@ -67,6 +80,8 @@ class MeanFlowOptions(Settings):
     omega: Finite = 1.0
     kappa: Annotated[float, Range(least=0, below=1)] = 0.0
     guided_times: tuple[Fraction, Fraction] = (0.0, 1.0)
+    derivative: Literal["forward", "difference"] = "forward"
+    share: tuple[Share, Share] = (1.0, 3.125e-4)
     label_dropout: Annotated[float, Range(least=0, below=1)] = 0.1
     lr_rampup_kimg: NotNegative = 0.0
     further_half_lives_kimg: tuple[Positive, ...] = ()
@@ -77,6 +92,8 @@ class MeanFlowOptions(Settings):
             raise SettingError("further_half_lives_kimg", "must be different numbers", "name each once")
         if self.guided_times[0] > self.guided_times[1]:
             raise SettingError("guided_times", f"must rise, got {list(self.guided_times)}", "exchange them")
+        if self.derivative == "forward" and self.share != MeanFlowOptions.share:
+            raise SettingError("share", "has no effect on a forward derivative", "set derivative to difference")
 
     @property
     def guided(self) -> bool:
@@ -85,12 +102,13 @@ class MeanFlowOptions(Settings):
 
     @property
     def passes(self) -> Passes:
-        """Work of the method: u forwards and backwards (3), du (3), and velocities of the network for its target.
+        """Work of the method: u forwards and backwards (3), du (3) or u_s (1), and velocities for the target.
 
         torch's forward derivative of a convolution has three products, one of them for weights that do not change.
         """
         evaluates_u = self.loss == "v" or self.kappa != 0
-        return Passes(fake_score=0, generator=6 + self.guided + evaluates_u)
+        of_derivative = 3 if self.derivative == "forward" else 1
+        return Passes(fake_score=0, generator=3 + of_derivative + self.guided + evaluates_u)
 
     def check(self, config: StudentConfig) -> None:
         """Refuses settings that do not fit the method.
@@ -101,8 +119,9 @@ class MeanFlowOptions(Settings):
         """
         if config.init_sigma not in (None, INFINITE):
             raise SettingError("init_sigma", "the mean velocity starts from pure noise alone", f"set it to {INFINITE}")
-        if config.fp16:
-            raise SettingError("fp16", "the derivative needs float32", "set it to false, or remove it")
+        if config.fp16 and self.derivative == "forward":
+            remedy = "set it to false, or options.derivative to difference"
+            raise SettingError("fp16", "the forward derivative needs float32", remedy)
         if self.further_half_lives_kimg and config.snapshot_kimg is None:
             where, fault = "options.further_half_lives_kimg", "are written with snapshots, and snapshot_kimg is off"
             raise SettingError(where, fault, "set snapshot_kimg")
@@ -117,11 +136,18 @@ class MeanFlowLoss(Loss):
 
     Attributes:
         options: Times, weight and guidance.
+        share: s of this moment, for ``difference``.
     """
 
     draws = {"t_normal": normal, "r_normal": normal, "mask_t": uniform, "noise": unit_noise, "drop_t": uniform}
 
     options: MeanFlowOptions = dataclasses.field(default_factory=MeanFlowOptions)
+    share: float = dataclasses.field(default=MeanFlowOptions.share[0], init=False)
+
+    def begin(self, progress: float) -> None:
+        """Sets s for a part of the training, 0 to 1, that has been done."""
+        first, last = self.options.share
+        self.share = first * (last / first) ** progress
 
     def pair(self, draws: Draws) -> tuple[Tensor, Tensor]:
         """Times t and r ≤ t of raw draws, which have one shape."""
@@ -152,10 +178,19 @@ class MeanFlowLoss(Loss):
         mean = functools.partial(velocity_of, class_labels=labels)
         with torch.random.fork_rng(devices=[z.device] if z.is_cuda else []):
             u = mean(z, t, h)
-        with torch.no_grad(), networks.forward_derivatives():
-            # At a fixed r, h = t − r grows as fast as t: both have the derivative 1.
-            value_and_derivative: Any = torch.func.jvp(mean, (z, t, h), (along, torch.ones_like(t), torch.ones_like(h)))
-        error = (u - (velocity - h * value_and_derivative[1])).square().sum(dim=(1, 2, 3), keepdim=True)
+        if self.options.derivative == "difference":
+            step = self.share * h
+            with torch.no_grad():
+                later = mean(z - step * along, t - step, h - step)
+                target = velocity - (u - later) / self.share
+            prediction = u + (later - u.detach())
+        else:
+            with torch.no_grad(), networks.forward_derivatives():
+                # At a fixed r, h = t − r grows as fast as t: both have the derivative 1.
+                ones = torch.ones_like(t), torch.ones_like(h)
+                value_and_derivative: Any = torch.func.jvp(mean, (z, t, h), (along, *ones))
+            prediction, target = u, velocity - h * value_and_derivative[1]
+        error = (prediction - target).square().sum(dim=(1, 2, 3), keepdim=True)
         weighted = error / (error.detach() + self.options.norm_eps) ** self.options.norm_p
         weighted, error = batch.drop_nan(weighted, error.detach() / y[0].numel())
         return {"mean_flow": weighted, "squared_error": error}
@@ -216,12 +251,16 @@ def make_meanflow(parts: Parts) -> training.StudentTrainer:
         where, fault = f"{parts.where}.network.kwargs.augment_dim", f"must be {augment.label_dim} or 0, got {width}"
         raise UserError(where, fault, "change it, or set augment to null")
     further = {f"{kimg:g}": training.Average(network) for kimg in options.further_half_lives_kimg}
+    loss = parts.loss()
 
     class MeanFlowTrainer(training.StudentTrainer):
         @property
         def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
             averages = {f"-{kimg}": (average.net, {"average_kimg": float(kimg)}) for kimg, average in further.items()}
             return super().snapshots | averages
+
+        def begin(self, nimg: int) -> None:
+            loss.begin(nimg / (config.total_kimg * 1000))
 
         def update_averages(self, nimg: int, images: int) -> None:
             super().update_averages(nimg, images)
@@ -231,7 +270,7 @@ def make_meanflow(parts: Parts) -> training.StudentTrainer:
     step = training.OptimizerStep(
         "generator",
         network,
-        functools.partial(parts.loss(), network.net),
+        functools.partial(loss, network.net),
         "generator",
         draws=MeanFlowLoss.draws,
         real_images=True,
@@ -239,7 +278,8 @@ def make_meanflow(parts: Parts) -> training.StudentTrainer:
         generates=False,
     )
     resumable = {f"ema-{kimg}": average for kimg, average in further.items()}
-    # Both evaluations need the same dropout mask; a CUDA graph cannot rewind its generator in between.
+    # Both evaluations need one dropout mask, and a share that changes; a CUDA graph neither rewinds its generator nor
+    # reads the number again.
     return MeanFlowTrainer([step], parts.schedule(options.lr_rampup_kimg), config, graphs=False, resumable=resumable)
 
 

@@ -1,7 +1,10 @@
 """MeanFlow's objective: recorded losses of py-meanflow, exact mean velocities, guidance in the target."""
 
 import functools
+import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -100,6 +103,51 @@ def test_recorded_loss_of_the_official_network():
     gradients = {name.removeprefix("model."): parameter.grad for name, parameter in net.named_parameters()}
     for name, expected in below(arrays, "loss/grad/").items():
         assert_near(gradients[name], expected, GRADIENT, name=name)
+
+
+GOLDEN = Path(__file__).parent / "golden/soflow"
+
+
+def of_soflow(case, progress=None, **options):
+    """Gradients of a recorded case by our loss, as SoFlow scales them, with the recorded ones."""
+    arrays = {name: torch.from_numpy(value) for name, value in np.load(f"{GOLDEN}.npz").items()}
+    settings, inputs = (
+        json.loads(GOLDEN.with_suffix(".json").read_text())["cases"][case],
+        load_tensors("rivals/meanflow")[0],
+    )
+    images, noise = inputs["in/real"].double(), inputs["in/noise"].double()
+    draws = {"t_normal": arrays["in/t"].logit(), "r_normal": arrays["in/s"].logit(), "noise": noise}
+    draws = {name: value if name == "noise" else value.reshape(-1, 1, 1, 1) for name, value in draws.items()}
+    draws |= {name: torch.ones_like(draws["t_normal"]) for name in ("mask_t", "drop_t")}
+    values = images[0].numel()
+    chosen = {"t_normal": (0.0, 1.0), "r_normal": (0.0, 1.0), "apart": 1.0, "norm_p": settings["p"]}
+    chosen |= {"norm_eps": settings["eps"] * values, "derivative": "difference", "share": tuple(settings["ratio"])}
+    loss, net = MeanFlowLoss(MeanFlowOptions(**{**chosen, **options})), Recorded(inputs, torch.float64)
+    loss.begin(settings["progress"] if progress is None else progress)
+    terms = loss(net, MicroBatch(images, None, draws=draws))
+    (terms["mean_flow"].mean() * values ** (settings["p"] - 1) / 2).backward()
+    gradients = {name: parameter.grad for name, parameter in net.named_parameters()}
+    return gradients, below(arrays, f"{case}/grad/"), terms, arrays[f"{case}/mse"]
+
+
+@pytest.mark.parametrize("case", ["start", "middle", "end", "plain", "imagenet"])
+def test_gradients_of_the_difference_are_soflows(case):
+    gradients, expected, terms, mse = of_soflow(case)
+    # A small share makes rounding larger.
+    assert_near(terms["squared_error"].mean(), mse, 1e-9)
+    for name, value in expected.items():
+        assert_near(gradients[name], value, 1e-9, name=name)
+
+
+def test_a_small_difference_is_the_forward_derivative():
+    """With SoFlow's weight of a mean both forms have one limit; the error falls with the share."""
+    forward = of_soflow("plain", derivative="forward", share=MeanFlowOptions.share)[0]
+    errors = []
+    for share in (1e-1, 1e-3, 1e-5):
+        found = of_soflow("plain", progress=0, share=(share, share))[0]
+        errors.append(max(relative_error(found[name], forward[name]) for name in forward))
+    assert errors[0] > 20 * errors[1] > 400 * errors[2]
+    assert errors[2] < 1e-4
 
 
 @pytest.mark.parametrize("loss", ["u", "v"])
@@ -225,7 +273,9 @@ SPEC = {
         ({"network": None}, "network", "class and kwargs"),
         ({"init": "net.safetensors"}, "init", "remove it"),
         ({"init_sigma": 2.5}, "init_sigma", "infinite"),
-        ({"device": "cuda", "fp16": True}, "fp16", "false"),
+        ({"device": "cuda", "fp16": True}, "fp16", "difference"),
+        ({"options": {"share": [0.1, 0.01]}}, "options.share", "difference"),
+        ({"options": {"derivative": "difference", "share": [0.0, 0.01]}}, "options.share", "above 0"),
         ({"device": "cuda", "kernels": "fused"}, "kernels", "remove it"),
         ({"num_steps": 2}, "num_steps", "remove it"),
         ({"options": {"kappa": 0.5}}, "options.kappa", "0"),

@@ -38,6 +38,7 @@ COMMON["evaluation"] = {**COMMON["evaluation"], "every_kimg": 0.032}
 RUNS = {
     "unet": (UNET, {"lr_rampup_kimg": 0.032, "further_half_lives_kimg": [0.02, 0.1]}, {}),
     "dit": (DIT, {"loss": "v", "kappa": 0.5, "times": "sorted"}, {"augment": None}),
+    "difference": (UNET, {"derivative": "difference", "share": [1.0, 0.01]}, {}),
     "recomputed": (DIT, {"omega": 2.0}, {"augment": None, "checkpointing": True}),
 }
 
