@@ -128,15 +128,15 @@ class Registry(dict[str, T]):
         """Whether a name is registered or has the form ``module:object``; imports nothing."""
         return isinstance(name, str) and (name in self or names_object(name))
 
-    def missing(self, name: str) -> str | None:
-        """Fault of a name that a plugin adds which is not here; None for any other name."""
+    def missing(self, name: str) -> tuple[str, str] | None:
+        """Fault and remedy of a name that a plugin adds which is not here; None for any other name."""
         plugin = missing_plugins(self.table).get(name)
         if plugin is None:
             return None
         fault = f"{self.noun} '{name}' is in the plugin {plugin}, which is not here"
         if (FOLDER / plugin).is_dir():
             fault = f"{self.noun} '{name}' is in the plugin {plugin}, which uses another plugin that is not here"
-        return f"{fault}; put the folder back (git checkout plugins)"
+        return fault, "put its folder back (git checkout plugins)"
 
     def check(self, name: object, where: str) -> str:
         """Returns the name if it is known.
@@ -145,8 +145,8 @@ class Registry(dict[str, T]):
             UserError: It is neither registered nor the name of a custom object.
         """
         if not self.knows(name):
-            if fault := self.missing(str(name)):
-                raise UserError(where, fault)
+            if missing := self.missing(str(name)):
+                raise UserError(where, *missing)
             remedy = f"or name a custom {self.noun} as module:object"
             raise UserError(where, f"no {self.noun} '{name}'{suggestion(str(name), self)}", remedy)
         return cast(str, name)

@@ -250,7 +250,7 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
         numbers = (number_in(number, kind) for kind in (int, float))
         mapping[key] = next((value for value in numbers if value is not None), number)
     if mapping["kind"] not in SAMPLER_KINDS:
-        if fault := SAMPLER_KINDS.missing(mapping["kind"]):
-            raise UserError(where, fault)
+        if missing := SAMPLER_KINDS.missing(mapping["kind"]):
+            raise UserError(where, *missing)
         raise UserError(where, f"unknown sampler '{text}'", f"use {', '.join(SAMPLER_KINDS)}, e.g. heun:18,S_churn=40")
     return mapping

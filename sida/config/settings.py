@@ -63,12 +63,12 @@ class OneOf:
     Attributes:
         names: Function that lists the names, called whenever a value is checked.
         or_object: Whether ``module:object`` is accepted too.
-        missing: Fault of a name that is known and not here, or None.
+        missing: Fault and remedy of a name that is known and not here, or None.
     """
 
     names: Callable[[], Iterable[str]]
     or_object: bool = False
-    missing: Callable[[str], str | None] = lambda name: None
+    missing: Callable[[str], tuple[str, str] | None] = lambda name: None
 
     @property
     def words(self) -> str:
@@ -78,7 +78,7 @@ class OneOf:
     def fault(self, value: str) -> str | None:
         """Fault of a text, or None."""
         is_valid = value in self.names() or (self.or_object and names_object(value))
-        return None if is_valid else self.missing(value) or f"must be {self.words}"
+        return None if is_valid else f"must be {self.words}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,6 +320,8 @@ def _annotated(base: Any, rules: tuple[Any, ...]) -> _Converter:
             if isinstance(rule, CheckedAs):
                 from_mapping(rule.cls, converted, where)
             elif (fault := rule.fault(converted)) is not None:
+                if isinstance(rule, OneOf) and (missing := rule.missing(converted)):
+                    raise SettingError(where, *missing)
                 raise SettingError(where, f"{fault}, got {_show(value)}")
         return converted
 

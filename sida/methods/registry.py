@@ -58,7 +58,7 @@ EPS, EPS_FP16 = 1e-8, 1e-6
 class DistillConfig(StudentConfig):
     """Configuration of a distillation by a known method; see :class:`StudentConfig`."""
 
-    method: Annotated[str, OneOf(METHODS.keys, or_object=True)]
+    method: Annotated[str, OneOf(METHODS.keys, or_object=True, missing=METHODS.missing)]
 
     def __post_init__(self) -> None:
         super().__post_init__()
