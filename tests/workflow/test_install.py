@@ -223,10 +223,16 @@ def test_python_export_and_lists_work_outside_the_checkout(installed):
     assert result.returncode == 0, result.stderr
     assert (installed.here / "hub" / "pipeline.py").is_file()
     result = installed.run("sida", "presets")
-    assert "needs a checkout" in result.stdout, result.stderr
-    result = installed.run("sida", "run", "demo")
-    assert result.returncode == 1
-    assert re.fullmatch("error: .*clone the repository.*\n", result.stderr)
+    assert "needs a processor" in result.stdout, result.stderr
+
+
+def test_the_workflow_runs_outside_the_checkout(installed):
+    dry = installed.run("sida", "run", "demo", "--cores", "2", "-n")
+    assert dry.returncode == 0, dry.stderr
+    assert "distill " in dry.stdout
+    result = installed.run("sida", "run", "demo", "measurements/data/trial-0.json", "--cores", "1")
+    assert result.returncode == 0, result.stderr
+    assert (installed.here / "results/demo/measurements/data/trial-0.json").is_file()
 
 
 def test_what_is_imported_is_declared():

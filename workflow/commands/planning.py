@@ -32,7 +32,6 @@ def _presets(args: argparse.Namespace) -> int:
 
 def list_presets() -> dict[str, tuple[str, str]]:
     """The comment at the top of each preset's file, and what the preset needs; parts of studies are the last."""
-    from sida.config.lookup import CHECKOUT
     from workflow.preset.files import presets, read_preset
 
     descriptions = {}
@@ -40,7 +39,7 @@ def list_presets() -> dict[str, tuple[str, str]]:
         lines = itertools.takewhile(re.compile("# [^ ]").match, path.read_text(encoding="utf-8").splitlines())
         about = " ".join(line.removeprefix("# ") for line in lines)
         needs = "a processor" if read_preset([path])[0].get("device", "cpu") == "cpu" else "a GPU"
-        descriptions[name] = (about, needs if CHECKOUT else f"a checkout, {needs}")
+        descriptions[name] = (about, needs)
     return descriptions
 
 

@@ -1,6 +1,7 @@
 """``sida run``: checks a study's files, finds targets by short names, and starts Snakemake with the right files."""
 
 import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -37,18 +38,17 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Becomes Snakemake, so signals and the exit status are Snakemake's; does not return."""
-    from sida.config.lookup import CHECKOUT
+    from sida.config.lookup import how_to_install
     from workflow.checks import check_folder, check_records
     from workflow.preset import load_preset
     from workflow.preset.files import find_preset
     from workflow.preset.targets import Targets
 
-    if not CHECKOUT:
-        raise UserError(
-            "sida run", "the workflow runs from a checkout", "clone the repository and run `make setup` there"
-        )
     if args.cores and args.cores != "all":
         integer("--cores", 1, 10**6)(args.cores)
+    if importlib.util.find_spec("snakemake") is None:
+        remedy = how_to_install("snakemake[reports]>=9.16.3,<10")
+        raise UserError("sida run", f"{sys.executable} does not have the package snakemake", remedy)
     profile = _profile(args.profile)
     # Snakemake runs code of its settings and records as it starts: they are read first, as data.
     check_folder(Path.cwd())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from eval.contrasts import CONFIDENCE, DECIDING, POWER, seeds_to_detect
 from eval.results.retraining import load_retraining
-from sida.config.lookup import CHECKOUT, ROOT
+from sida.config.lookup import ROOT
 from sida.errors import UserError
 from workflow.checks import PLANNING, give_cache
 from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, too_large
@@ -69,10 +69,6 @@ def planned_jobs(files: Sequence[Path], targets: Sequence[str], fresh: bool = Fa
     Raises:
         UserError: Snakemake reports a fault.
     """
-    if not CHECKOUT:
-        raise UserError(
-            "sida plan", "the workflow runs from a checkout", "clone the repository and run `make setup` there"
-        )
     give_cache()
     from snakemake.api import SnakemakeApi
     from snakemake.exceptions import WorkflowError
