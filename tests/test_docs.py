@@ -191,7 +191,8 @@ def checkout(tmp_path) -> Path:
     """A copy of the code that may be changed, without pictures, and with the stored results of the demo alone."""
     for name in COPIED:
         ignored = shutil.ignore_patterns("__pycache__", "stored", "*.png")
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+        # The link of the package to the plugins stays one, so that diffs reach it.
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored, symlinks=True)
     shutil.copytree(ROOT / "studies/demo/stored", tmp_path / "studies/demo/stored")
     return tmp_path
 

@@ -1,19 +1,20 @@
-"""Writes ``config/plugins.tsv``: the names that the plugins of this repository add to registries.
+"""Writes ``config/plugins.tsv``: the names that the plugins of this repository add to registries and to ``config``.
 
     python -m tools.plugins_index
 
 Errors read it to say which plugin a missing name belongs to.
 """
 
-from sida.config.registries import INDEX, plugins
+from sida.config.registries import FOLDER, INDEX, plugins
 
 
 def rows() -> list[tuple[str, str, str]]:
-    """Registry, name and plugin, sorted."""
+    """Registry or folder of ``config``, name, and plugin, sorted."""
     tables = [
         (plugin, registry, names) for plugin, registries in plugins().items() for registry, names in registries.items()
     ]
-    return sorted((registry, name, plugin) for plugin, registry, names in tables for name in names)
+    files = [(path.parent.name, path.stem, path.parts[-4]) for path in FOLDER.glob("*/config/*/*")]
+    return sorted([*((registry, name, plugin) for plugin, registry, names in tables for name in names), *files])
 
 
 if __name__ == "__main__":

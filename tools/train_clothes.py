@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eval.features.clothes import ClothesNet
 from eval.measuring.trial import cpu_threads
 from sida.config.datasets import dataset_spec
 from sida.data import load_dataset
 from sida.files.tensors import write_tensors
-from sida.networks.discriminators import ClothesBackbone
+from sida.plugins.judges.clothes import ClothesBackbone, ClothesNet
 from tools.train_digits import Classified, FitSettings, fit
 
 EPOCHS, RATE = 6, 4e-3

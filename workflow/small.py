@@ -95,12 +95,10 @@ def encoded(entry: Mapping[str, Any], folder: Path, name: str, images: int) -> d
 
 def without_judges(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Metrics of a protocol without those of timm's feature networks; means are of the others."""
-    from eval.features.judges import TimmExtractor
-
     judged = {
         str(metric["key"])
         for metric in metrics
-        if (name := metric.get("extractor")) and issubclass(EXTRACTORS.find(name, "extractor"), TimmExtractor)
+        if (name := metric.get("extractor")) and EXTRACTORS.find(name, "extractor").model
     }
     rest = [{**metric} for metric in metrics if metric["key"] not in judged]
     for metric in rest:

@@ -252,11 +252,7 @@ def _write_dinov2_weights(path: Path) -> None:
 
 def _is_judge(extractor: str, asset: str) -> bool:
     """Whether a file has the weights of a feature network of timm."""
-    from eval.features.judges import TimmExtractor
-
-    return extractor_entry(extractor).assets == (asset,) and issubclass(
-        EXTRACTORS.find(extractor, "extractor"), TimmExtractor
-    )
+    return extractor_entry(extractor).assets == (asset,) and EXTRACTORS.find(extractor, "extractor").model is not None
 
 
 def _write_judge(path: Path, extractor: str) -> None:

@@ -23,6 +23,7 @@ class Extractor(abc.ABC):
         num_classes: Width of the logits; 0 for a network without classes.
         at_once: Images of one pass on a processor, which bounds its memory; None: all images of a call.
         gradient: Whether features have a gradient with respect to the images (:meth:`differentiable`).
+        model: Name of its network in timm; None: it is not one of timm's.
         device: Torch device of the features.
     """
 
@@ -33,6 +34,7 @@ class Extractor(abc.ABC):
     num_classes: int = 0
     at_once: ClassVar[int | None] = None
     gradient: ClassVar[bool] = True
+    model: ClassVar[str | None] = None
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         import torch

@@ -77,15 +77,17 @@ class SmallExtractor(Extractor):
 
     Attributes:
         image_shape: Shape of an image.
+        folder: Folder of the files of weights, which have the names of their extractors.
     """
 
     num_features = NUM_FEATURES
     num_classes = _CLASSES
     image_shape: tuple[int, int, int] = (1, 8, 8)
+    folder = Path(__file__).parent
 
     def __init__(self, device: str | torch.device = "cpu", path: str | Path | None = None) -> None:
         super().__init__(device)
-        path = path or Path(__file__).with_name(f"{self.name}.safetensors")
+        path = path or self.folder / f"{self.name}.safetensors"
         with read_errors(path, f"holds no weights of the network '{self.name}'", "leave the option out"):
             state, metadata = read_tensors(path)
             net = self.network(metadata)

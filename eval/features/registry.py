@@ -1,9 +1,8 @@
-"""Registry of extractors, made from the table of feature networks; a factory, digests, and the output."""
+"""Registry of extractors, a factory, digests, and the output."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.features.base import Extractor
 from sida.assets.cache import ReadOnlyCacheError, recorded, registered, write_record
-from sida.config.feature_networks import FEATURE_NETWORKS, ExtractorEntry
+from sida.config.feature_entries import ExtractorEntry
 from sida.config.registries import Registry
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
@@ -20,19 +19,31 @@ if TYPE_CHECKING:
     import torch
 
 
+_DINOV2 = ("dinov2-vitl14", "dinov2-code")
+#: Extractors by name, which begins with the name of the feature network.
 EXTRACTORS: Registry[ExtractorEntry] = Registry(
     "extractor",
     "eval.features.base:Extractor",
     {
-        name: dataclasses.replace(
-            entry,
-            made_by=f"eval.features.{entry.made_by}",
-            # A class that several extractors share cannot have their names.
-            attributes={"name": name, **entry.attributes} if entry.attributes else {},
-        )
-        for network in FEATURE_NETWORKS.values()
-        for name, entry in network.extractors.items()
+        "inception": ExtractorEntry(
+            "eval.features.inception:InceptionExtractor", ("inception",), classes=1008, gflop=11
+        ),
+        "inception_clean": ExtractorEntry("eval.features.inception:InceptionCleanExtractor", ("inception",)),
+        "inception_cpu": ExtractorEntry(
+            "eval.features.inception:InceptionCPUExtractor",
+            ("inception",),
+            classes=1008,
+            varies="inception",
+            difference="channels last, batch normalisation folded into convolutions",
+        ),
+        "dinov2": ExtractorEntry("eval.features.dinov2:DinoV2Extractor", _DINOV2, gflop=156),
+        "dinov2_pil": ExtractorEntry("eval.features.dinov2:DinoV2PillowExtractor", _DINOV2),
+        "digits": ExtractorEntry("eval.features.digits:DigitsExtractor", classes=10),
+        "glyphs": ExtractorEntry("eval.features.digits:GlyphsExtractor", classes=10),
+        "digits_backbone": ExtractorEntry("eval.features.digits:DigitsBackboneExtractor"),
+        "pixels": ExtractorEntry("eval.features.pixels:PixelExtractor"),
     },
+    "extractors",
 )
 #: Variants that are faster on a processor, by the extractor that they vary: name, and the words that its digest adds to
 #: the digest of the same network's file.

@@ -13,11 +13,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from eval.features.registry import EXTRACTORS
 from eval.metrics.metric import Direction, Metric, MetricValue, Sides
-from sida.config.feature_networks import FEATURE_NETWORKS
 from sida.config.registries import Registry
-from sida.config.settings import Count, Natural, Positive, Range, Variants
-from sida.errors import SettingError, UserError, exact
+from sida.config.settings import Count, Range, Variants
+from sida.errors import UserError, exact
 
 if TYPE_CHECKING:
     # The start of a workflow reads protocols and must not wait for torch.
@@ -189,98 +189,6 @@ class Kernel(Metric):
 
 
 @dataclass(kw_only=True)
-class GaussianMMD(Metric):
-    """Squared MMD with a Gaussian kernel over all pairs (CMMD).
-
-    Attributes:
-        sigma: Width of the kernel.
-        scale: Factor on the value.
-        unit_length: Whether features are divided by their length.
-    """
-
-    sigma: Positive = 10.0
-    scale: Positive = 1000.0
-    unit_length: bool = True
-
-    generated = real = "features"
-
-    def compute(self, sides: Sides) -> MetricValue:
-        """The distance."""
-        from eval.metrics.kernel_distance import gaussian_distance
-
-        sets = sides.real_features.double(), sides.features.double()
-        if self.unit_length:
-            sets = sets[0] / sets[0].norm(dim=1, keepdim=True), sets[1] / sets[1].norm(dim=1, keepdim=True)
-        return self.scale * gaussian_distance(*sets, self.sigma), {}
-
-
-@dataclass(kw_only=True)
-class Sliced(Metric):
-    """Sliced Wasserstein distance 3d·SW₂² (MIND).
-
-    Attributes:
-        directions: Number of random directions; it changes the value.
-        seed: Seed of the directions, and of the rows that count if the sets differ in size.
-    """
-
-    directions: Count = 1000
-    seed: Natural = 2020
-
-    generated = real = "features"
-    least = 0.0
-
-    def compute(self, sides: Sides) -> MetricValue:
-        """The distance."""
-        from eval.metrics.sliced import sliced_distance
-
-        return sliced_distance(sides.real_features, sides.features, self.directions, self.seed), {}
-
-
-@dataclass(kw_only=True)
-class Ratio(Metric):
-    """Fréchet distance divided by the distance of held-out real images (FDr); one of the two settings.
-
-    Attributes:
-        held_out: Key of the reference with held-out real images.
-        normaliser: A printed distance of held-out images, instead of a measured one.
-    """
-
-    held_out: str | None = None
-    normaliser: Positive | None = None
-
-    generated = real = "moments"
-    least = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.held_out is None) == (self.normaliser is None):
-            raise SettingError("held_out", "needs either held_out or a printed normaliser", "give one of the two")
-
-    @property
-    def references(self) -> tuple[str, ...]:
-        """Keys of the reference and of the held-out images."""
-        return (*super().references, *([self.held_out] if self.held_out else []))
-
-    def compute(self, sides: Sides) -> MetricValue:
-        """The ratio, with both distances as details."""
-        from eval.metrics.frechet import moments_report
-
-        def distance() -> float:
-            return moments_report(sides.statistics.moments, sides.real_moments).value
-
-        def of_held_out() -> float:
-            report = moments_report(sides.moments_of(str(self.held_out)), sides.real_moments)
-            # The distance of a set to itself is rounding.
-            return report.value if report.value > report.numerical_error else 0.0
-
-        distances = sides.once(("distance", self.extractor, self.reference), distance)
-        floor = self.normaliser or sides.once(("floor", self.extractor, self.references), of_held_out)
-        if not floor:
-            return None, {"note": "not measured: the held-out images are the reference"}
-        return distances / floor, {"distance": distances, "normaliser": floor}
-
-
-@dataclass(kw_only=True)
 class Mean(Metric):
     """Mean of further metrics of the same trial, such as FDr6.
 
@@ -297,41 +205,6 @@ class Mean(Metric):
         if missing := [key for key, value in zip(self.of, values) if value is None]:
             return None, {"note": f"not measured: no {', '.join(missing)}"}
         return sum(filter(None, values), 0.0) / len(values), {}
-
-
-@dataclass(kw_only=True)
-class Memorisation(Metric):
-    """Nearness to the training images, compared with held-out images: 0.5 for new images, 1 for copies.
-
-    Attributes:
-        held_out: Key of the reference with held-out real images; ``reference`` has the training images.
-        statistic: ``share``: P(nearer than a held-out image), ties count half; ``ratio``: median distance of generated
-            images divided by the median of held-out ones, 1 for new images; ``tail``: share nearer than 95 % of the
-            held-out images, 0.05 for new images.
-    """
-
-    held_out: str
-    statistic: Literal["share", "ratio", "tail"] = "share"
-
-    generated = real = "features"
-    least = 0.0
-
-    @property
-    def references(self) -> tuple[str, ...]:
-        """Keys of the training and the held-out images."""
-        return (*super().references, self.held_out)
-
-    def compute(self, sides: Sides) -> MetricValue:
-        """The statistic, with the other statistics and the test's z as details."""
-        from eval.metrics.memorisation import memorisation
-
-        def find() -> dict[str, float]:
-            return memorisation(sides.features, sides.real_features, sides.features_of(self.held_out))._asdict()
-
-        statistics = sides.once(("memorisation", self.extractor, self.references), find)
-        if not statistics["median_held_out"]:
-            return None, {"note": "not measured: most held-out images are training images"}
-        return statistics[self.statistic], dict(statistics)
 
 
 @dataclass(kw_only=True)
@@ -387,13 +260,10 @@ METRIC_KINDS: Registry[type[Metric]] = Registry(
         "density": Density,
         "coverage": Coverage,
         "kernel": Kernel,
-        "mmd": GaussianMMD,
-        "sliced": Sliced,
-        "ratio": Ratio,
         "mean": Mean,
-        "memorisation": Memorisation,
         "accuracy": Accuracy,
     },
+    "metrics",
 )
 
 
@@ -415,9 +285,8 @@ def value_fault(settings: str, value: float) -> tuple[str, str] | None:
     least, most, slack = metric_kind.least, metric_kind.most, _ROUNDED * max(1.0, abs(value))
     if most is None and metric_kind.classifies:
         # A score of classes is at most their number.
-        names = [word.removeprefix("extractor=") for word in words]
-        entries = [entry for network in FEATURE_NETWORKS.values() for entry in network.extractors.items()]
-        most = next((classes for name, entry in entries if name in names and (classes := entry.classes)), None)
+        entries = [EXTRACTORS.get(word.removeprefix("extractor=")) for word in words]
+        most = next((entry.classes for entry in entries if entry is not None and entry.classes), None)
     if (least is None or value >= least - slack) and (most is None or value <= most + slack):
         return None
     limits = f"{least:g} to {most:g}" if most is not None else f"{least:g} or more"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
-from sida.config.feature_networks import LABELS, OTHER, network_of
+from sida.config.feature_networks import FEATURE_NETWORKS, LABELS, OTHER, network_of
 from sida.errors import SettingError, suggestion
 from sida.files.atomic import sha256_json
 from sida.methods.method import Exposure
@@ -265,6 +265,8 @@ def read_exposure(text: str) -> Exposure | None:
             raise SettingError("saw", fault, f"write data:{' or data:'.join(_DATA)}")
         value = name if role == "data" else network_of(name)
         if value is None:
+            if fault := FEATURE_NETWORKS.missing(name):
+                raise SettingError("saw", fault)
             hint = suggestion(name, LABELS)
             raise SettingError("saw", f"no network '{name}'{hint}", f"name one of {', '.join(LABELS)} or {OTHER}")
         exposure[role].append(value)

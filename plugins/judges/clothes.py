@@ -1,14 +1,15 @@
-"""Feature networks for grey 28×28 pictures of clothes: two small classifiers whose weights are part of the package.
+"""Feature networks for grey 28×28 pictures of clothes: two small classifiers and a backbone of GDD, with their weights.
 
 `clothes_plain` has plain convolutions with batch normalisation and max pooling, `clothes_residual` residual blocks with
 group normalisation and convolutions of stride 2. Each was trained on one half of Fashion-MNIST's training images; no
-image is in both halves. ``tools/train_clothes.py`` trains both again.
+image is in both halves. ``tools/train_clothes.py`` trains all again.
 
 Features are 256 activations after the last block, averaged over quarters of the picture. Pictures of another
 size are resized to 28×28.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from eval.features.digits import NUM_FEATURES, SmallExtractor, check_shape, convolution_block
+from sida.networks.discriminators import Backbone, backbone_level
 
 NUM_CLASSES, SIZE = 10, 28
 
@@ -75,6 +77,7 @@ class ClothesNet(nn.Module):
 class ClothesExtractor(SmallExtractor):
     """A network for clothes; its file names the architecture."""
 
+    folder = Path(__file__).parent
     at_once = 1000
 
     @classmethod
@@ -98,3 +101,29 @@ class ResidualExtractor(ClothesExtractor):
     """Residual blocks."""
 
     name = "clothes_residual"
+
+
+class ClothesBackbone(Backbone):
+    """Two pairs of convolutions with maps of 14 and 7 pixels, for pictures float32 ``(N, 1, 28, 28)`` in [-1, 1].
+
+    Attributes:
+        classifier: Layers after the last map, used only to train the network.
+    """
+
+    weights = Path(__file__).with_name("clothes.safetensors")
+    image_channels = 1
+    resolution = 28
+    channels = (32, 64)
+    sizes = (32, 16)
+    mixing = 32
+    widths = {8: 64, 16: 48}
+
+    def __init__(self) -> None:
+        super().__init__()
+        pairs = [
+            (backbone_level(1, 16, pool=False), backbone_level(16, 32)),
+            (backbone_level(32, 64), backbone_level(64, 64, pool=False)),
+        ]
+        self.levels = nn.ModuleList(nn.Sequential(*first, *second) for first, second in pairs)
+        pooled = (nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Dropout(0.3))
+        self.classifier = nn.Sequential(*pooled, nn.Linear(576, 10))

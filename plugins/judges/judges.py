@@ -1,6 +1,6 @@
 """Judges from timm: CLIP, MAE, SigLIP2, ConvNeXt-v2 and DINOv2, each with one preprocessing of pictures.
 
-:data:`sida.config.feature_networks.FEATURE_NETWORKS` has the network and side of each.
+:mod:`sida.plugins.judges.networks` has the network and side of each.
 
 Names end in the preprocessing, since a network can have several. ``_fdr`` is FDr6's (FD-Loss, arXiv 2604.28190): float
 in 0..1, torch's antialiased bicubic to the side, not clamped; transformers pad a side that their patch size does not

@@ -14,7 +14,7 @@ from torch.nn import functional
 from eval.features.base import Extractor, as_rgb
 from eval.features.digits import weights_digest
 from sida.files.atomic import sha256_json
-from sida.networks.lite0 import CLASSES, NAME, WIDTH, published_network
+from sida.plugins.judges.lite0 import CLASSES, NAME, WIDTH, published_network
 
 _SIDE = 224
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
-from sida.config.feature_networks import ExtractorEntry
+from sida.config.feature_entries import ExtractorEntry
 from sida.config.registries import RegistryEntry
 from sida.errors import UserError
 from sida.late import Tensor

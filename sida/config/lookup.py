@@ -2,8 +2,8 @@
 
 Data files are protocols, layouts, sample sheets, label counts and the registry. A name such as ``cifar10`` of the kind
 ``protocols`` is looked for in the preset's folder, then in ``config/`` of the current folder, then in ``config/`` of
-the checkout that this package runs from (a wheel contains a copy of it); a name of a command line, which has no preset,
-also in the checkout's studies.
+the checkout that this package runs from (a wheel contains a copy of it) and of its plugins; a name of a command line,
+which has no preset, also in the checkout's studies.
 
 The module of a custom object is looked for in the working folder, then on Python's search path. Importing a module runs
 it, and the author of a study, a spec or a network chooses the name. So a name is imported only with the user's
@@ -37,6 +37,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _SHIPPED = _PACKAGE / "shipped"
 #: Folder with ``config`` and ``results/published``: the checkout, or the copies in a wheel.
 ROOT = _SHIPPED if _SHIPPED.is_dir() else _PACKAGE.parent
+PLUGINS = _PACKAGE / "plugins"
 #: Whether the package runs from a checkout, which has the workflow and ``make setup``, or from a wheel.
 CHECKOUT = not _SHIPPED.is_dir()
 
@@ -84,6 +85,11 @@ def find_file(kind: str, name: str | Path, own: Iterable[Path] = (), where: str 
     relative = [base / path for base in (*own, Path(), ROOT)] if path.suffix or not is_name else []
     match = next((file for file in (*candidates, *relative) if os.path.isfile(file)), None)
     if match is None and is_name and path.suffix not in SUFFIXES:
+        from sida.config.registries import missing_plugins  # which itself looks up objects by this module
+
+        if plugin := missing_plugins(kind).get(str(name)):
+            fault = f"{prefix}{noun} '{name}' is in the plugin {plugin}, which is not here"
+            raise UserError("", fault, "put the folder back (git checkout plugins)")
         raise UserError("", f"{prefix}no {noun} '{name}'{suggestion(str(name), file_names(kind, own))}")
     if match is None:
         raise UserError("", f"{prefix}no such file '{name}'", f"give a {noun} by its name or path")
@@ -109,7 +115,8 @@ def search_folders(own: Iterable[Path] = ()) -> list[Path]:
     """Folders in which names are looked for, in order: without a preset, also those of the checkout's studies."""
     own, studies = list(own), ROOT / "studies"
     study_folders = () if own or not studies.is_dir() else sorted(path for path in studies.iterdir() if path.is_dir())
-    return list(dict.fromkeys([*own, Path("config"), ROOT / "config", *study_folders]))
+    of_plugins = sorted(PLUGINS.glob("*/config"))
+    return list(dict.fromkeys([*own, Path("config"), ROOT / "config", *of_plugins, *study_folders]))
 
 
 def how_to_install(*packages: str) -> str:

@@ -21,17 +21,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from sida.config.lookup import ROOT, load_object, our_object
+from sida.config.lookup import PLUGINS, ROOT, load_object, our_object
 from sida.config.settings import names_object
 from sida.errors import UserError, suggestion
 
 #: Package of the plugins, which in a checkout is a link to the folder ``plugins`` at the root.
 PACKAGE = "sida.plugins"
-FOLDER = Path(__file__).parents[1] / "plugins"
+FOLDER = PLUGINS
 #: File of a plugin that names its objects, and the file with the names of all plugins.
 TABLES, INDEX = "plugin.toml", ROOT / "config" / "plugins.tsv"
 #: Tables of a plugin, by the registries to which they add names.
-REGISTRIES = ("methods", "families", "networks", "samplers", "drawings")
+REGISTRIES = (
+    *("methods", "families", "networks", "samplers", "drawings"),
+    *("feature_networks", "extractors", "backbones", "metrics"),
+)
 _OBJECT = re.compile(r"[a-z_][\w.]*:\w+")
 
 
@@ -82,7 +85,11 @@ def plugin_objects(registry: str) -> dict[str, str]:
 
 @functools.cache
 def missing_plugins(registry: str) -> Mapping[str, str]:
-    """Names that plugins of this repository add to a registry, with the plugin, of those plugins that are not here."""
+    """Names that plugins of this repository have and that are not here, each with its plugin.
+
+    Args:
+        registry: One of :data:`REGISTRIES`, or a kind of :func:`sida.config.lookup.find_file`.
+    """
     with open(INDEX, encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file, delimiter="\t") if row["plugin"] not in plugins()]
     return {row["name"]: row["plugin"] for row in rows if row["registry"] == registry}

@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, cast
 
 from sida import networks, training
-from sida.config.feature_networks import BACKBONE_NETWORKS, BACKBONES
+from sida.config.feature_networks import BACKBONES
 from sida.config.settings import Count, NotNegative, OneOf, Positive, Settings
 from sida.errors import SettingError, say
 from sida.late import Tensor, torch
 from sida.methods.method import Exposure, Method, Parts, Passes
 
-BackboneName = Annotated[str, OneOf(BACKBONES.keys)]
+BackboneName = Annotated[str, OneOf(BACKBONES.keys, missing=BACKBONES.missing)]
 #: Official pairs: up to 32×32 pixels, and above.
 SMALL, LARGE = ("vgg16_bn", "efficientnet_lite0"), ("deit_base_distilled", "efficientnet_lite0")
 
@@ -70,7 +70,7 @@ class GDDOptions(Settings):
     def loss_networks(self, resolution: int) -> list[str]:
         """Networks whose gradients train the generator."""
         names = self.backbones or official_backbones(resolution)
-        return [BACKBONE_NETWORKS[name] for name in names]
+        return [BACKBONES[name].network for name in names]
 
     def feature_gflop(self, resolution: int) -> float:
         """Operations of an iteration in the backbones and their heads, in GFLOP per image."""

@@ -1,8 +1,8 @@
 """Discriminators: heads on the encoder of a diffusion network, and GDD's heads on mixed features of frozen backbones.
 
 Mixing combines a backbone's maps across channels, then across scales; a head is a small convolutional network on each
-mixed map. Backbones are VGG16, EfficientNet and DeiT of ImageNet, and small ones of digits and clothes, whose weights
-tools/train_backbone.py and tools/train_clothes.py make.
+mixed map. Backbones are VGG16, EfficientNet and DeiT of ImageNet, and a small one of digits, whose weights
+tools/train_backbone.py makes.
 """
 
 from __future__ import annotations
@@ -208,34 +208,12 @@ class DigitsBackbone(Backbone):
 
     def __init__(self) -> None:
         super().__init__()
-        self.levels = nn.ModuleList([_level(1, 16, pool=False), _level(16, 32), _level(32, 64)])
+        self.levels = nn.ModuleList([backbone_level(1, 16, pool=False), backbone_level(16, 32), backbone_level(32, 64)])
         self.classifier = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(256, 10))
 
 
-class ClothesBackbone(Backbone):
-    """Two pairs of convolutions with maps of 14 and 7 pixels, for pictures float32 ``(N, 1, 28, 28)`` in [-1, 1].
-
-    Attributes:
-        classifier: See :class:`DigitsBackbone`.
-    """
-
-    weights = Path(__file__).with_name("clothes.safetensors")
-    image_channels = 1
-    resolution = 28
-    channels = (32, 64)
-    sizes = (32, 16)
-    mixing = 32
-    widths = {8: 64, 16: 48}
-
-    def __init__(self) -> None:
-        super().__init__()
-        pairs = [(_level(1, 16, pool=False), _level(16, 32)), (_level(32, 64), _level(64, 64, pool=False))]
-        self.levels = nn.ModuleList(nn.Sequential(*first, *second) for first, second in pairs)
-        pooled = (nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Dropout(0.3))
-        self.classifier = nn.Sequential(*pooled, nn.Linear(576, 10))
-
-
-def _level(inputs: int, outputs: int, pool: bool = True) -> nn.Sequential:
+def backbone_level(inputs: int, outputs: int, pool: bool = True) -> nn.Sequential:
+    """A level of a small backbone: max pooling, a 3×3 convolution, batch normalisation and ReLU."""
     layers = [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
     return nn.Sequential(*([nn.MaxPool2d(2)] if pool else []), *layers)
 

@@ -26,6 +26,7 @@ from sida.networks.discriminators import (
 )
 from sida.training.optimizer import OptimizedNetwork
 from tests.near import assert_near, relative_error
+from tests.plugins import needs
 from tests.refused import refused
 from tools.train_digits import DigitsTraining, split
 
@@ -98,10 +99,11 @@ def test_heads_learn_and_frozen_parts_follow_the_module_and_never_change(data):
         assert all(torch.equal(value, state[name]) for name, value in part.state_dict().items())
 
 
+@needs("judges")
 @pytest.mark.parametrize(
     ("name", "channels", "size", "fitting"),
     [
-        ("vgg16_bn", 1, 8, "lite0_package or digits"),
+        ("vgg16_bn", 1, 8, "digits or lite0_package"),
         ("digits", 3, 32, "vgg16_bn or efficientnet_lite0"),
         ("digits", 1, 16, "lite0_package"),
         ("vgg16_bn", 1, 28, "lite0_package or clothes"),

@@ -16,7 +16,7 @@ from eval.metrics.kinds import METRIC_KINDS
 from eval.results.csv_files import from_texts
 from eval.results.sheet import SheetRow
 from sida.cli.train import read_settings, read_spec
-from sida.config.lookup import ROOT
+from sida.config.lookup import PLUGINS, ROOT
 from sida.config.recipe import Recipe
 from sida.config.samplers import Sampler
 from sida.config.settings import CheckedAs, Count, Fraction, OneOf, Positive, Settings, from_mapping
@@ -203,7 +203,11 @@ def test_schemas_accept_what_is_shipped_and_refuse_what_the_classes_refuse(folde
     name = "protocol" if folder == "protocols" else "preset"
     shipped = (ROOT / "workflow" / "schemas" / f"{name}.schema.json").read_text()
     validator = jsonschema.Draft202012Validator(json.loads(shipped))
-    paths = PRESETS if folder == "." else sorted((ROOT / "config" / folder).glob("*.yaml"))
+    paths = (
+        PRESETS
+        if folder == "."
+        else sorted([*(ROOT / "config" / folder).glob("*.yaml"), *PLUGINS.glob(f"*/config/{folder}/*.yaml")])
+    )
     documents = {path: yaml.safe_load(path.read_text()) for path in paths}
     assert len(documents) >= 4
     for path, document in documents.items():

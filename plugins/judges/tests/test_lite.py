@@ -11,7 +11,7 @@ from eval.features import get_extractor
 from eval.measuring.score import score_images
 from sida.files.pickles import PickleFile
 from sida.networks.discriminators import make_backbone
-from sida.networks.lite0 import published_network, weights_path
+from sida.plugins.judges.lite0 import published_network, weights_path
 from tests.near import assert_near
 from tests.refused import refused
 

@@ -84,17 +84,6 @@ def test_images_that_do_not_fit():
     refused(r"shape \(N, 1, 8, 8\)", extractor, torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
 
 
-def test_networks_of_clothes_take_grey_pictures_of_any_size():
-    extractor = get_extractor("clothes_plain")
-    ramp = torch.arange(784, dtype=torch.float32).view(1, 1, 28, 28) / 4
-    features, logits = extractor.features_and_logits(ramp.to(torch.uint8))
-    assert features.shape == (1, 256)
-    assert logits.shape == (1, 10)
-    twice = torch.nn.functional.interpolate(ramp, scale_factor=2, mode="bilinear").to(torch.uint8)
-    assert_near(extractor(twice), features, 0.1)
-    refused(r"shape \(N, 1, ", extractor, torch.zeros(1, 3, 28, 28, dtype=torch.uint8))
-
-
 def test_inception_gives_the_same_from_one_pass_as_from_two(script, monkeypatch):
     images = pictures(9)
     one = get_extractor("inception", path=script)
@@ -187,9 +176,9 @@ def test_dinov2_resizes_in_float_and_its_variant_by_pillow():
 
 
 def test_faults_of_options_name_the_extractor():
-    clothes = DIGITS_NETWORK.with_name("clothes_plain.safetensors")
-    for name in ("digits", "glyphs"):
-        refused(rf"{clothes}: .*option", get_extractor, name, path=clothes)
+    glyphs = DIGITS_NETWORK.with_name("glyphs.safetensors")
+    for name, path in (("digits", glyphs), ("glyphs", DIGITS_NETWORK)):
+        refused(rf"{path}: .*option", get_extractor, name, path=path)
     refused("no option 'pth'", get_extractor, "digits", pth="x")
     refused("no option 'flor' .did you mean 'floor'", get_extractor, "docs.examples.spectrum:Spectrum", flor=1)
     refused("no extractor 'Spectre' .did you mean 'Spectrum'", get_extractor, "docs.examples.spectrum:Spectre")

@@ -16,6 +16,7 @@ from sida.data.load import check_labels
 from tests.assets.fault_server import write_registry
 from tests.data.test_archive import write_counts
 from tests.eval.measuring.specs import content, metric
+from tests.plugins import needs
 from tests.refused import refused
 
 PUBLISHED = ["afhqv2", "cifar10", "ffhq64", "imagenet512", "imagenet64"]
@@ -81,6 +82,7 @@ def test_a_changed_metric_changes_its_identity_alone_and_a_further_one_none():
     assert {key for key, one in identities(changed).items() if one != found[key]} == {"fd", "fd_pixel", "fd_glyphs"}
 
 
+@needs("judges")
 @pytest.mark.parametrize("key", ["data", "heldout"])
 def test_settings_of_both_references_of_a_ratio_change_its_identity(key):
     def found(**changes) -> Identity:
@@ -130,15 +132,18 @@ METRICS = [
     ("", []),
     ("", [metric("a", "accuracy", reference=None)] * 2),
     ("", [metric("a", reference="dta")]),
-    ("", [metric("a", "memorisation", held_out="held-out")]),
     ("", [mean("m", "nothing")]),
     ("", [metric("fd"), mean("n", "fd"), mean("m", "n")]),
     ("[0].reference", [metric("a", reference=None)]),
-    ("[0].statistic", [metric("a", "memorisation", held_out="data", statistic="share_")]),
-    ("[0].normaliser", [metric("r", "ratio", normaliser=0.0)]),
     ("[0].k", [metric("a", k=3)]),
     ("[0].k", [metric("a", COVERAGE, k=0)]),
     ("[0].kind", [metric("a", "docs.examples.coverage:radii")]),
+]
+#: Faulty metrics of a plugin.
+JUDGED = [
+    ("", [metric("a", "memorisation", held_out="held-out")]),
+    ("[0].statistic", [metric("a", "memorisation", held_out="data", statistic="share_")]),
+    ("[0].normaliser", [metric("r", "ratio", normaliser=0.0)]),
 ]
 #: Faulty references.
 REFERENCES = [
@@ -151,6 +156,7 @@ REFERENCES = [
     ("place", "changes"),
     [
         *((f"metrics{place}", {"metrics": faulty}) for place, faulty in METRICS),
+        *(pytest.param(f"metrics{place}", {"metrics": one}, marks=needs("judges")) for place, one in JUDGED),
         *((f"references.data.{key}", {"references": {"data": faulty}}) for key, faulty in REFERENCES),
         ("metrics", {"if_cached": [metric("fid", extractor="inception", reference="dta")]}),
         ("labels", {"labels": "cifar10", "label_dist": "uniform"}),

@@ -32,6 +32,7 @@ from sida.errors import UserError
 from sida.files.atomic import write_text
 from tests.eval.measuring.specs import DIGITS, TINY, metric, noise, protocol
 from tests.eval.metric_networks import images, tiny_dino, write_inception
+from tests.plugins import needs
 from tests.refused import command, refused
 from workflow.cli import main
 
@@ -520,6 +521,7 @@ def test_pixels_of_sets_that_differ_in_size_or_channels_are_refused_with_both(fi
     refused(told, eval.score, first, "pair-pixels", num_samples=40, against=images(40, 16))
 
 
+@needs("judges")
 def test_a_functions_first_batch_is_checked_before_features_of_the_second_set(digits, monkeypatch, capsys):
     """They take half an hour for 50,000 pictures."""
     monkeypatch.setattr("eval.measuring.references.features_of", Mock(side_effect=AssertionError("features")))

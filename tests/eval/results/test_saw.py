@@ -18,7 +18,7 @@ from eval.tables.layout import load_layout
 from eval.tables.render import to_html, to_markdown
 from sida.assets.registry import load_registry
 from sida.config.feature_networks import BACKBONES, network_of
-from sida.config.lookup import ROOT
+from sida.config.lookup import find_file
 from sida.config.samplers import read_sampler
 from sida.methods.method import Exposure
 from sida.methods.registry import METHODS
@@ -250,9 +250,10 @@ def test_a_start_and_optional_judges_are_part_of_a_row(tmp_path):
     assert losses == {"first": ("inception",), "second": ("inception",), "third": ("digits_backbone",), "fourth": ()}
 
 
+@needs("judges")
 @pytest.mark.parametrize(("selection", "network"), [("fd", "digits"), ("fd_glyphs", "glyphs")])
 def test_the_metric_that_chooses_a_file_is_part_of_a_row(tmp_path, selection, network):
-    protocol = yaml.safe_load((ROOT / "config/protocols/digits-split.yaml").read_text())
+    protocol = yaml.safe_load(find_file("protocols", "digits-split").read_text())
     protocol |= {"name": "own", "selection": selection, "watch": [selection]}
     outside = {"label": "D", "method": "external", "sampler": "one-step", "saw": "none", "checkpoint": "x"}
     rows = {"chosen": SID, "last": SID | {"recipe": "plain"}, "unknown": SID | {"saw": "unknown"}, "other": outside}
@@ -284,7 +285,7 @@ def test_no_claim_is_decided_by_a_value_on_a_network_of_the_loss():
 
 def test_the_held_out_mean_is_over_judges_that_no_row_met(tmp_path):
     """Unknown is not none, and one judge is no panel."""
-    judges = ("inception", "dinov2", "clip_fdr", "mae_fdr")
+    judges = ("inception", "dinov2", "clip", "mae")
 
     def shown(saw):
         runs = {"a": SheetRow("a", "A", "sida"), "met": external(saw=saw)}

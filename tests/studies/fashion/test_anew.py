@@ -16,8 +16,11 @@ from eval.results.stored import files_of, stored_rows
 from eval.results.summary import load_measurements
 from sida.config.lookup import ROOT
 from studies.fashion import differences, scatter
+from tests.plugins import needs
 from tests.studies.test_pages import cells_by_label, values_of
 from workflow.preset.extension import write_extension
+
+pytestmark = needs("judges")
 
 STUDY = ROOT / "studies/fashion"
 STORED = STUDY / "fashion-anew/stored"

@@ -17,11 +17,14 @@ from eval.results.stored import stored_rows
 from sida.config.lookup import ROOT
 from studies.fashion import scatter
 from studies.fashion.bench import Search, best_of
+from tests.plugins import needs
 from workflow.preset import load_preset
 from workflow.preset.checks import check_preset
 from workflow.preset.extension import write_extension
 from workflow.preset.remarks import search_remarks
 from workflow.preset.trainings import training
+
+pytestmark = needs("judges")
 
 STUDY = ROOT / "studies/fashion"
 

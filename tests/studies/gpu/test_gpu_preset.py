@@ -8,6 +8,7 @@ import yaml
 
 from eval.claims.claim import load_claims
 from sida.config.lookup import ROOT
+from tests.plugins import needs
 from tests.workflow.workspace import Workspace, forked_snakemake, shipped
 from workflow.planning.costs import Costs
 from workflow.planning.driver import driver_cards
@@ -15,6 +16,8 @@ from workflow.preset import load_preset
 from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset
 from workflow.preset.measuring import measurement
+
+pytestmark = needs("judges")
 
 
 def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090():

@@ -8,6 +8,7 @@ import yaml
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT, find_file
 from sida.networks import build_network
+from tests.plugins import needs
 from tests.refused import refused
 from workflow import rehearsal, small
 from workflow.planning.costs import Costs
@@ -17,6 +18,8 @@ from workflow.preset.files import find_preset
 from workflow.preset.measuring import measurement
 from workflow.preset.remarks import unshown_remark
 from workflow.preset.trainings import teacher_training, training
+
+pytestmark = needs("judges")
 
 NAMES = ("imagenet256", "imagenet256-train", "imagenet256-b2")
 

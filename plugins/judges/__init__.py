@@ -1,0 +1,1 @@
+"""Judges: feature networks and metrics beyond those of the papers."""

@@ -1,0 +1,18 @@
+"""Feature networks of clothes."""
+
+import torch
+
+from eval.features import get_extractor
+from tests.near import assert_near
+from tests.refused import refused
+
+
+def test_networks_of_clothes_take_grey_pictures_of_any_size():
+    extractor = get_extractor("clothes_plain")
+    ramp = torch.arange(784, dtype=torch.float32).view(1, 1, 28, 28) / 4
+    features, logits = extractor.features_and_logits(ramp.to(torch.uint8))
+    assert features.shape == (1, 256)
+    assert logits.shape == (1, 10)
+    twice = torch.nn.functional.interpolate(ramp, scale_factor=2, mode="bilinear").to(torch.uint8)
+    assert_near(extractor(twice), features, 0.1)
+    refused(r"shape \(N, 1, ", extractor, torch.zeros(1, 3, 28, 28, dtype=torch.uint8))
