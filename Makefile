@@ -13,14 +13,14 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 # Tests of `make test-versions`: numerics against golden values, a training from its start to its resumption, the workflow.
-QUICK := tests/methods tests/networks tests/kernels tests/sampling tests/files tests/eval/test_frechet.py \
+QUICK := tests/methods tests/networks $(wildcard plugins/*/tests) tests/sampling tests/files tests/eval/test_frechet.py \
   tests/eval/test_metrics.py tests/training/test_distiller.py \
   tests/training/test_runs.py tests/workflow/test_smoke.py tests/workflow/test_digests.py \
   tests/studies/papers/test_presets.py
 
 # Tests of `make test-kernels`, and other processors: variables of torch, oneDNN, MKL and NumPy's OpenBLAS.
-NUMERICAL := tests/networks tests/methods tests/sampling tests/training tests/kernels tests/eval/features \
-  tests/eval/test_frechet.py tests/eval/test_metrics.py
+NUMERICAL := tests/networks tests/methods tests/sampling tests/training tests/eval/features \
+  tests/eval/test_frechet.py tests/eval/test_metrics.py $(wildcard plugins/*/tests)
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell
 DEFAULT := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem
 

@@ -25,7 +25,7 @@ from typing import Any
 from sida.files.atomic import write_json
 
 _TESTS = [
-    "tests/kernels",
+    "plugins/kernels/tests",
     "tests/training/test_rounds.py",
     "tests/training/test_states.py",
     "tests/networks/test_properties.py",

@@ -28,10 +28,10 @@ from benchmarks.step import CIFAR, REHEARSAL, SMALL, wait
 from eval.features import get_extractor
 from eval.measuring.measure import measure
 from sida.files.atomic import write_json
-from sida.kernels.fused import fused_kernels
 from sida.machine import environment, tf32
 from sida.networks import build_network
 from sida.networks.file import load_network, save_network
+from sida.plugins.kernels.fused import fused_kernels
 from sida.sampling import one_step
 from sida.sampling.generate import Evaluations
 from sida.sampling.job import SampleConfig, run_job

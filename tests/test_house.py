@@ -21,7 +21,7 @@ FLOORS = {
         {"config"},
         {"assets", "noise"},
         {"networks"},
-        {"data", "kernels"},
+        {"data"},
         {"sampling"},
         {"training"},
         {"methods"},

@@ -36,7 +36,7 @@ _TABLES = ("tests/studies/papers/test_tables.py", "tests/eval/test_report.py", "
 #: By name: the code of a part, its tests, and tests of other parts that only survivors are tried with.
 PARTS: Mapping[str, tuple[str, Sequence[str], Sequence[str]]] = {
     "methods": ("sida/methods", ("tests/methods", "tests/training"), (*_RECIPES, "tests/eval/results")),
-    "training": ("sida/training", ("tests/training",), ("tests/methods", "tests/kernels", *_RECIPES)),
+    "training": ("sida/training", ("tests/training",), ("tests/methods", "plugins/kernels/tests", *_RECIPES)),
     "metrics": (
         "eval/metrics",
         ("tests/eval/test_metrics.py", "tests/eval/test_frechet.py", "tests/eval/measuring"),

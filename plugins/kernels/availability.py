@@ -1,7 +1,7 @@
-"""Triton kernels for the operations of a U-Net between its convolutions, and for the optimizer.
+"""Whether Triton kernels can be used here: for the operations of a U-Net between its convolutions, and the optimizer.
 
 Each kernel computes in float32, in as few passes over memory as possible. Results differ from those of the networks'
-torch modules by rounding only (tests/kernels).
+torch modules by rounding only.
 """
 
 import functools
@@ -28,7 +28,7 @@ def unavailable_reason() -> str | None:
 
 
 def require_fused(where: str = "kernels") -> ModuleType:
-    """Imports :mod:`sida.kernels.fused`, which needs the optional package triton.
+    """Imports :mod:`sida.plugins.kernels.fused`, which needs the optional package triton.
 
     Args:
         where: Place named in errors.
@@ -38,4 +38,4 @@ def require_fused(where: str = "kernels") -> ModuleType:
     """
     if (reason := unavailable_reason()) is not None:
         raise UserError(where, f"fused kernels cannot be used: {reason}", "install a newer one, or choose 'torch'")
-    return importlib.import_module("sida.kernels.fused")
+    return importlib.import_module("sida.plugins.kernels.fused")

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.pointwise import read, silu, silu_slope
+from sida.plugins.kernels.pointwise import read, silu, silu_slope
 
 
 def pixel_norm(x: Tensor, eps: float) -> Tensor:
@@ -62,7 +62,7 @@ class _PixelNorm(torch.autograd.Function):
 
 
 def _tiles(total: int, c: int) -> tuple[tuple[int], dict[str, int]]:
-    """Number and size of tiles of whole rows, see :func:`sida.kernels.pointwise.tiles`."""
+    """Number and size of tiles of whole rows, see :func:`sida.plugins.kernels.pointwise.tiles`."""
     width = int(triton.next_power_of_2(c))
     block = max(1, 4096 // width)
     return (triton.cdiv(total, block),), {"BLOCK": block, "WIDTH": width, "num_warps": 4}

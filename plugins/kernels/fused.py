@@ -18,14 +18,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
-from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
-from sida.kernels.group_norm import Affine, norm_act
-from sida.kernels.pointwise import concat, double, halve, scaled_silu
-from sida.kernels.residual import fork, residual
 from sida.networks.edm2_unet import NORM_EPS, EDM2Block, EDM2UNet, MPConv, cat_weights, square_filter
 from sida.networks.edm_unet import Conv2d, GroupNorm, UNetBlock
 from sida.networks.precond import Precond
 from sida.networks.unet import Mode, UNet, resampled
+from sida.plugins.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
+from sida.plugins.kernels.group_norm import Affine, norm_act
+from sida.plugins.kernels.pointwise import adam_step as adam_step
+from sida.plugins.kernels.pointwise import concat, double, halve, scaled_silu
+from sida.plugins.kernels.pointwise import gradient_norm as gradient_norm
+from sida.plugins.kernels.residual import fork, residual
 
 
 class PartInputs(NamedTuple):

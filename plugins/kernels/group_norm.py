@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.pointwise import (
+from sida.plugins.kernels.pointwise import (
     activate,
     at,
     channel_rows,

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.pointwise import empty_map, flat_tile, like_map, read, row_of, tiles
+from sida.plugins.kernels.pointwise import empty_map, flat_tile, like_map, read, row_of, tiles
 
 _PROGRAMS = 1024
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from sida.config.datasets import DatasetConfig
 from sida.config.families import WeightNorm, check_guidance
+from sida.config.kernels import KernelName
 from sida.config.lookup import arguments_of
 from sida.config.roles import roles, setting
 from sida.config.samplers import InitSigma, StepLevels, StepNoise, check_steps
@@ -366,7 +367,7 @@ class Recipe(TrainingSettings):
     evaluation: Annotated[dict[str, Any], CheckedAs(RecipeEvaluation)] | None = None
     fp16: bool | None = None
     half: Literal["float16", "bfloat16"] = setting("float16")
-    kernels: Literal["torch", "fused"] = setting("torch", some_methods=True)
+    kernels: KernelName = setting("torch", some_methods=True)
     cuda_graphs: bool = setting(True, decides=False)
     network: Annotated[dict[str, Any], CheckedAs(NetworkConfig)] | None = setting(None, some_methods=True)
     network_options: dict[str, Any] = setting(factory=dict)
@@ -414,8 +415,8 @@ class StudentConfig(Recipe, RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_guidance(self.guidance, self.guide)
-        if self.kernels == "fused" and not self.device.startswith("cuda"):
-            raise SettingError("kernels", "'fused' needs device 'cuda'", "set kernels to torch")
+        if self.kernels != "torch" and not self.device.startswith("cuda"):
+            raise SettingError("kernels", f"'{self.kernels}' needs device 'cuda'", "set kernels to torch")
         if self.half == "bfloat16" and (self.fp16 is False or not self.device.startswith("cuda")):
             fault = "has no effect without fp16 on device 'cuda'"
             raise SettingError("half", fault, "set fp16 to true there, or remove it")

@@ -33,7 +33,7 @@ TABLES, INDEX = "plugin.toml", ROOT / "config" / "plugins.tsv"
 #: Tables of a plugin, by the registries to which they add names.
 REGISTRIES = (
     *("methods", "families", "networks", "samplers", "drawings"),
-    *("feature_networks", "extractors", "backbones", "metrics"),
+    *("feature_networks", "extractors", "backbones", "metrics", "kernels"),
 )
 _OBJECT = re.compile(r"[a-z_][\w.]*:\w+")
 

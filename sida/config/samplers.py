@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from sida.config.families import DECODERS
+from sida.config.kernels import KernelName
 from sida.config.registries import Registry
 from sida.config.roles import decisive, setting
 from sida.config.settings import Count, Finite, NotNegative, OneOf, Positive, Range, Settings, from_mapping
@@ -125,7 +126,7 @@ class Sampler(Settings):
     guidance_min: NotNegative = setting(0.0)
     guidance_max: float = setting(math.inf)
     dtype: Literal["float32", "float64"] | None = None
-    kernels: Literal["torch", "fused"] = setting("torch")
+    kernels: KernelName = setting("torch")
     decoder: Annotated[str, OneOf(DECODERS.keys)] | None = setting(None)
 
     def __post_init__(self) -> None:

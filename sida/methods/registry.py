@@ -115,8 +115,8 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
         if values["dropout"] and not networks.has_option(network, "dropout", teacher):
             raise SettingError("dropout", f"{network['class']} does not have it ({config.teacher})", "remove it")
         networks.adjusted(network, config.network_options, "network_options")
-        if config.kernels == "fused" and not networks.network_class(network, teacher).fused:
-            raise SettingError("kernels", f"{network['class']} has no fused kernels", "set kernels to torch")
+        if config.kernels != "torch" and not networks.network_class(network, teacher).fused:
+            raise SettingError("kernels", f"{network['class']} has no {config.kernels} kernels", "set kernels to torch")
         if config.logvar and not head:
             raise SettingError("logvar", f"{config.teacher} has no log-variance head", "set it to false")
         if missing := [name for name in inspect.get_annotations(ResolvedConfig) if values[name] is None]:

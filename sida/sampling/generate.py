@@ -21,12 +21,12 @@ import torch
 
 from sida.assets.cache import fetch_many
 from sida.config.families import DECODERS, EDM2_LATENTS, LATENTS, Latents, check_decoder, check_guidance
+from sida.config.kernels import require_kernels
 from sida.config.labels import LabelCounts
 from sida.config.samplers import Sampler
 from sida.data.dataset import Dataset
 from sida.data.latents import LatentDecoder
 from sida.errors import UserError, say, settings_in
-from sida.kernels import require_fused
 from sida.machine import Recording, RecordingError, Tensors, to_device
 from sida.networks import network_latents
 from sida.networks.autoencoder import load_vae
@@ -185,13 +185,13 @@ class Drawer:
             check_decoder(sampler.decoder, self.latents, self.vae)
         if self.guide is not None:
             check_guide_fits(net, self.guide, "guiding network")
-        if sampler.kernels == "fused":
+        if sampler.kernels != "torch":
             if device_of(net).type != "cuda":
-                fault = "'fused' computes on a GPU, the network is on the CPU"
+                fault = f"'{sampler.kernels}' computes on a GPU, the network is on the CPU"
                 raise UserError("sampler.kernels", fault, "choose 'torch'")
-            require_fused("sampler.kernels")
+            require_kernels(sampler.kernels, "sampler.kernels")
             if isinstance(net, Precond) and not net.fused:
-                fault = f"{type(net).__name__} has no fused kernels"
+                fault = f"{type(net).__name__} has no {sampler.kernels} kernels"
                 raise UserError("sampler.kernels", fault, "choose 'torch'")
         dataset = self.dataset() if class_labels == "empirical" and self.label_dim else None
         classes = class_rule_of(self.label_dim, class_labels, dataset, len(seeds))
@@ -217,13 +217,14 @@ class Drawer:
 
         starts = range(0, len(seeds), batch_size)
         queue: collections.deque[Callable[[], Samples]] = collections.deque()
+        kernels = require_kernels(sampler.kernels)
         with contextlib.ExitStack() as stack:
             for network in (net, guide):
                 if network is not None:
                     stack.callback(network.train, network.training)
                     network.eval()
-                    if sampler.kernels == "fused":
-                        stack.enter_context(require_fused().fused_kernels(network))
+                    if kernels is not None:
+                        stack.enter_context(kernels.fused_kernels(network))
             calls = len(starts) * sampler.nfe
             evaluator = functools.partial(self.evaluations.evaluator, evaluations=calls, kernels=sampler.kernels)
             called_guide = None if guide is None else evaluator(guide, "guide")

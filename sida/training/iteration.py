@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from sida.config.families import NULL_LABEL
+from sida.config.kernels import require_kernels
 from sida.config.recipe import ResolvedConfig, TeacherConfig
 from sida.config.samplers import Sampler
 from sida.data.augment import AugmentPipe
 from sida.errors import UserError, say
-from sida.kernels import require_fused
 from sida.machine import Recording, RecordingError, Tensors, generator
 from sida.noise import Draw, Draws, uniform_labels, unit_noise
 from sida.sampling.samplers import multi_step
@@ -483,14 +483,14 @@ class Distiller(StudentTrainer):
         graphs: bool = True,
     ) -> None:
         self.loss, self.true_score = loss, true_score.eval().requires_grad_(False)
-        fused = recipe.kernels == "fused"
-        if fused:
+        kernels = require_kernels(recipe.kernels)
+        if kernels is not None:
             for net in (true_score, fake_score, generator):
-                require_fused().use_fused_kernels(net)
+                kernels.use_fused_kernels(net)
             # Fused convolutions use this layout; without it each call would convert the weights.
             true_score.to(memory_format=torch.channels_last)
-            require_fused().convert_frozen_weights(true_score)
-        common: dict[str, Any] = {"eps": recipe.eps, "fused": fused, "weight_decay": weight_decay}
+            kernels.convert_frozen_weights(true_score)
+        common: dict[str, Any] = {"eps": recipe.eps, "kernels": kernels, "weight_decay": weight_decay}
         self.fake_score = psi = OptimizedNetwork(
             fake_score, recipe.fake_score_lr or recipe.lr, recipe.betas,
             clip_value=recipe.grad_clip_value, clip_norm=fake_score_clip_norm, **common,

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from sida.config.kernels import Kernels
 from sida.training.processes import ALONE, Ranks
 
 NamedTensors = dict[str, torch.Tensor]
@@ -226,7 +227,7 @@ class OptimizedNetwork:
         betas: Adam's β₁ and β₂.
         eps: Adam's ε.
         clip_value: Value clip of the gradients after the guard; 0 is off.
-        fused: Whether fused kernels (:mod:`sida.kernels`) take the step, which need channels-last parameters.
+        kernels: Kernels that take the step, which need channels-last parameters; None: torch's.
         infinity: Replacement of infinity in gradients.
         always_training: Keep the network in training mode while it is frozen, too.
         optimizer: Class of the optimizer.
@@ -241,7 +242,7 @@ class OptimizedNetwork:
         betas: tuple[float, float] = (0.0, 0.999),
         eps: float = 1e-8,
         clip_value: float = 0.0,
-        fused: bool = False,
+        kernels: Kernels | None = None,
         infinity: float = INFINITY_REPLACEMENT,
         always_training: bool = False,
         optimizer: type[Adam] = Adam,
@@ -252,10 +253,10 @@ class OptimizedNetwork:
         #: Processes that train together. Each divides its losses by the images of its own device, and all bring equally
         #: many, so the average of their gradients is that of the mean over the whole batch (as in torch's DDP).
         self.ranks: Ranks = ALONE
-        self.fused, self.infinity, self.always_training = fused, infinity, always_training
+        self.kernels, self.infinity, self.always_training = kernels, infinity, always_training
         self.weight_decay, self.clip_value, self.clip_norm = weight_decay, clip_value or None, clip_norm or None
         self._gathered: torch.Tensor | None = None
-        self.flat = FlatParameters(net, channels_last=fused)
+        self.flat = FlatParameters(net, channels_last=kernels is not None)
         self.adam = optimizer(self.flat.vector, betas, eps)
         self._modules = list(net.modules())
 
@@ -288,18 +289,16 @@ class OptimizedNetwork:
         lr = self.lr * lr_factor
         if self.weight_decay:
             self.adam.vector.mul_(1 - lr * self.weight_decay)
-        if self.fused and self.clip_norm is None and type(self.adam) is Adam:
-            return self._step_fused(gradient, lr)
+        if self.kernels is not None and self.clip_norm is None and type(self.adam) is Adam:
+            return self._step_by(self.kernels, gradient, lr)
         report = guard_gradient(gradient, self.clip_value, self.infinity)
         if self.clip_norm is not None:
             gradient.mul_((self.clip_norm / (report.norm + _CLIP_EPS)).clamp(max=1))
         self.adam.step(gradient, lr)
         return report
 
-    def _step_fused(self, gradient: torch.Tensor, lr: float) -> GuardReport:
+    def _step_by(self, kernels: Kernels, gradient: torch.Tensor, lr: float) -> GuardReport:
         """Guard, clip and Adam in two passes over the vectors; equal to them up to rounding."""
-        from sida.kernels import pointwise as kernels
-
         adam, clip = self.adam, self.clip_value
         square_and_count = kernels.gradient_norm(gradient, self.infinity)
         adam.steps += 1

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from sida.config.families import EDM2_LATENTS
 from sida.data import load_dataset
-from sida.kernels import require_fused, unavailable_reason
 from sida.machine import RecordingError
 from sida.sampling import NO_CLASS, Drawer, Sampler, SeedStreams, one_step, to_uint8
 from sida.sampling.generate import Evaluations
@@ -165,7 +164,7 @@ def test_resampled_data_are_real_images_with_their_classes(digits):
         ({"class_labels": [1]}, "^class labels: .*4 seeds"),
         ({"net": make(label_dim=4), "class_labels": "empirical", "dataset": "digits"}, "^class labels: .*network 4"),
         ({"net": make(label_dim=0), "class_labels": 2}, "^class labels: .*leave the class out"),
-        ({"sampler": "one_step:kernels=fused"}, "^sampler.kernels: .*on a GPU"),
+        pytest.param({"sampler": "one_step:kernels=fused"}, "^sampler.kernels: .*on a GPU", marks=needs("kernels")),
         ({"net": random_network("VEPrecond", UNET), "sampler": "heun:6,sigma_min=0.001,sigma_max=0.01"}, "0.02 to 100"),
     ],
 )
@@ -222,20 +221,6 @@ def test_a_network_that_cannot_be_recorded_is_drawn_kernel_by_kernel(net, capsys
     images = collect(net, range(40), "one_step", 4, evaluations=Evaluations(record))[0]
     assert torch.equal(images, collect(net, range(40), "one_step", 4)[0])
     assert capsys.readouterr().err.startswith("CUDA graphs: it looks at a value; ")
-
-
-@pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
-def test_fused_kernels_for_a_while_leave_a_network_as_it_was():
-    net, fused_kernels = make(), require_fused().fused_kernels
-    attributes = lambda: [dict(vars(module)) for module in net.modules()]
-    before = attributes()
-    with fused_kernels(net):
-        within = attributes()
-        assert within != before
-        with fused_kernels(net):
-            assert attributes() == within
-        assert attributes() == within
-    assert attributes() == before
 
 
 # Guidance: one formula for samplers and students, and which network can guide which

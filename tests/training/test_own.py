@@ -16,6 +16,7 @@ from sida.networks import family_of
 from sida.networks.file import load_network
 from sida.training import train_teacher
 from tests.near import assert_near
+from tests.plugins import needs
 from tests.refused import refused
 from tests.training.toy import NETWORK, SID_STUDENT, STUDENT, TEACHER, of_method
 from workflow.cli import main
@@ -83,7 +84,9 @@ def test_own_body_is_distilled_with_its_discriminator(mixer, tmp_path, method):
     [
         ({"augment": {"p": 0.2}}, "augment: Custom networks take no augmentation"),
         ({"dropout": 0.1}, f"dropout: {MIXER} does not have it"),
-        ({"kernels": "fused", "device": "cuda"}, f"kernels: {MIXER} has no fused kernels"),
+        pytest.param(
+            {"kernels": "fused", "device": "cuda"}, f"kernels: {MIXER} has no fused kernels", marks=needs("kernels")
+        ),
     ],
 )
 def test_own_body_without_a_setting_refuses_it_before_the_run(mixer, setting, told):

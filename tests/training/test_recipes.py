@@ -293,7 +293,12 @@ FAULTS = [
     ("sida", {"total_kimg": 0.001}, "--spec.total_kimg: 0.001 is less than one batch"),
     ("sida", {"fp16": True}, "--spec.fp16: float16 needs device 'cuda'"),
     ("sida", {"half": "bfloat16"}, "half: has no effect without fp16"),
-    ("sida", {"kernels": "fused"}, "kernels: 'fused' needs device 'cuda'; set kernels to torch"),
+    pytest.param(
+        "sida",
+        {"kernels": "fused"},
+        "kernels: 'fused' needs device 'cuda'; set kernels to torch",
+        marks=needs("kernels"),
+    ),
     # Families of networks
     ("sida", {"weight_norm": "off"}, "weight_norm: EDM networks do not have it"),
     ("sida", {"teacher": "headless", "logvar": True}, "has no log-variance head"),

@@ -17,11 +17,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from sida.kernels import group_norm
-from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
-from sida.kernels.group_norm import Affine, norm_act
-from sida.kernels.pointwise import adam_step, concat, double, gradient_norm, halve, scaled_silu
-from sida.kernels.residual import residual
+from sida.plugins.kernels import group_norm
+from sida.plugins.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
+from sida.plugins.kernels.group_norm import Affine, norm_act
+from sida.plugins.kernels.pointwise import adam_step, concat, double, gradient_norm, halve, scaled_silu
+from sida.plugins.kernels.residual import residual
 
 TYPES = {torch.float16: "*fp16", torch.float32: "*fp32", torch.int64: "*i64", int: "i32", float: "fp32"}
 COMPILED: set[str] = set()

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sida.kernels import group_norm, pointwise
-from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
-from sida.kernels.group_norm import Affine, norm_act
-from sida.kernels.pointwise import concat, double, halve, scaled_silu
-from sida.kernels.residual import fork, residual
 from sida.networks.edm2_unet import NORM_EPS, normalize
+from sida.plugins.kernels import group_norm, pointwise
+from sida.plugins.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
+from sida.plugins.kernels.group_norm import Affine, norm_act
+from sida.plugins.kernels.pointwise import concat, double, halve, scaled_silu
+from sida.plugins.kernels.residual import fork, residual
 from sida.training.optimizer import INFINITY_REPLACEMENT, Adam, guard_gradient
 from tests.near import assert_near
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sida.kernels.fused import convert_frozen_weights, use_fused_kernels
 from sida.methods.sid import SiDALoss
 from sida.networks import checkpoint_blocks
+from sida.plugins.kernels.fused import convert_frozen_weights, fused_kernels, use_fused_kernels
 from sida.training.iteration import Distiller
 from sida.training.optimizer import FlatParameters
 from sida.training.schedule import Schedule
@@ -169,3 +169,16 @@ def test_frozen_weights_in_half_precision_give_the_same_image(half, name):
     assert {layer.weight.dtype for layer in layers} == {torch.float16}
     (outputs, gradients), (expected, wanted) = with_gradients(converted), with_gradients(net)
     assert all(torch.equal(one, other) for one, other in zip((*outputs, *gradients), (*expected, *wanted), strict=True))
+
+
+def test_fused_kernels_for_a_while_leave_a_network_as_it_was():
+    net = network("ddpmpp")
+    attributes = lambda: [dict(vars(module)) for module in net.modules()]
+    before = attributes()
+    with fused_kernels(net):
+        within = attributes()
+        assert within != before
+        with fused_kernels(net):
+            assert attributes() == within
+        assert attributes() == within
+    assert attributes() == before

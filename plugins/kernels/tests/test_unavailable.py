@@ -6,7 +6,7 @@ import types
 import pytest
 import torch
 
-from sida import kernels
+from sida.plugins.kernels import availability
 from sida.sampling import Drawer, read_sampler
 from tests.networks.made import SMALL, random_network
 from tests.refused import refused
@@ -14,7 +14,7 @@ from tests.refused import refused
 
 @pytest.fixture(autouse=True)
 def _asked_anew(monkeypatch):
-    monkeypatch.setattr(kernels, "unavailable_reason", kernels.unavailable_reason.__wrapped__)
+    monkeypatch.setattr(availability, "unavailable_reason", availability.unavailable_reason.__wrapped__)
 
 
 @pytest.mark.parametrize(
@@ -28,9 +28,9 @@ def _asked_anew(monkeypatch):
 def test_a_missing_or_old_triton_is_said_in_one_line_and_a_new_one_will_do(monkeypatch, module, reason):
     monkeypatch.setitem(sys.modules, "triton", module and types.SimpleNamespace(__version__=module))
     if reason is None:
-        assert kernels.unavailable_reason() is None
+        assert availability.unavailable_reason() is None
     else:
-        refused(f"recipe.kernels: fused kernels cannot be used: {reason}", kernels.require_fused, "recipe.kernels")
+        refused(f"recipe.kernels: fused kernels cannot be used: {reason}", availability.require_fused, "recipe.kernels")
 
 
 def test_sampling_says_it_before_anything_is_drawn(monkeypatch):

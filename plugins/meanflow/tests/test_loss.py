@@ -17,6 +17,7 @@ from sida.training.batches import MicroBatch
 from tests.golden.vectors import below, load_tensors
 from tests.near import GRADIENT, assert_near, relative_error
 from tests.networks.made import random_network
+from tests.plugins import needs
 
 #: Options of the recorded cases.
 CASES = {
@@ -276,7 +277,7 @@ SPEC = {
         ({"device": "cuda", "fp16": True}, "fp16", "difference"),
         ({"options": {"share": [0.1, 0.01]}}, "options.share", "difference"),
         ({"options": {"derivative": "difference", "share": [0.0, 0.01]}}, "options.share", "above 0"),
-        ({"device": "cuda", "kernels": "fused"}, "kernels", "remove it"),
+        pytest.param({"device": "cuda", "kernels": "fused"}, "kernels", "remove it", marks=needs("kernels")),
         ({"num_steps": 2}, "num_steps", "remove it"),
         ({"options": {"kappa": 0.5}}, "options.kappa", "0"),
         ({"options": {"guided_times": [0.5, 0.1]}}, "options.guided_times", "exchange"),

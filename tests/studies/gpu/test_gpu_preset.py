@@ -17,7 +17,7 @@ from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset
 from workflow.preset.measuring import measurement
 
-pytestmark = needs("judges")
+pytestmark = needs("judges", "kernels")
 
 
 def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090():
