@@ -265,8 +265,8 @@ def read_exposure(text: str) -> Exposure | None:
             raise SettingError("saw", fault, f"write data:{' or data:'.join(_DATA)}")
         value = name if role == "data" else network_of(name)
         if value is None:
-            if fault := FEATURE_NETWORKS.missing(name):
-                raise SettingError("saw", fault)
+            if missing := FEATURE_NETWORKS.missing(name):
+                raise SettingError("saw", *missing)
             hint = suggestion(name, LABELS)
             raise SettingError("saw", f"no network '{name}'{hint}", f"name one of {', '.join(LABELS)} or {OTHER}")
         exposure[role].append(value)
