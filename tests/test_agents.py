@@ -8,7 +8,7 @@ import pytest
 
 from sida.config.lookup import ROOT, our_object
 from tools.agents_page import FILES
-from workflow.cli import VERBS
+from workflow.cli import all_verbs
 
 PAGE = (ROOT / "AGENTS.md").read_text()
 COMMANDS = re.findall(r"^ {4}(?:\w+=\w+ )?sida (.+)$", PAGE, flags=re.M)
@@ -33,7 +33,7 @@ def test_commands_parse(tmp_path, monkeypatch, command):
             (tmp_path / word).parent.mkdir(exist_ok=True)
             (tmp_path / word).touch()
     parser = argparse.ArgumentParser()
-    our_object(VERBS[verb]).arguments(parser)
+    our_object(all_verbs()[verb]).arguments(parser)
     parser.parse_intermixed_args(words)
 
 

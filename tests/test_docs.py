@@ -23,8 +23,9 @@ from sida.files import fenced
 from sida.files.ordinary import MOST_FILES
 from sida.files.tensors import MAX_HEADER_BYTES, MAX_HEADER_VALUES
 from sida.files.text_files import MOST_JSON, MOST_LEVELS, MOST_VALUES, MOST_YAML
+from tests.plugins import missing_names
 from tools import methods_picture
-from workflow.cli import VERBS
+from workflow.cli import all_verbs
 from workflow.commands.archive import table_of
 from workflow.preset import load_preset
 
@@ -115,6 +116,9 @@ def test_pages_in_docstrings_exist():
         "config/assets.tsv",
     )
     assert named <= pages
+
+
+VERBS = {*all_verbs(), *missing_names()}
 
 
 @page

@@ -145,7 +145,7 @@ def test_a_reader_that_leaves_at_the_last_line_changes_no_status(monkeypatch, ca
     monkeypatch.setattr(networks, "INFO", Verb("", "", lambda parser: None, run))
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     monkeypatch.setattr(sys.stdout, "flush", Mock(side_effect=BrokenPipeError))
-    assert run_command_line("", {"info": "sida.cli.networks:INFO"}, ["info"], {}) == status
+    assert run_command_line("", dict, {"info": "sida.cli.networks:INFO"}, ["info"]) == status
     assert capsys.readouterr().err.startswith(told)
 
 
@@ -197,7 +197,7 @@ def test_a_stop_at_the_limit_of_processor_time_keeps_its_status(monkeypatch, cap
     monkeypatch.setattr(resource, "setrlimit", Mock())
     before = signal.getsignal(signal.SIGXCPU)
     try:
-        assert run_command_line("", {"info": "sida.cli.networks:INFO"}, ["info"], {}) == 75
+        assert run_command_line("", dict, {"info": "sida.cli.networks:INFO"}, ["info"]) == 75
         signal.raise_signal(signal.SIGXCPU)
     finally:
         signal.signal(signal.SIGXCPU, before)
@@ -210,7 +210,7 @@ def test_processor_time_ends_in_one_line_before_the_system_kills():
         "def burn(args):\n"
         "    while True: pass\n"
         "networks.INFO = main.Verb('', '', lambda parser: None, burn)\n"
-        "sys.exit(main.run_command_line('', {'info': 'sida.cli.networks:INFO'}, ['info'], {}))"
+        "sys.exit(main.run_command_line('', dict, {'info': 'sida.cli.networks:INFO'}, ['info']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=lookup.ROOT)
     assert (done.returncode, "ulimit -t" in done.stderr, done.stderr.count("\n")) == (1, True, 1)

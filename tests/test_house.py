@@ -94,7 +94,7 @@ import sida, eval
 absent("torch", "numpy", "pandas", "scipy", "PIL")
 assert "load" in dir(sida) and "score" in dir(eval)
 from workflow import cli
-for verb in cli.VERBS:
+for verb in cli.all_verbs():
     with contextlib.suppress(SystemExit):
         cli.main([verb, "--help"])
 absent("torch", "numpy", "pandas", "scipy", "matplotlib")
@@ -111,7 +111,7 @@ assert everything(preset)
 absent("torch")
 import eval.commands, eval.figures.layout, eval.report.paper, eval.tables.build
 absent("pandas", "jinja2")
-print(len(cli.VERBS))
+print(len(cli.all_verbs()))
 """
 
 

@@ -19,13 +19,13 @@ from sida.config.registries import (
     REGISTRIES,
     TABLES,
     Registry,
+    additions,
     missing_plugins,
-    plugin_objects,
     plugins,
 )
 from sida.errors import UserError
 from tests.plugins import index
-from tests.refused import refused
+from tests.refused import command, refused
 from tools.plugins_index import rows
 
 ALL = sorted(plugins())
@@ -107,6 +107,8 @@ def folder(tmp_path, monkeypatch):
         ("methods = 'b:C'", "methods: must be a table, got 'b:C'"),
         ("[methods]\na = 'b'", r"methods\.a: must be 'module:object', got 'b'"),
         ("[methods]\na = 3", r"methods\.a: must be 'module:object', got 3"),
+        ("[verbs]\na = 'b:C'", r"verbs\.a: must be a mapping"),
+        ("[verbs.a]\nobject = 'b:C'\ngroup = 'files'", r"verbs\.a\.help: is missing"),
     ],
 )
 def test_a_fault_in_the_file_of_a_plugin_is_told_at_its_place(folder, text, place):
@@ -124,11 +126,30 @@ def test_a_plugin_is_not_here_without_those_that_it_uses(folder):
 
 def test_two_plugins_cannot_add_one_name_nor_replace_one_of_the_core(folder):
     folder("mine", "[methods]\na = 'b:C'")
-    assert plugin_objects("methods") == {"a": f"{PACKAGE}.mine.b:C"}
+    assert additions("methods")["a"].object == f"{PACKAGE}.mine.b:C"
     refused("the core has it", Registry, "method", "", {"a": 1}, "methods")
     folder("other", "[methods]\na = 'd:E'")
     plugins.cache_clear()
-    refused("other/plugin.toml: methods.a: another plugin has it", plugin_objects, "methods")
+    refused("other/plugin.toml: methods.a: another plugin has it", additions, "methods")
+
+
+VERB = "[verbs.{}]\nobject = 'none:NONE'\ngroup = '{}'\nhelp = 'Does it.'\n"
+
+
+def test_the_help_lists_verbs_of_plugins_without_their_code(folder):
+    folder("mine", VERB.format("mine", "files") + VERB.format("own", "more"))
+    lines = command("--help").splitlines()
+    assert (
+        lines.index("  mine           Does it.") < lines.index("more:") == lines.index("  own            Does it.") - 1
+    )
+
+
+def test_a_verb_of_the_core_is_not_replaced_and_a_missing_one_names_its_plugin(folder):
+    for name in (row["name"] for row in index() if row["registry"] == "verbs"):
+        refused(f"verb '{name}' is in the plugin", command, name)
+    folder("mine", VERB.format("score", "files"))
+    plugins.cache_clear()
+    refused(r"mine/plugin.toml: verbs\.score: the core has it", command, "score")
 
 
 @pytest.mark.parametrize("row", index(), ids=lambda row: f"{row['registry']}-{row['name']}")
@@ -166,8 +187,8 @@ def test_the_core_does_without(plugin, tmp_path):
     if (cache := ROOT / ".mypy_cache").is_dir():  # mypy compares contents
         shutil.copytree(cache, tmp_path / ".mypy_cache")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    for command in (*COMMANDS, *([CORE] if plugin == "all" else [])):
-        words = [sys.executable, "-m", *shlex.split(command)]
+    for line in (*COMMANDS, *([CORE] if plugin == "all" else [])):
+        words = [sys.executable, "-m", *shlex.split(line)]
         done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        assert done.returncode == 0, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     assert digests(tmp_path) == digests(ROOT)

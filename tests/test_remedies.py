@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from sida.config.lookup import ROOT, our_object
-from workflow.cli import VERBS
+from workflow.cli import all_verbs
 
 #: A command in backticks or brackets, up to two spaces or an ellipsis, after which a sentence or a comment follows.
 _COMMAND = re.compile(r"`(sida [^`]+)`|\((sida [^()]+)\)|^  (sida .*?)(?:  |\s+\(|\s+\\\\|$)", re.MULTILINE)
@@ -44,7 +44,7 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Arg
 def options() -> dict[str, dict[str, argparse.Action]]:
     """Options by verb, or by verb and action."""
     options_of = {}
-    for verb, address in VERBS.items():
+    for verb, address in all_verbs().items():
         parser = argparse.ArgumentParser()
         our_object(address).arguments(parser)
         for action, part in parsers(parser):

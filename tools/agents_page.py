@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from sida.config.lookup import ROOT, our_object
 from sida.files.atomic import write_text
-from workflow.cli import ABOUT, GROUPS
+from workflow.cli import ABOUT, groups
 
 
 def agents_page() -> str:
@@ -41,7 +41,7 @@ def _index() -> Iterator[tuple[str, str, str]]:
 
 def _commands() -> str:
     named = lambda verbs: "; ".join(f"`sida {verb}` ({_about(place)})" for verb, place in verbs.items())
-    return "\n".join(f"- {group}: {named(verbs)}" for group, verbs in GROUPS.items())
+    return "\n".join(f"- {group}: {named(verbs)}" for group, verbs in groups().items())
 
 
 def _about(place: str) -> str:

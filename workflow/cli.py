@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import eval  # noqa: F401 - registers what trainings of sida need
 from sida.cli.main import run_command_line
+from sida.config.registries import added_verbs
 
 ABOUT = "Train, measure and audit one-step generators distilled from diffusion models."
-#: Verbs that the help lists, in groups, each a :class:`sida.cli.main.Verb` named ``module:object``.
-GROUPS = {
+#: Verbs of the core that the help lists, in groups, each a :class:`sida.cli.main.Verb` named ``module:object``.
+_GROUPS = {
     "score a generator": {
         "score": "eval.commands.scores:SCORE",
         "table": "eval.commands.scores:TABLE",
@@ -53,12 +54,29 @@ JOBS = {
     **{name: f"eval.commands.jobs:{name.upper()}" for name in _STEPS},
     "manifest": "workflow.commands.archive:MANIFEST",
 }
-VERBS = {**{verb: place for group in GROUPS.values() for verb, place in group.items()}, **JOBS}
+
+
+def groups() -> dict[str, dict[str, str]]:
+    """Verbs that the help lists, of the core and of plugins, by group.
+
+    Raises:
+        UserError: The file of a plugin has a fault.
+    """
+    core = {verb for group in (*_GROUPS.values(), JOBS) for verb in group}
+    listed = {heading: {**verbs} for heading, verbs in _GROUPS.items()}
+    for name, verb in added_verbs(core).items():
+        listed.setdefault(verb.group, {})[name] = verb.object
+    return listed
+
+
+def all_verbs() -> dict[str, str]:
+    """Every verb, those of jobs included."""
+    return {verb: place for group in (*groups().values(), JOBS) for verb, place in group.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``sida``; returns the exit status."""
-    return run_command_line(ABOUT, VERBS, argv, GROUPS)
+    return run_command_line(ABOUT, groups, JOBS, argv)
 
 
 def terminal_colour() -> bool:

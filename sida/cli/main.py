@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
 
 from sida.config.lookup import our_object
+from sida.config.registries import added_verbs, refuse_missing
 from sida.errors import EXIT_RETRY, Preempted, UserError, near_path, reason_of, say, suggestion
 from sida.files.ordinary import refuse_same
 from sida.files.text_files import number_in
@@ -47,7 +48,7 @@ class Verb(NamedTuple):
     """A verb of the command line.
 
     Attributes:
-        help: One line.
+        help: One line; a plugin's verb has that of its ``plugin.toml`` (:func:`sida.config.registries.verb_help`).
         examples: Text below the arguments in the verb's help.
         arguments: Function that declares the arguments in a parser.
         run: Function of the parsed arguments that does the work; returns the exit status, or None for 0.
@@ -64,35 +65,38 @@ class Verb(NamedTuple):
 
 def run_command_line(
     about: str,
-    verbs: Mapping[str, str],
+    groups: Callable[[], Mapping[str, Mapping[str, str]]],
+    jobs: Mapping[str, str],
     argv: Sequence[str] | None,
-    groups: Mapping[str, Mapping[str, str]],
 ) -> int:
     """Runs the verb named in ``argv``.
 
     Args:
         about: What the command does, for its help.
-        verbs: ``module:object`` of each :class:`Verb` by its name.
+        groups: Function that returns the verbs that the help lists, by the heading of their group: ``module:object`` of
+            each :class:`Verb` by its name.
+        jobs: Verbs that the help does not list, in the same form.
         argv: Words after the command's name; None takes the arguments of the process.
-        groups: Verbs that the help lists, by the heading of their group.
 
     Returns:
         Exit status: 0, 1 (error of one line), 2 (usage), 75 (preempted) or 130 (interrupted).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = arguments[0] if arguments else "--help"
-    if not verb.startswith("-") and verb not in verbs:
-        say(f"error: sida has no command '{verb}'{suggestion(verb, verbs)}")
-        return 2
     if verb.startswith("-") and verb not in ("-h", "--help", "--version"):
         say(f"error: sida {verb}: no such option; `sida --help` lists the verbs")
         return 2
 
     def run() -> int | None:
-        if not verb.startswith("-"):
+        if verb.startswith("-"):
+            print(f"sida {code_version()}" if verb == "--version" else _overview(about, groups()))
+            return 0
+        verbs = {name: place for group in (*groups().values(), jobs) for name, place in group.items()}
+        if verb in verbs:
             return _run(our_object(verbs[verb]), arguments)
-        print(f"sida {code_version()}" if verb == "--version" else _overview(about, groups))
-        return 0
+        refuse_missing("verb", "verbs", verb, "")
+        say(f"error: sida has no command '{verb}'{suggestion(verb, verbs)}")
+        return 2
 
     replace_unencodable()
     try:
@@ -106,13 +110,12 @@ def run_command_line(
 
 def _overview(about: str, groups: Mapping[str, Mapping[str, str]]) -> str:
     """The help of the command: its verbs by group."""
-    lines = ["usage: sida [-h] [--version] COMMAND ...", "", about]
+    lines, added = ["usage: sida [-h] [--version] COMMAND ...", "", about], added_verbs()
     for heading, verbs in groups.items():
         lines += ["", f"{heading}:"]
-        lines += [
-            textwrap.fill(our_object(address).help, 100, initial_indent=f"  {verb:<15}", subsequent_indent=" " * 17)
-            for verb, address in verbs.items()
-        ]
+        for verb, address in verbs.items():
+            text = added[verb].help if verb in added else our_object(address).help
+            lines.append(textwrap.fill(text, 100, initial_indent=f"  {verb:<15}", subsequent_indent=" " * 17))
     return "\n".join([*lines, "", "`sida COMMAND --help` shows arguments and examples."])
 
 

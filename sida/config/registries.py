@@ -7,23 +7,30 @@ and an object in it:
     [methods]
     dmd = "dmd:DMD"
 
+A verb of the command line has a table of its own, so that `sida --help` lists it without its code:
+
+    [verbs.board]
+    object = "board:BOARD"
+    group = "papers and studies"
+    help = "Check sent rows."
+
 A plugin whose code imports another plugin names it: ``uses = ["judges"]``, above the tables. Reading the file imports
 no code. A plugin is removed with its folder; ``config/plugins.tsv`` lists the names of this repository's plugins, so
 that an error can say which plugin is missing.
 """
 
+import contextlib
 import csv
 import functools
-import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from sida.config.lookup import PLUGINS, ROOT, load_object, our_object
-from sida.config.settings import names_object
-from sida.errors import UserError, suggestion
+from sida.config.settings import Pattern, from_mapping, names_object
+from sida.errors import SettingError, UserError, suggestion
 
 #: Package of the plugins, which in a checkout is a link to the folder ``plugins`` at the root.
 PACKAGE = "sida.plugins"
@@ -32,14 +39,38 @@ FOLDER = PLUGINS
 TABLES, INDEX = "plugin.toml", ROOT / "config" / "plugins.tsv"
 #: Tables of a plugin, by the registries to which they add names.
 REGISTRIES = (
-    *("methods", "families", "networks", "samplers", "drawings"),
+    *("methods", "families", "networks", "samplers", "drawings", "verbs", "hub_folders", "readers", "preset_writers"),
     *("feature_networks", "extractors", "backbones", "metrics", "kernels"),
 )
-_OBJECT = re.compile(r"[a-z_][\w.]*:\w+")
+_OBJECT = Pattern(r"[a-z_][\w.]*:\w+", "'module:object'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addition:
+    """An object that a plugin adds to a registry.
+
+    Attributes:
+        object: ``module:object``; in the file of the plugin, the module is one of its folder.
+    """
+
+    object: Annotated[str, _OBJECT]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddedVerb(Addition):
+    """A verb that a plugin adds to the command line.
+
+    Attributes:
+        group: Heading above it in the help.
+        help: Its line in the help.
+    """
+
+    group: str
+    help: str
 
 
 @functools.cache
-def plugins() -> Mapping[str, Mapping[str, Mapping[str, str]]]:
+def plugins() -> Mapping[str, Mapping[str, Mapping[str, Addition]]]:
     """Tables of each plugin by the name of its folder, sorted; without plugins that use one which is not here.
 
     Raises:
@@ -62,25 +93,42 @@ def _read_tables(path: Path) -> dict[str, Any]:
             raise UserError(path, f"no registry '{registry}'{suggestion(registry, REGISTRIES)}")
         if not isinstance(objects, dict):
             raise UserError(path, f"{registry}: must be a table, got {objects!r}", "correct it")
-        for name, place in objects.items():
-            if not isinstance(place, str) or not _OBJECT.fullmatch(place):
-                raise UserError(path, f"{registry}.{name}: must be 'module:object', got {place!r}", "correct it")
+        for name, value in objects.items():
+            where = f"{path}: {registry}.{name}"
+            is_verb = registry == "verbs"
+            objects[name] = from_mapping(AddedVerb, value, where) if is_verb else _addition(value, where)
     return tables
 
 
-def plugin_objects(registry: str) -> dict[str, str]:
-    """Names that plugins add to a registry, each with its ``module:object``; imports nothing.
+def _addition(place: object, where: str) -> Addition:
+    with contextlib.suppress(SettingError):
+        return from_mapping(Addition, {"object": place}, where)
+    raise UserError(where, f"must be 'module:object', got {place!r}", "correct it")
+
+
+def additions(registry: str, core: Container[str] = ()) -> dict[str, Addition]:
+    """What plugins add to a registry, by name; imports nothing.
+
+    Args:
+        registry: One of :data:`REGISTRIES`; another has no additions.
+        core: Names that the core has.
 
     Raises:
-        UserError: As of :func:`plugins`, or two plugins add one name.
+        UserError: As of :func:`plugins`, or a name is one of the core or of two plugins.
     """
-    objects: dict[str, str] = {}
+    added: dict[str, Addition] = {}
     for plugin, tables in plugins().items():
-        for name, place in tables.get(registry, {}).items():
-            if name in objects:
-                raise UserError(FOLDER / plugin / TABLES, f"{registry}.{name}: another plugin has it", "rename it")
-            objects[name] = f"{PACKAGE}.{plugin}.{place}"
-    return objects
+        for name, addition in tables.get(registry, {}).items():
+            if name in core or name in added:
+                owner = "the core" if name in core else "another plugin"
+                raise UserError(FOLDER / plugin / TABLES, f"{registry}.{name}: {owner} has it", "rename it")
+            added[name] = replace(addition, object=f"{PACKAGE}.{plugin}.{addition.object}")
+    return added
+
+
+def added_verbs(core: Container[str] = ()) -> dict[str, AddedVerb]:
+    """Verbs of plugins by name; see :func:`additions`."""
+    return cast(dict[str, AddedVerb], additions("verbs", core))
 
 
 @functools.cache
@@ -93,6 +141,32 @@ def missing_plugins(registry: str) -> Mapping[str, str]:
     with open(INDEX, encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file, delimiter="\t") if row["plugin"] not in plugins()]
     return {row["name"]: row["plugin"] for row in rows if row["registry"] == registry}
+
+
+def missing_object(noun: str, registry: str, name: str) -> tuple[str, str] | None:
+    """Fault and remedy of a name that a plugin adds which is not here; None for any other name."""
+    plugin = missing_plugins(registry).get(name)
+    if plugin is None:
+        return None
+    fault = f"{noun} '{name}' is in the plugin {plugin}, which is not here"
+    if (FOLDER / plugin).is_dir():
+        fault = f"{noun} '{name}' is in the plugin {plugin}, which uses another plugin that is not here"
+    return fault, "put its folder back (git checkout plugins)"
+
+
+def refuse_missing(noun: str, registry: str, name: str, where: str) -> None:
+    """Refuses a name of a plugin that is not here.
+
+    Raises:
+        UserError: :func:`missing_object` has a fault.
+    """
+    if missing := missing_object(noun, registry, name):
+        raise UserError(where, *missing)
+
+
+def verb_help(name: str) -> str:
+    """Line in the help of a plugin's verb, by its name."""
+    return added_verbs()[name].help
 
 
 T = TypeVar("T")
@@ -126,10 +200,8 @@ class Registry(dict[str, T]):
     def __init__(self, noun: str, base: str, entries: Mapping[str, T], table: str = "") -> None:
         super().__init__(entries)
         self.noun, self.base, self.table = noun, base, table
-        for name, place in plugin_objects(table).items():
-            if name in self:
-                raise UserError(place.partition(":")[0], f"{table}.{name}: the core has it", "rename it")
-            self[name] = our_object(place)
+        for name, addition in additions(table, self).items():
+            self[name] = our_object(addition.object)
 
     def knows(self, name: object) -> bool:
         """Whether a name is registered or has the form ``module:object``; imports nothing."""
@@ -137,13 +209,7 @@ class Registry(dict[str, T]):
 
     def missing(self, name: str) -> tuple[str, str] | None:
         """Fault and remedy of a name that a plugin adds which is not here; None for any other name."""
-        plugin = missing_plugins(self.table).get(name)
-        if plugin is None:
-            return None
-        fault = f"{self.noun} '{name}' is in the plugin {plugin}, which is not here"
-        if (FOLDER / plugin).is_dir():
-            fault = f"{self.noun} '{name}' is in the plugin {plugin}, which uses another plugin that is not here"
-        return fault, "put its folder back (git checkout plugins)"
+        return missing_object(self.noun, self.table, name)
 
     def check(self, name: object, where: str) -> str:
         """Returns the name if it is known.
@@ -152,8 +218,7 @@ class Registry(dict[str, T]):
             UserError: It is neither registered nor the name of a custom object.
         """
         if not self.knows(name):
-            if missing := self.missing(str(name)):
-                raise UserError(where, *missing)
+            refuse_missing(self.noun, self.table, str(name), where)
             remedy = f"or name a custom {self.noun} as module:object"
             raise UserError(where, f"no {self.noun} '{name}'{suggestion(str(name), self)}", remedy)
         return cast(str, name)

@@ -16,13 +16,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     """Prints the script."""
-    from workflow.cli import GROUPS
+    from workflow.cli import groups
 
     try:
         import shtab
     except ImportError:
         raise UserError("sida completion", "needs shtab", how_to_install("shtab>=1.7")) from None
-    verbs = {verb: path for group in GROUPS.values() for verb, path in group.items()}
+    verbs = {verb: path for group in groups().values() for verb, path in group.items()}
     print(shtab.complete(_whole_parser(verbs, shtab.FILE), shell=args.shell))
 
 
