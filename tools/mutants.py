@@ -54,7 +54,7 @@ PARTS: Mapping[str, tuple[str, Sequence[str], Sequence[str]]] = {
             *_TABLES,
             "tests/eval/measuring/test_score.py",
             "tests/workflow/test_preset.py",
-            "tests/workflow/test_records.py",
+            "plugins/exchange/tests/test_records.py",
         ),
     ),
     "identity": (

@@ -12,8 +12,8 @@ from typing import Any
 # mkdocs loads hooks without the folder of the repository.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from eval.report.board_page import board_fragment, board_rows
 from sida.config.lookup import ROOT
+from sida.plugins.exchange.board_page import board_fragment, board_rows
 from workflow.settings import ABOUT, KINDS, PLACES, RULES_OF_CLAIMS, Setting, all_settings, official_values, settings_of
 
 ENTRIES = ROOT / "docs/differences.tsv"

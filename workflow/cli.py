@@ -15,7 +15,7 @@ _GROUPS = {
     "score a generator": {
         "score": "eval.commands.scores:SCORE",
         "table": "eval.commands.scores:TABLE",
-        "cite": "workflow.commands.cite:CITE",
+        "cite": "sida.plugins.exchange.commands.cite:CITE",
         "reference": "eval.commands.scores:REFERENCE",
     },
     "own pictures": {
@@ -30,7 +30,7 @@ _GROUPS = {
         "run": "workflow.commands.run:RUN",
         "show": "workflow.commands.archive:SHOW",
         "check": "workflow.commands.check:CHECK",
-        "board": "eval.commands.board:BOARD",
+        "board": "sida.plugins.exchange.commands.board:BOARD",
         "verify": "workflow.commands.archive:VERIFY",
     },
     "training": {
@@ -44,7 +44,7 @@ _GROUPS = {
         "convert": "sida.cli.networks:CONVERT",
         "info": "sida.cli.networks:INFO",
         "export": "workflow.commands.archive:EXPORT",
-        "crate": "workflow.commands.crate:CRATE",
+        "crate": "sida.plugins.exchange.commands.crate:CRATE",
         "completion": "workflow.commands.completion:COMPLETION",
     },
 }

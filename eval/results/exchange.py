@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from eval.results.eee import is_record, read_record
 from eval.results.measurements import RESCORE, long_rows, score_of
 from eval.results.published import Published
 from eval.results.summary import Measurement, Measurements, checked_lines
@@ -15,6 +14,7 @@ from sida.config.settings import Count, Finite, Name, Pattern, Settings, from_ma
 from sida.errors import SettingError, UserError
 from sida.files.atomic import read_hashed_json
 from sida.files.text_files import MOST_LINES, check_amount, parse_json, read_text
+from sida.plugins.exchange.eee import is_record, read_record
 
 _Digest = Annotated[str, Pattern(r"([0-9a-f]{64})?", "64 lower-case hexadecimal digits, or empty where unknown")]
 
@@ -121,7 +121,7 @@ def read_added(path: str | Path) -> Added:
     """Reads the lines of ``sida score --json`` (``.jsonl``), its ``--out``, or a record of Every Eval Ever.
 
     Raises:
-        UserError: As :func:`read_exchanged`, :func:`eval.results.eee.read_record` and
+        UserError: As :func:`read_exchanged`, :func:`sida.plugins.exchange.eee.read_record` and
             :func:`eval.results.measurements.read_score`.
     """
     source = str(path)

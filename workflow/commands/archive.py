@@ -181,7 +181,7 @@ def _export(args: argparse.Namespace) -> int:
 def _write_records(args: argparse.Namespace, out: Path) -> None:
     """Writes a record of Every Eval Ever for each generator of measurements, or of the printed numbers."""
     from eval.results.published import PUBLISHED_DAY, load_published
-    from workflow.archive.records import measured_records, printed_records, record_path
+    from sida.plugins.exchange.records import measured_records, printed_records, record_path
 
     if args.run == "published":
         records = printed_records(load_published().values(), PUBLISHED_DAY)
@@ -224,8 +224,8 @@ def _measurements(source: str) -> tuple[Measurements, Mapping[str, SheetRow]]:
 def _write_hub_folder(args: argparse.Namespace, out: Path) -> None:
     """Writes the folder for the Hugging Face Hub."""
     from eval.measuring.functions import program_format
-    from workflow.archive.hub_folder import write_generator_folder, write_hub_folder
-    from workflow.archive.hub_results import read_benchmarks
+    from sida.plugins.exchange.hub_folder import write_generator_folder, write_hub_folder
+    from sida.plugins.exchange.hub_results import read_benchmarks
 
     benchmarks = read_benchmarks(pairs(args.benchmark, "--benchmark"))
     own = not os.path.exists(args.run) and names_object(args.run)

@@ -14,7 +14,7 @@ from sida.config.lookup import ROOT
 from tests.eval.synthetic_output import csv_rows
 from tests.refused import command, refused
 
-SCHEMA = ROOT / "workflow/schemas/every-eval-ever-0.3.0.schema.json"
+SCHEMA = ROOT / "plugins/exchange/every-eval-ever-0.3.0.schema.json"
 STORED = ROOT / "studies/demo/stored"
 WORDS = ("--to", "eee")
 #: A record of another tool, with what the schema requires and no more.

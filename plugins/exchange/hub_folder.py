@@ -37,11 +37,11 @@ from sida.methods.registry import METHODS
 from sida.networks.diffusers_unet import DiffusersPrecond, make_scheduler, make_unet
 from sida.networks.file import NETWORKS, checked_network
 from sida.networks.official import describe_file
+from sida.plugins.exchange.hub_results import benchmark_entries, write_entries
 from sida.sampling.job import load, sampler_for
 from sida.sampling.samplers import multi_step, one_step, step_sigmas, to_uint8
 from sida.sampling.store import save_grid
 from sida.sampling.streams import SeedStreams
-from workflow.archive.hub_results import benchmark_entries, write_entries
 
 #: Modules that the file does without, and their replacement there: its settings are checked here.
 _LEFT_OUT = {"sida.config.settings": "def Range(**bounds: float) -> None:\n    return None"}
@@ -156,7 +156,7 @@ def write_hub_folder(run: Path, out: Path, licence: str, benchmarks: Mapping[str
         run: Folder of a training (``results/demo/students/sida-a1.0``), or a network file.
         out: Folder to make.
         licence: Identifier of the licence, as the Hub has them.
-        benchmarks: See :func:`workflow.archive.hub_results.benchmark_entries`.
+        benchmarks: See :func:`sida.plugins.exchange.hub_results.benchmark_entries`.
 
     Raises:
         UserError: No network there, one that is a pickle or of a custom class, or a benchmark's metric that was not
@@ -231,7 +231,7 @@ def write_generator_folder(
         row: File of ``sida score --out`` with the measurements of this very generator.
         table: Layout of the table that the row is shown in.
         licence: Identifier of the licence, as the Hub has them.
-        benchmarks: See :func:`workflow.archive.hub_results.benchmark_entries`.
+        benchmarks: See :func:`sida.plugins.exchange.hub_results.benchmark_entries`.
 
     Raises:
         UserError: The measurements are of another generator, or the code is not a single file.

@@ -49,8 +49,8 @@ def _checklist(args: argparse.Namespace) -> int:
     """Prints or writes the answers for a table."""
     from sida.files.atomic import json_text, write_files
     from sida.files.text_files import with_hash
-    from workflow.checklist.facts import Checklist
-    from workflow.checklist.text import to_latex, to_markdown
+    from sida.plugins.exchange.checklist.facts import Checklist
+    from sida.plugins.exchange.checklist.text import to_latex, to_markdown
     from workflow.commands.archive import measured_folder, table_of
     from workflow.preset import load_preset
     from workflow.preset.files import find_preset, listed_name

@@ -18,9 +18,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _board(args: argparse.Namespace) -> int:
     """Checks the rows, and writes the page."""
-    from eval.report.board import SENT, read_sent, sent_rows
-    from eval.report.board_page import write_board
     from sida.errors import UserError
+    from sida.plugins.exchange.board import SENT, read_sent, sent_rows
+    from sida.plugins.exchange.board_page import write_board
 
     folder = SENT if args.sent is None else Path(args.sent)
     if args.sent is not None and not folder.is_dir():

@@ -9,14 +9,14 @@ from collections import Counter
 import pytest
 import yaml
 
-from eval.report.board import About, printed_rows, rank_groups, read_sent, sent_rows
-from eval.report.board_page import board_rows, write_board
 from eval.results.csv_files import read_csv
 from eval.results.published import PUBLISHED, protocols
 from eval.results.summary import measurements_text
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
+from sida.plugins.exchange.board import About, printed_rows, rank_groups, read_sent, sent_rows
+from sida.plugins.exchange.board_page import board_rows, write_board
 from tests.browser import browser, needs_chromium
 from tests.eval.claims.evidence import lines
 from tests.eval.synthetic_output import digest_of

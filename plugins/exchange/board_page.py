@@ -1,7 +1,8 @@
 """The board as a page: a table that is sorted and filtered in the browser, without a server and without other files.
 
 All rows are in the page, so that it can be read without JavaScript. Sorting by value orders within a group of rows that
-may stand beside each other (:func:`eval.report.board.rank_groups`) and leaves the others in the order of their names.
+may stand beside each other (:func:`sida.plugins.exchange.board.rank_groups`) and leaves the others in the order of
+their names.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.report.board import CERTAINTIES, SENT, BoardRow, printed_rows, rank_groups, read_sent, sent_rows
 from eval.tables.render import html_text, template
 from sida.files.atomic import write_text
+from sida.plugins.exchange.board import CERTAINTIES, SENT, BoardRow, printed_rows, rank_groups, read_sent, sent_rows
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -38,7 +39,7 @@ def board_rows(folder: str | Path = SENT) -> list[BoardRow]:
     """All rows: the sent ones, then the printed ones.
 
     Raises:
-        UserError: A row that was sent is refused (:func:`eval.report.board.read_sent`).
+        UserError: A row that was sent is refused (:func:`sida.plugins.exchange.board.read_sent`).
     """
     return [*sent_rows(read_sent(folder)), *printed_rows()]
 

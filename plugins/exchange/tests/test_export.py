@@ -20,13 +20,13 @@ from eval.results.measurements import write_csv
 from sida.config.samplers import Sampler
 from sida.files.atomic import sha256_file
 from sida.networks.official import find_source, import_network
+from sida.plugins.exchange.hub_folder import model_source
 from sida.sampling import one_step
 from tests.eval.metric_networks import write_network
 from tests.eval.synthetic_output import write_preset
 from tests.near import assert_near
 from tests.networks.made import SMALL, random_network
 from tests.refused import command, refused
-from workflow.archive.hub_folder import model_source
 from workflow.cli import main
 
 #: A text of a stranger's measurements.

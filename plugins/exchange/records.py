@@ -5,7 +5,7 @@ this suite reads its own files without loss. The spread over trials is the ``sta
 ``standard_deviation`` is one of samples.
 
 Source: evaleval/every_eval_ever:every_eval_ever/schemas/eval.schema.json (0.3.0), a copy of which is
-``workflow/schemas/every-eval-ever-0.3.0.schema.json``.
+``plugins/exchange/every-eval-ever-0.3.0.schema.json``.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import Any
 from eval.measuring.protocol import load_protocol
 from eval.metrics.kinds import METRIC_KINDS
 from eval.results.agreement import HIGHER_IS_BETTER
-from eval.results.eee import LINES, PRINTED, PRINTED_STD, SCHEMA_VERSION
 from eval.results.published import Published
 from eval.results.sheet import SheetRow, exposure_of
 from eval.results.summary import Estimate, Measurement, Measurements
 from sida.errors import UserError
 from sida.machine import code_version
+from sida.plugins.exchange.eee import LINES, PRINTED, PRINTED_STD, SCHEMA_VERSION
 
 _LIBRARY = "sida-repro"
 _UNKNOWN = "unknown"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from eval.tables.latex import escape
 from eval.tables.render import markdown, markdown_cell, template
-from workflow.checklist.facts import Answer
+from sida.plugins.exchange.checklist.facts import Answer
 
 #: Longest and shortest text, in characters, by which the widths of columns are shared.
 _SHORTEST, _LONGEST = 8, 60

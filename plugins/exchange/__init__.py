@@ -1,0 +1,1 @@
+"""Numbers and networks for others: the Hub, Every Eval Ever, RO-Crate, checklists, citations and the board."""

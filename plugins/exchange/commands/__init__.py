@@ -1,0 +1,1 @@
+"""Verbs that send numbers and networks, or show those of others."""
