@@ -39,14 +39,15 @@ COMPARISONS = {"approx", "assert_near", "relative_error", "agree"}
 def pytest_collection_modifyitems(items):
     """Marks tests that compare numbers, themselves or by functions of their module, as ``numerical``.
 
-    A test with a parameter that is a name of a missing plugin is skipped.
+    A test with a parameter that is a name of a missing plugin, or the words of a missing verb, is skipped.
     """
     missing = missing_names()
     for item in items:
         if COMPARISONS & used_names(item.function):
             item.add_marker(pytest.mark.numerical)
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        for name in missing & {value for value in parameters if isinstance(value, str)}:
+        names = (value[0] if isinstance(value, list) and value else value for value in parameters)
+        for name in missing & {name for name in names if isinstance(name, str)}:
             item.add_marker(pytest.mark.skip(reason=f"'{name}' is of a plugin that is not here"))
 
 

@@ -41,7 +41,7 @@ FLOORS = {
         {"archive", "cli", "interrupts", "preset"},
         {"checks", "planning", "small"},
         {"settings", "stand_ins"},
-        {"checklist", "rehearsal"},
+        {"rehearsal"},
         {"commands"},
         {"launch", "snakemake", "start"},
     ),

@@ -13,7 +13,6 @@ from typing import Any
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from sida.config.lookup import ROOT
-from sida.plugins.exchange.board_page import board_fragment, board_rows
 from workflow.settings import ABOUT, KINDS, PLACES, RULES_OF_CLAIMS, Setting, all_settings, official_values, settings_of
 
 ENTRIES = ROOT / "docs/differences.tsv"
@@ -42,7 +41,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 def on_page_content(html: str, page: Any, **_: Any) -> str:
     """Adds the board to its page."""
-    return html.replace("<!-- board -->", board_fragment(board_rows())) if page.file.src_uri == "board.md" else html
+    if page.file.src_uri != "board.md":
+        return html
+    # Of a plugin, which may not be here.
+    from sida.plugins.exchange.board_page import board_fragment, board_rows
+
+    return html.replace("<!-- board -->", board_fragment(board_rows()))
 
 
 def settings_text() -> str:

@@ -15,7 +15,6 @@ _GROUPS = {
     "score a generator": {
         "score": "eval.commands.scores:SCORE",
         "table": "eval.commands.scores:TABLE",
-        "cite": "sida.plugins.exchange.commands.cite:CITE",
         "reference": "eval.commands.scores:REFERENCE",
     },
     "own pictures": {
@@ -30,7 +29,6 @@ _GROUPS = {
         "run": "workflow.commands.run:RUN",
         "show": "workflow.commands.archive:SHOW",
         "check": "workflow.commands.check:CHECK",
-        "board": "sida.plugins.exchange.commands.board:BOARD",
         "verify": "workflow.commands.archive:VERIFY",
     },
     "training": {
@@ -43,8 +41,6 @@ _GROUPS = {
         "assets": "workflow.commands.assets:ASSETS",
         "convert": "sida.cli.networks:CONVERT",
         "info": "sida.cli.networks:INFO",
-        "export": "workflow.commands.archive:EXPORT",
-        "crate": "sida.plugins.exchange.commands.crate:CRATE",
         "completion": "workflow.commands.completion:COMPLETION",
     },
 }

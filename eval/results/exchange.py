@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 from eval.results.measurements import RESCORE, long_rows, score_of
 from eval.results.published import Published
 from eval.results.summary import Measurement, Measurements, checked_lines
+from sida.config.lookup import our_object
+from sida.config.registries import additions
 from sida.config.settings import Count, Finite, Name, Pattern, Settings, from_mapping
 from sida.errors import SettingError, UserError
 from sida.files.atomic import read_hashed_json
 from sida.files.text_files import MOST_LINES, check_amount, parse_json, read_text
-from sida.plugins.exchange.eee import is_record, read_record
 
 _Digest = Annotated[str, Pattern(r"([0-9a-f]{64})?", "64 lower-case hexadecimal digits, or empty where unknown")]
 
@@ -118,19 +119,22 @@ class Added:
 
 
 def read_added(path: str | Path) -> Added:
-    """Reads the lines of ``sida score --json`` (``.jsonl``), its ``--out``, or a record of Every Eval Ever.
+    """Reads the lines of ``sida score --json`` (``.jsonl``), its ``--out``, or a form that a plugin's reader knows.
+
+    A reader is a function of a file's JSON content and its path. It returns measurements and printed numbers, or None
+    if the content is of another form.
 
     Raises:
-        UserError: As :func:`read_exchanged`, :func:`sida.plugins.exchange.eee.read_record` and
-            :func:`eval.results.measurements.read_score`.
+        UserError: As :func:`read_exchanged` and :func:`eval.results.measurements.read_score`, or a reader refuses it.
     """
     source = str(path)
     if Path(path).suffix == ".jsonl":
         return Added(Measurements(read_exchanged(path), source))
     content = read_hashed_json(path, RESCORE)
-    if is_record(content):
-        lines, numbers = read_record(content, source)
-        return Added(Measurements(lines, source), tuple(numbers))
+    for addition in additions("readers").values():
+        if (numbers := our_object(addition.object)(content, source)) is not None:
+            measured, printed = numbers
+            return Added(Measurements(measured, source), tuple(printed))
     scores = score_of(content, source)
     against = f"{content.get('name')} with {content['against']}" if content.get("against") else ""
     return Added(scores, family=str(content["measurements"][0].get("family") or ""), against=against)

@@ -27,13 +27,10 @@ _MOST_CHARACTERS = 200
 _NATURAL = re.compile("[1-9][0-9]{0,8}")
 
 
-def is_record(content: object) -> bool:
-    """Whether the content of a file is a record of Every Eval Ever, by its keys."""
-    return isinstance(content, dict) and {"schema_version", "evaluation_id", "evaluation_results"} <= content.keys()
-
-
-def read_record(record: Mapping[str, Any], where: str) -> tuple[list[Measurement], list[Published]]:
+def read_record(record: Mapping[str, Any], where: str) -> tuple[list[Measurement], list[Published]] | None:
     """Measurements of a record of this suite, with who measured them as their origin, or printed numbers of another.
+
+    None for content without the keys of a record.
 
     Args:
         record: Content of the file.
@@ -42,7 +39,9 @@ def read_record(record: Mapping[str, Any], where: str) -> tuple[list[Measurement
     Raises:
         UserError: The record is damaged, of another version, or has two values of a metric for one evaluation.
     """
-    version = record.get("schema_version")
+    if not {"schema_version", "evaluation_id", "evaluation_results"} <= record.keys():
+        return None
+    version = record["schema_version"]
     if version != SCHEMA_VERSION:
         raise UserError(f"{where}: schema_version", f"is {version!r}, not '{SCHEMA_VERSION}'", "convert the record")
     try:

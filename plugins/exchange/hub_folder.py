@@ -28,13 +28,14 @@ from eval.results.measurements import RESCORE, score_of
 from eval.results.summary import Measurement, Measurements, measured_in
 from eval.tables.build import make_table
 from eval.tables.render import markdown_cell, template, to_markdown
+from sida.config.lookup import our_object
+from sida.config.registries import additions
 from sida.config.samplers import Sampler
 from sida.config.settings import load_spec, names_object
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, read_hashed_json, write_json, write_text
 from sida.machine import code_version, to_device
 from sida.methods.registry import METHODS
-from sida.networks.diffusers_unet import DiffusersPrecond, make_scheduler, make_unet
 from sida.networks.file import NETWORKS, checked_network
 from sida.networks.official import describe_file
 from sida.plugins.exchange.hub_results import benchmark_entries, write_entries
@@ -175,17 +176,16 @@ def write_hub_folder(run: Path, out: Path, licence: str, benchmarks: Mapping[str
     entries = benchmark_entries(own, benchmarks)
     with atomic_folder(out) as folder:
         generator, sampler = load(network), sampler_for(network)
-        net: Any = generator.net
-        unet = isinstance(net, DiffusersPrecond)
-        if unet:
-            _write_unet(folder, network, net, sampler)
+        use = None
+        if writer := additions("hub_folders").get(facts["network"]["class"]):
+            use = our_object(writer.object)(folder, network, generator.net, sampler)
         else:
             _write_own(folder, network, facts["network"], sampler)
         if pictured := generator.net.img_channels in (1, 3):
             _save_samples(folder, torch.from_numpy(generator.sample(PICTURED)))
         if spec.is_file():
             write_text(folder / "recipe.json", json.dumps(load_spec(str(spec)), indent=1, sort_keys=True) + "\n")
-        card = model_card(name, facts, measurements, licence, spec.is_file(), pictured, generator.sampler.steps, unet)
+        card = model_card(name, facts, measurements, licence, spec.is_file(), pictured, generator.sampler.steps, use)
         write_text(folder / "README.md", card)
         write_entries(folder, entries)
 
@@ -200,24 +200,6 @@ def _write_own(folder: Path, network: Path, config: Mapping[str, Any], sampler: 
     shutil.copyfile(_CODE / "pipeline.py", folder / "pipeline.py")
     classes = {"_class_name": ["pipeline", "OneStepPipeline"], "generator": ["model", "OneStepGenerator"]}
     write_json(folder / "model_index.json", classes | {"_diffusers_version": "0.27.0"})
-
-
-def _write_unet(folder: Path, network: Path, net: DiffusersPrecond, sampler: Sampler) -> None:
-    """Writes a network of diffusers as its own class, with the scheduler of its training.
-
-    Raises:
-        UserError: The generator has several steps, which the pipeline does not take.
-    """
-    if sampler.steps > 1:
-        raise UserError(network, f"has {sampler.steps} steps", "the pipeline of a U-Net of diffusers takes one step")
-    unet = make_unet(net)
-    unet.load_state_dict(net.unet.state_dict())
-    unet.save_pretrained(folder / "unet")
-    make_scheduler(net).save_pretrained(folder / "scheduler")
-    shutil.copyfile(_CODE / "unet_pipeline.py", folder / "pipeline.py")
-    parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
-    settings = {"init_sigma": sampler.init_sigma, "num_classes": net.label_dim, "_diffusers_version": "0.27.0"}
-    write_json(folder / "model_index.json", {"_class_name": ["pipeline", "OneStepUNetPipeline"], **parts, **settings})
 
 
 def write_generator_folder(
@@ -307,7 +289,7 @@ def model_card(
     recipe: bool,
     pictured: bool,
     steps: int = 1,
-    unet: bool = False,
+    use: str | None = None,
 ) -> str:
     """The card: metadata with ``model-index``, then the same as text.
 
@@ -319,7 +301,7 @@ def model_card(
         recipe: Whether ``recipe.json`` is there.
         pictured: Whether ``samples.png`` is there.
         steps: Network evaluations of an image.
-        unet: Whether the network is a U-Net of diffusers.
+        use: How to draw images with the folder; None: by the code that this module writes.
     """
     parents, dataset = facts.get("parents"), _dataset(facts)
     results = eval_results(_of_file(measurements, facts), measurements, dataset)
@@ -342,7 +324,7 @@ def model_card(
         results=results,
         recipe=recipe,
         steps=steps,
-        unet=unet,
+        use=use,
         parents=parents if isinstance(parents, Mapping) else {},
         licence=licence,
     )

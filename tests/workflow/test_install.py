@@ -21,6 +21,7 @@ from packaging.version import Version
 
 from eval.features.pixels import resized
 from sida.config.lookup import ROOT
+from tests.plugins import needs
 from tests.refused import refused
 from tests.test_python import write_network
 from tools import write_codemeta, write_environment
@@ -170,7 +171,15 @@ def test_the_wheel_runs_without_the_checkout(installed):
     assert all((installed.site / package / "py.typed").exists() for package in ("sida", "eval", "workflow"))
     version = installed.run("sida", "--version").stdout
     assert re.fullmatch(r"sida \d+\.\d+\.\d+\+[0-9a-f]{12}(\.dirty)?\n", version), version
+
+
+@needs("exchange")
+def test_the_wheel_has_the_files_of_plugins(installed):
     assert "@article{zhou2024sida," in installed.run("sida", "cite").stdout
+    write_network(installed.here / "network.safetensors")
+    result = installed.run("sida", "export", "network.safetensors", "--to", "hf", "hub")
+    assert result.returncode == 0, result.stderr
+    assert (installed.here / "hub" / "pipeline.py").is_file()
 
 
 #: A stranger's function: the network of the demo's SiDA, with the classes of the digits.
@@ -212,16 +221,13 @@ def test_registry_layouts_and_published_numbers_travel(installed):
     assert "1.519 ± 0.009" in (installed.here / "table1.md").read_text()
 
 
-def test_python_export_and_lists_work_outside_the_checkout(installed):
+def test_python_and_lists_work_outside_the_checkout(installed):
     write_network(installed.here / "network.safetensors")
     code = "import sida, eval; g = sida.load('network.safetensors'); print(g.sample(3).shape); "
     code += "print(eval.score(g, 'digits', num_samples=100, trials=1).markdown())"
     result = installed.run("python", "-c", code)
     assert "(3, 1, 8, 8)" in result.stdout, result.stderr
     assert " FD ↓ |" in result.stdout
-    result = installed.run("sida", "export", "network.safetensors", "--to", "hf", "hub")
-    assert result.returncode == 0, result.stderr
-    assert (installed.here / "hub" / "pipeline.py").is_file()
     result = installed.run("sida", "presets")
     assert "needs a processor" in result.stdout, result.stderr
 

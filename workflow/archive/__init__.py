@@ -1,1 +1,1 @@
-"""Checks of results folders (``sida verify``), and export of networks (``sida export``)."""
+"""Checks of results folders (``sida verify``)."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from eval.commands._options import output
 from sida.cli.main import Verb
+from sida.config.registries import verb_help
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,7 @@ def _board(args: argparse.Namespace) -> int:
 
 
 BOARD = Verb(
-    "Check sent rows, and write the board of printed and sent numbers as a page.",
+    verb_help("board"),
     """examples:
   sida board                                (checks results/board, as CI does)
   sida board board.html                     (one page, sorted and filtered in the browser)

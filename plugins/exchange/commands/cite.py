@@ -7,6 +7,7 @@ from pathlib import Path
 
 from eval.commands._options import output
 from sida.cli.main import Verb
+from sida.config.registries import verb_help
 from sida.errors import UserError
 
 #: Keys that any use of this suite cites: methods and teachers, metrics.
@@ -103,7 +104,7 @@ def _preset_with(table: str) -> str:
 
 
 CITE = Verb(
-    "Print BibTeX entries, of this suite or of a table's rows; or answer a reproducibility checklist for a table.",
+    verb_help("cite"),
     """examples:
   sida cite                 (this suite, SiD, SiDA, GDD, their teachers, and the metrics)
   sida cite table1          (the rows of Table 1, and this suite)

@@ -3,6 +3,7 @@
 import argparse
 
 from sida.cli.main import Verb, existing
+from sida.config.registries import verb_help
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def _crate(args: argparse.Namespace) -> int:
 
 
 CRATE = Verb(
-    "Describe a results folder as a Workflow Run RO-Crate: its files, inputs, Snakefile and run.",
+    verb_help("crate"),
     """examples:
   sida crate results/demo --license https://spdx.org/licenses/CC-BY-4.0
   sida verify results/demo                  (compares the files with the crate, too)
