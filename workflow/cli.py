@@ -19,12 +19,12 @@ _GROUPS = {
     },
     "own pictures": {
         "data": "sida.cli.data:DATA",
-        "new": "workflow.commands.planning:NEW",
+        "new": "sida.plugins.planner.commands:NEW",
     },
     "papers and studies": {
-        "presets": "workflow.commands.planning:PRESETS",
-        "plan": "workflow.commands.planning:PLAN",
-        "doctor": "workflow.commands.planning:DOCTOR",
+        "presets": "sida.plugins.planner.commands:PRESETS",
+        "plan": "sida.plugins.planner.commands:PLAN",
+        "doctor": "sida.plugins.planner.commands:DOCTOR",
         "settings": "workflow.commands.settings:SETTINGS",
         "run": "workflow.commands.run:RUN",
         "show": "workflow.commands.archive:SHOW",
@@ -41,7 +41,7 @@ _GROUPS = {
         "assets": "workflow.commands.assets:ASSETS",
         "convert": "sida.cli.networks:CONVERT",
         "info": "sida.cli.networks:INFO",
-        "completion": "workflow.commands.completion:COMPLETION",
+        "completion": "sida.plugins.planner.completion:COMPLETION",
     },
 }
 _STEPS = ("measure", "collect", "claims", "figure", "page", "paper")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sida.cli.main import Verb, integer
 from sida.errors import UserError, suggestion
-from workflow.commands.planning import preset_argument
+from sida.plugins.planner.commands import preset_argument
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def _run(args: argparse.Namespace) -> int:
         files = [*files, path]
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     if args.rehearse:
-        from workflow.rehearsal import write_rehearsal
+        from sida.plugins.planner.rehearsal import write_rehearsal
 
         path, more = write_rehearsal(files, args.targets, args.dry_run)
         files, environment = [*files, path], environment | more

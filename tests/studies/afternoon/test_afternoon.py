@@ -6,8 +6,8 @@ import pytest
 
 from eval.tables.build import make_table
 from sida.config.lookup import ROOT
+from sida.plugins.planner.plan import make_plan
 from tests.workflow.workspace import shipped
-from workflow.planning.plan import make_plan
 from workflow.preset.checks import check_preset
 from workflow.preset.products import find_needs, product
 

@@ -8,9 +8,9 @@ import yaml
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT, find_file
 from sida.networks import build_network
+from sida.plugins.planner import rehearsal, small
 from tests.plugins import needs
 from tests.refused import refused
-from workflow import rehearsal, small
 from workflow.planning.costs import Costs
 from workflow.preset import load_preset
 from workflow.preset.checks import check_preset

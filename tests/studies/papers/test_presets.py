@@ -27,13 +27,13 @@ from sida.files.atomic import sha256_file
 from sida.methods import METHODS
 from sida.networks import build_network
 from sida.networks.file import read_metadata
+from sida.plugins.planner.plan import make_plan
 from tests.assets.fault_server import serve, write_registry
 from tests.data.test_archive import png, write_zip
 from tests.eval.synthetic_output import csv_rows
 from tests.files.made_pickles import MARK, write_genuine
 from tests.workflow.workspace import Workspace, forked_snakemake, jobs_in, settings_of, shipped
 from workflow.planning.costs import Costs
-from workflow.planning.plan import make_plan
 from workflow.preset import load_preset, preset_from
 from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement

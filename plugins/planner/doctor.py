@@ -13,10 +13,10 @@ from eval.report.paper import INSTALL, missing_latex
 from sida.assets.cache import by_hand, cache_dir, check_pinned_code, check_reachable
 from sida.config.lookup import how_to_install
 from sida.errors import UserError
+from sida.plugins.planner.plan import LEFT_OUT, Plan, make_plan
 from workflow.checks import OPENING
 from workflow.planning.costs import SMALLER, SPARE, too_large
 from workflow.planning.driver import without_code
-from workflow.planning.plan import LEFT_OUT, Plan, make_plan
 from workflow.preset.outside_code import NotAllowedError, origin
 from workflow.preset.specs import missing_data
 
@@ -47,7 +47,7 @@ def examine(files: Sequence[Path], targets: Sequence[str]) -> list[Check]:
 
     Args:
         files: Files of the preset; later ones win.
-        targets: See :func:`workflow.planning.plan.make_plan`.
+        targets: See :func:`sida.plugins.planner.plan.make_plan`.
 
     Raises:
         UserError: No such target.

@@ -82,7 +82,7 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _plan(args: argparse.Namespace) -> int:
     """Prints the plan."""
-    from workflow.planning.plan import make_plan, show_detection, show_plan
+    from sida.plugins.planner.plan import make_plan, show_detection, show_plan
     from workflow.preset.files import find_preset
 
     if args.detect:
@@ -118,7 +118,7 @@ that Snakemake would run: finished targets cost nothing; --fresh counts them, to
 
 def _doctor(args: argparse.Namespace) -> int:
     """Prints the findings; exit status 1 if a requirement is missing."""
-    from workflow.planning.doctor import examine
+    from sida.plugins.planner.doctor import examine
     from workflow.preset.files import find_preset
 
     file = find_preset(args.preset)
@@ -166,7 +166,7 @@ def _new_arguments(parser: argparse.ArgumentParser) -> None:
 def _new(args: argparse.Namespace) -> int:
     """Writes the folder."""
     from sida.config.settings import from_mapping
-    from workflow.planning.new import StudyConfig, new_study
+    from sida.plugins.planner.new import StudyConfig, new_study
 
     settings = {k: v for k, v in vars(args).items() if k in StudyConfig.__dataclass_fields__ and v is not None}
     print("\n".join(new_study(from_mapping(StudyConfig, settings, "sida new:"))))

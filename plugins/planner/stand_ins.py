@@ -22,13 +22,13 @@ from sida.config.families import DECODERS
 from sida.config.settings import load_spec
 from sida.errors import UserError
 from sida.files.atomic import atomic_path
-from workflow.planning.costs import Costs
-from workflow.preset import Preset
-from workflow.small import (
+from sida.plugins.planner.small import (
     AUTOENCODER,
     small_network,
     trains,
 )
+from workflow.planning.costs import Costs
+from workflow.preset import Preset
 
 #: Images of a batch of references, and of a trial of pixels.
 IMAGES = 100

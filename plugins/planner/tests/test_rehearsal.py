@@ -9,9 +9,9 @@ import yaml
 
 from eval.measuring.protocol import load_protocol
 from eval.results.identity import comparable
+from sida.plugins.planner import rehearsal
+from sida.plugins.planner.doctor import examine
 from tests.refused import refused
-from workflow import rehearsal
-from workflow.planning.doctor import examine
 from workflow.preset import load_preset
 from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset

@@ -17,8 +17,8 @@ from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
 from sida.data import ImageArchive
 from sida.networks import build_network
+from sida.plugins.planner.plan import make_plan, wall_hours
 from workflow.cli import main
-from workflow.planning.plan import make_plan, wall_hours
 from workflow.preset import load_preset
 from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement

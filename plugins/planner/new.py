@@ -1,7 +1,7 @@
 """Makes a new study: a folder with the files of a study in `studies/`, and its data.
 
-The files are made from templates in ``config/new``, whose variables ``$name`` depend on the data; ``sizes.yaml`` there
-has the sizes, rates and metrics. Width, lengths, micro-batches and measured images are the largest that fit the time
+The files are made from templates in the folder ``study``, whose variables ``$name`` depend on the data; its
+``sizes.yaml`` has the sizes, rates and metrics. Width, lengths, micro-batches and measured images are the largest that fit the time
 and the memory of a card or of processor cores, by the costs that `sida plan` shows.
 """
 
@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from sida.config.families import check_images
-from sida.config.lookup import find_file
 from sida.config.settings import Count, Positive, from_mapping, load_yaml
 from sida.errors import UserError, settings_in, visible
 from sida.files.atomic import atomic_folder
+from sida.plugins.planner.pictures import first_picture, prepared
 from workflow.planning.costs import Costs
-from workflow.planning.pictures import first_picture, prepared
 from workflow.preset import load_preset
 
 STUDY_FILES = (
     *("preset.yaml", "runs.tsv", "README.md", "protocols/own.yaml", "tables/main.yaml"),
     *("figures/samples.yaml", "figures/convergence.yaml"),
 )
+_TEMPLATES = Path(__file__).parent / "study"
 #: File of an imported teacher.
 TEACHER = "teacher.safetensors"
 LATENTS = "a new study is of pictures, latents are a matter of custom presets"
@@ -213,8 +213,8 @@ def _write(part: Path, values: Mapping[str, Any]) -> None:
 
 
 def _fill_template(file: str, values: Mapping[str, Any]) -> str:
-    """A template of ``config/new`` with its values."""
-    return string.Template(find_file("", f"config/new/{file}").read_text(encoding="utf-8")).substitute(values)
+    """A template with its values."""
+    return string.Template((_TEMPLATES / file).read_text(encoding="utf-8")).substitute(values)
 
 
 def _short_lengths(values: Mapping[str, Any], share: float) -> dict[str, Any]:
@@ -389,7 +389,7 @@ def _settings(config: StudyConfig, resolution: int) -> dict[str, Any]:
 
 
 def _sizes() -> dict[str, Any]:
-    return load_yaml(find_file("", "config/new/sizes.yaml"))
+    return load_yaml(_TEMPLATES / "sizes.yaml")
 
 
 def _size_values(config: StudyConfig, dataset: Any, names: list[str]) -> dict[str, Any]:

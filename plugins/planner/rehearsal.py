@@ -4,8 +4,9 @@ The published files are replaced by stand-ins in the authors' formats: pickles a
 architecture, Inception and other judges, the decoder of latents, statistics, class lists and data sets of references.
 Networks have random weights; DINOv2 is one layer. A trial has few images, a sampler of hundreds of steps two. A wrong
 path, a missing package and a full disk show in minutes, before a card is rented. Networks have their true size, unless
-the preset trains some: then they are small transformers that take a few steps (:mod:`workflow.small`), the decoder is
-narrow, and large judges, which the preset of the teachers rehearses, are left out.
+the preset trains some: then they are small transformers that take a few steps
+(:mod:`sida.plugins.planner.small`), the decoder is narrow, and large judges, which the preset of the teachers
+rehearses, are left out.
 No number means anything: titles, captions and rows say so, and the protocols are marked as a rehearsal, which is part
 of a value's identity, so that it is comparable with no measurement.
 """
@@ -29,11 +30,7 @@ from sida.config.settings import load_spec
 from sida.errors import UserError, say
 from sida.files.atomic import sha256_file, write_json, write_text
 from sida.files.text_files import yaml_text
-from workflow.preset import Preset, load_preset
-from workflow.preset.checks import check_preset
-from workflow.preset.measuring import measurement
-from workflow.preset.trainings import training
-from workflow.small import (
+from sida.plugins.planner.small import (
     encoded,
     small_network,
     small_trainings,
@@ -41,7 +38,11 @@ from workflow.small import (
     trains,
     without_judges,
 )
-from workflow.stand_ins import IMAGES, maker
+from sida.plugins.planner.stand_ins import IMAGES, maker
+from workflow.preset import Preset, load_preset
+from workflow.preset.checks import check_preset
+from workflow.preset.measuring import measurement
+from workflow.preset.trainings import training
 
 #: Images of a trial of latents, whose decoder takes minutes for a hundred on a processor; of pixels there are more.
 DECODED = 4

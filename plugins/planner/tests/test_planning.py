@@ -21,14 +21,15 @@ from sida.files.atomic import jsonl_text
 from sida.methods.method import Parts
 from sida.methods.registry import DistillConfig, find_method, resolve_recipe
 from sida.networks import build_network, family_of
+from sida.plugins.planner import doctor
+from sida.plugins.planner.plan import Plan, Planned, make_plan, show_plan, wall_hours
 from tests.plugins import needs
 from tests.refused import refused
 from tests.workflow.workspace import ROWS, TINY, put, shipped, study
 from workflow.cli import main
-from workflow.planning import doctor, steps
+from workflow.planning import steps
 from workflow.planning.assumptions import Gpu, load_assumptions
 from workflow.planning.costs import Cost, Costs, _published_networks
-from workflow.planning.plan import Plan, Planned, make_plan, show_plan, wall_hours
 from workflow.planning.steps import student_cost
 from workflow.preset import load_preset
 from workflow.preset.files import find_preset
@@ -150,7 +151,7 @@ def planned(monkeypatch):
 
     def make(preset, *jobs, **more):
         found = [Planned(rule, wildcards, inputs, outputs) for rule, wildcards, inputs, outputs in jobs]
-        monkeypatch.setattr("workflow.planning.plan.planned_jobs", lambda *args: found)
+        monkeypatch.setattr("sida.plugins.planner.plan.planned_jobs", lambda *args: found)
         return make_plan([find_preset(preset)], **more)
 
     return make
