@@ -7,11 +7,16 @@ import shlex
 import pytest
 
 from sida.config.lookup import ROOT, our_object
+from tests.plugins import needs
 from tools.agents_page import FILES
 from workflow.cli import all_verbs
 
 PAGE = (ROOT / "AGENTS.md").read_text()
 COMMANDS = re.findall(r"^ {4}(?:\w+=\w+ )?sida (.+)$", PAGE, flags=re.M)
+
+
+# The page lists the verbs of plugins.
+pytestmark = needs("exchange", "planner")
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -39,9 +39,8 @@ FLOORS = {
     ),
     "workflow": (
         {"archive", "cli", "interrupts", "preset"},
-        {"checks", "planning", "small"},
-        {"settings", "stand_ins"},
-        {"rehearsal"},
+        {"checks", "planning"},
+        {"settings"},
         {"commands"},
         {"launch", "snakemake", "start"},
     ),

@@ -19,12 +19,9 @@ _GROUPS = {
     },
     "own pictures": {
         "data": "sida.cli.data:DATA",
-        "new": "sida.plugins.planner.commands:NEW",
     },
     "papers and studies": {
-        "presets": "sida.plugins.planner.commands:PRESETS",
-        "plan": "sida.plugins.planner.commands:PLAN",
-        "doctor": "sida.plugins.planner.commands:DOCTOR",
+        "presets": "workflow.commands.presets:PRESETS",
         "settings": "workflow.commands.settings:SETTINGS",
         "run": "workflow.commands.run:RUN",
         "show": "workflow.commands.archive:SHOW",
@@ -41,7 +38,6 @@ _GROUPS = {
         "assets": "workflow.commands.assets:ASSETS",
         "convert": "sida.cli.networks:CONVERT",
         "info": "sida.cli.networks:INFO",
-        "completion": "sida.plugins.planner.completion:COMPLETION",
     },
 }
 _STEPS = ("measure", "collect", "claims", "figure", "page", "paper")

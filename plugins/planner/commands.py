@@ -1,66 +1,11 @@
-"""Verbs before a run: ``sida new``, ``sida presets``, ``sida plan`` and ``sida doctor``."""
+"""Verbs before a run: ``sida new``, ``sida plan`` and ``sida doctor``."""
 
 import argparse
-import itertools
-import re
-import textwrap
-from pathlib import Path
 
 from sida.assets.registry import check_network
 from sida.cli.main import Verb, add_integer, existing
-from workflow.cli import terminal_width
-
-
-def _no_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb has none."""
-
-
-def _presets(args: argparse.Namespace) -> int:
-    """Prints the list."""
-    from workflow.preset.files import presets
-
-    parts = [name for name, path in presets().items() if _is_part(path)]
-    for name, (about, needs) in list_presets().items():
-        if parts and name == parts[0]:
-            print("\nparts and variants of these studies:")
-        print(f"{name:<12} needs {needs}")
-        text = textwrap.fill(about, terminal_width(), initial_indent="  ", subsequent_indent="  ")
-        print(text, flush=True)
-    print("run one: sida run PRESET; cost in detail: sida plan PRESET; requirements: sida doctor PRESET")
-    return 0
-
-
-def list_presets() -> dict[str, tuple[str, str]]:
-    """The comment at the top of each preset's file, and what the preset needs; parts of studies are the last."""
-    from workflow.preset.files import presets, read_preset
-
-    descriptions = {}
-    for name, path in sorted(presets().items(), key=lambda item: _is_part(item[1])):
-        lines = itertools.takewhile(re.compile("# [^ ]").match, path.read_text(encoding="utf-8").splitlines())
-        about = " ".join(line.removeprefix("# ") for line in lines)
-        needs = "a processor" if read_preset([path])[0].get("device", "cpu") == "cpu" else "a GPU"
-        descriptions[name] = (about, needs)
-    return descriptions
-
-
-def _is_part(path: Path) -> bool:
-    """Whether a preset is a part of the study beside it, or changes another preset."""
-    if path.name == "preset.yaml":
-        return False
-    changes = any(line.startswith("base:") for line in path.read_text(encoding="utf-8").splitlines())
-    return changes or path.with_name("preset.yaml").exists()
-
-
-PRESETS = Verb(
-    "List the presets that `sida run` can run: content and device of each.",
-    """examples:
-  sida presets
-  sida plan gpu       (hours, downloads, disk and memory of one of them)
-  sida doctor gpu     (all its requirements, compared with this machine)
-""",
-    _no_arguments,
-    _presets,
-)
+from sida.config.registries import verb_help
+from workflow.commands.presets import preset_argument
 
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,14 +38,8 @@ def _plan(args: argparse.Namespace) -> int:
     return 0
 
 
-def preset_argument(parser: argparse.ArgumentParser) -> None:
-    """Declares the preset and its targets, for all verbs alike."""
-    parser.add_argument("preset", metavar="PRESET", help="name (`sida presets`), or file or folder of one")
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help="products or rows; none: the whole preset")
-
-
 PLAN = Verb(
-    "Plan the cost of targets: jobs, downloads, disk, GPU memory, GPU hours, energy, wall time.",
+    verb_help("plan"),
     """examples:
   sida plan paper tables/table1.tex                   (on one H200)
   sida plan paper --gpus 8 --gpu H100 tables/table8.tex figures/figure3.pdf
@@ -134,7 +73,7 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 DOCTOR = Verb(
-    "Report the requirements of a preset that are missing on this machine, and the command that fixes each.",
+    verb_help("doctor"),
     """examples:
   sida doctor paper tables/table1.tex
   sida doctor studies/papers/released.yaml
@@ -174,7 +113,7 @@ def _new(args: argparse.Namespace) -> int:
 
 
 NEW = Verb(
-    "Make a study of custom pictures: a folder with a commented preset, sheet, protocol and layouts.",
+    verb_help("new"),
     """examples:
   sida new flowers --data pictures/ --resolution 64     crops and scales to flowers/data.zip
   sida new flowers --data flowers-32x32.zip             a zip of `sida data prepare` stays where it is

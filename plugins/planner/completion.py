@@ -6,6 +6,7 @@ from typing import Any
 
 from sida.cli.main import Verb
 from sida.config.lookup import how_to_install, our_object
+from sida.config.registries import verb_help
 from sida.errors import UserError
 
 
@@ -41,7 +42,7 @@ def _whole_parser(verbs: Mapping[str, str], files: Mapping[str, Any]) -> argpars
 
 
 COMPLETION = Verb(
-    "Print a script that completes commands, options and files in your shell.",
+    verb_help("completion"),
     """examples:
   eval "$(sida completion bash)"                            (in ~/.bashrc)
   sida completion zsh > ~/.zfunc/_sida                      (in a folder of $fpath)

@@ -1,8 +1,8 @@
 """Makes a new study: a folder with the files of a study in `studies/`, and its data.
 
 The files are made from templates in the folder ``study``, whose variables ``$name`` depend on the data; its
-``sizes.yaml`` has the sizes, rates and metrics. Width, lengths, micro-batches and measured images are the largest that fit the time
-and the memory of a card or of processor cores, by the costs that `sida plan` shows.
+``sizes.yaml`` has the sizes, rates and metrics. Width, lengths, micro-batches and measured images are the largest that
+fit the time and the memory of a card or of processor cores, by the costs that `sida plan` shows.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from eval.results.retraining import load_retraining
 from sida.config.lookup import ROOT
 from sida.errors import UserError
 from workflow.checks import PLANNING, give_cache
-from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, too_large
+from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, span, too_large
 from workflow.preset import Preset, load_preset
 from workflow.preset.outside_code import origin
 from workflow.preset.remarks import search_remarks, share_remarks, unshown_remark
@@ -274,13 +274,6 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-
-
-def span(hours: float) -> str:
-    """Formats hours as ``20 minutes``, ``1.3 hours`` or ``12.5 days``."""
-    if hours < 1:
-        return f"{math.ceil(60 * hours)} minutes"
-    return f"{hours / 24:,.1f} days" if hours > 48 else f"{hours:,.1f} hours"
 
 
 def _row(title: str, jobs: Sequence[Cost]) -> tuple[str, str, str, str, str, str]:

@@ -93,13 +93,14 @@ def encoded(entry: Mapping[str, Any], folder: Path, name: str, images: int) -> d
     return {key: entry[key] for key in facts if key in entry} | {"path": path, "num_images": images}
 
 
+def is_timm(extractor: str) -> bool:
+    """Whether a feature network is one of timm, whose name its class has as ``model``."""
+    return EXTRACTORS.find(extractor, "extractor").model is not None
+
+
 def without_judges(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Metrics of a protocol without those of timm's feature networks; means are of the others."""
-    judged = {
-        str(metric["key"])
-        for metric in metrics
-        if (name := metric.get("extractor")) and EXTRACTORS.find(name, "extractor").model
-    }
+    judged = {str(metric["key"]) for metric in metrics if (name := metric.get("extractor")) and is_timm(name)}
     rest = [{**metric} for metric in metrics if metric["key"] not in judged]
     for metric in rest:
         if metric.get("of"):

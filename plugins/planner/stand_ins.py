@@ -1,14 +1,11 @@
 """Stand-ins of published files, with random weights and numbers, in the authors' formats."""
 
-import contextlib
 import itertools
 import json
 import pickle
-import sys
-import types
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +19,10 @@ from sida.config.families import DECODERS
 from sida.config.settings import load_spec
 from sida.errors import UserError
 from sida.files.atomic import atomic_path
+from sida.networks.official_pickles import write_official
 from sida.plugins.planner.small import (
     AUTOENCODER,
+    is_timm,
     small_network,
     trains,
 )
@@ -34,8 +33,6 @@ from workflow.preset import Preset
 IMAGES = 100
 #: Widths of the published decoders of latents.
 VAE_WIDTHS = (128, 256, 512, 512)
-#: Names of the suite's classes in the authors' files.
-OFFICIAL_NAMES = {"EDM2Precond": "Precond", "EDM2UNet": "UNet"}
 
 
 def maker(asset: Asset, preset: Preset) -> Callable[[Path], None]:
@@ -92,88 +89,6 @@ def _random_network(network: Mapping[str, Any]) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build_network(dict(network))
-
-
-class EasyDict(dict[str, Any]):
-    """Stands for ``dnnlib.util.EasyDict`` while a file is written."""
-
-
-def _reconstruct_persistent_obj(meta: Any) -> Any:
-    """Stands for the function of ``torch_utils.persistence``, which a file names; nothing calls it."""
-    raise AssertionError("a reader called the persistence layer")
-
-
-@contextlib.contextmanager
-def foreign_modules() -> Iterator[None]:
-    """``dnnlib.util`` and ``torch_utils.persistence``, present only while a file is written."""
-    persistence, util = types.ModuleType("torch_utils.persistence"), types.ModuleType("dnnlib.util")
-    persistence._reconstruct_persistent_obj = _reconstruct_persistent_obj  # type: ignore[attr-defined]
-    util.EasyDict = EasyDict  # type: ignore[attr-defined]
-    names = {"torch_utils": types.ModuleType("torch_utils"), "torch_utils.persistence": persistence}
-    names |= {"dnnlib": types.ModuleType("dnnlib"), "dnnlib.util": util}
-    _reconstruct_persistent_obj.__module__, EasyDict.__module__ = "torch_utils.persistence", "dnnlib.util"
-    sys.modules.update(names)
-    try:
-        yield
-    finally:
-        _reconstruct_persistent_obj.__module__ = EasyDict.__module__ = __name__
-        for name in names:
-            del sys.modules[name]
-
-
-class OfficialPickler(pickle.Pickler):
-    """Pickles the modules of ``sida.networks`` as the authors' persistent objects, library modules as usual.
-
-    Args:
-        stream: Stream of the file.
-        protocol: Protocol of pickle.
-        network: Outermost network, whose constructor arguments are in the file.
-        init: Its arguments by position and by name.
-        source: Source text that travels with the classes.
-        renamed: Names of classes in the file by their names here.
-    """
-
-    def __init__(
-        self,
-        stream: Any,
-        protocol: int,
-        network: Any,
-        init: tuple[tuple[Any, ...], Mapping[str, Any]],
-        source: str = "",
-        renamed: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(stream, protocol)
-        self.network, self.init, self.source, self.renamed = network, init, source, renamed or {}
-        self.states: dict[int, dict[str, Any]] = {}
-
-    def reducer_override(self, obj: Any) -> Any:
-        """See :meth:`pickle.Pickler.reducer_override`."""
-        state = self.persistent_state(obj)
-        if state is None:
-            return NotImplemented
-        name, own = state
-        # As in the originals, the state is one dictionary however often an object is met.
-        first = self.states.setdefault(id(obj), own)
-        meta = EasyDict(type="class", version=6, module_src=self.source, class_name=self.renamed.get(name, name))
-        return _reconstruct_persistent_obj, (EasyDict(meta, state=first),)
-
-    def persistent_state(self, obj: Any) -> tuple[str, dict[str, Any]] | None:
-        """Class name and state of an object that the file holds as a persistent one; None for others."""
-        import torch
-
-        if not isinstance(obj, torch.nn.Module) or not type(obj).__module__.startswith("sida."):
-            return None
-        state = {key: value for key, value in obj.__dict__.items() if key not in ("init_config", "rewrite")}
-        args, kwargs = self.init if obj is self.network else ((), {})
-        return type(obj).__name__, {**state, "_init_args": args, "_init_kwargs": EasyDict(kwargs)}
-
-
-def write_official(path: Path, network: Any) -> None:
-    """Writes a network as the authors' training scripts do: a pickle whose classes travel with their source."""
-    kwargs = {key: value for key, value in network.init_config["kwargs"].items() if key != "weight_norm"}
-    value = {"ema": network, "loss_fn": None, "augment_pipe": None, "dataset_kwargs": {}}
-    with atomic_path(path) as part, open(part, "wb") as stream, foreign_modules():
-        OfficialPickler(stream, pickle.DEFAULT_PROTOCOL, network, ((), kwargs), renamed=OFFICIAL_NAMES).dump(value)
 
 
 def _write_state_dict(path: Path, network: Any) -> None:
@@ -252,7 +167,7 @@ def _write_dinov2_weights(path: Path) -> None:
 
 def _is_judge(extractor: str, asset: str) -> bool:
     """Whether a file has the weights of a feature network of timm."""
-    return extractor_entry(extractor).assets == (asset,) and EXTRACTORS.find(extractor, "extractor").model is not None
+    return extractor_entry(extractor).assets == (asset,) and is_timm(extractor)
 
 
 def _write_judge(path: Path, extractor: str) -> None:

@@ -9,7 +9,7 @@ from sida.assets.registry import load_registry, names_on_hub
 from sida.config.lookup import ROOT
 from sida.files.atomic import sha256_file
 from sida.networks import build_network
-from sida.plugins.planner.stand_ins import write_official
+from sida.networks.official_pickles import write_official
 from tests.assets.fault_server import use_registry, write_registry
 from tests.eval.metric_networks import write_inception
 from tests.refused import command, refused

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sida.plugins.planner.stand_ins import EasyDict, OfficialPickler, foreign_modules
+from sida.networks.official_pickles import EasyDict, OfficialPickler, foreign_modules
 
 MARK = "executed-by-the-reader"
 SOURCE = f'''

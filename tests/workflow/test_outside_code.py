@@ -21,6 +21,7 @@ from sida.errors import UserError
 from sida.methods import find_method
 from sida.training.evaluation import Evaluation, evaluation_facts
 from tests.eval.metric_networks import write_inception
+from tests.plugins import needs
 from tests.refused import refused, refusing
 from tests.workflow.workspace import forked_snakemake, put
 from workflow.checks import check_profile
@@ -321,6 +322,7 @@ def test_a_typed_file_of_code_is_permission_for_itself_alone(typed_in, monkeypat
     assert os.environ[ALLOW] == ""
 
 
+@needs("planner")
 def test_doctor_and_plan_name_the_code_and_its_file_before_a_run(study, monkeypatch, capsys):
     def said(verb, preset, status=(0,)):
         assert main([verb, str(preset)]) in status

@@ -16,7 +16,6 @@ import pytest
 import yaml
 
 from sida.config.lookup import ALLOW, ROOT
-from sida.plugins.planner.commands import list_presets
 from sida.training import train_teacher
 from tests.assets.fault_server import use_registry
 from tests.disks import make_read_only, small_disk
@@ -26,6 +25,7 @@ from tests.training.toy import TEACHER, fork, raising, wait
 from tests.workflow.workspace import Workspace, forked_snakemake, put, study
 from workflow.checks import check_data, check_folder, check_scheduler, closed_results, give_cache
 from workflow.cli import main
+from workflow.commands.presets import list_presets
 from workflow.preset.files import find_preset, presets
 from workflow.preset.lock import NAME, PresetLock
 

@@ -109,8 +109,7 @@ def _make_archives(preset: Preset, row: str) -> None:
 def _say_duration(preset: Preset, row: str, spec: Mapping[str, Any], trials: int) -> None:
     """Says how long the measurement takes, by counted operations."""
     from eval.measuring.protocol import load_protocol
-    from sida.plugins.planner.plan import span
-    from workflow.planning.costs import Costs
+    from workflow.planning.costs import Costs, span
 
     costs, protocol = Costs(preset, None, 1), load_protocol(spec["protocol"])
     hours = costs.measurement(row).gpu_hours * trials / preset.trials

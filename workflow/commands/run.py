@@ -4,12 +4,13 @@ import argparse
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sida.cli.main import Verb, integer
+from sida.config.registries import Registry
 from sida.errors import UserError, suggestion
-from sida.plugins.planner.commands import preset_argument
+from workflow.commands.presets import preset_argument
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,9 +63,10 @@ def _run(args: argparse.Namespace) -> int:
         files = [*files, path]
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     if args.rehearse:
-        from sida.plugins.planner.rehearsal import write_rehearsal
-
-        path, more = write_rehearsal(files, args.targets, args.dry_run)
+        writers: Registry[Callable[..., tuple[Path, dict[str, str]]]] = Registry(
+            "writer of presets", "", {}, "preset_writers"
+        )
+        path, more = writers.find("rehearsal", "--rehearse")(files, args.targets, args.dry_run)
         files, environment = [*files, path], environment | more
         os.environ |= more
     preset = load_preset(*files)

@@ -307,3 +307,10 @@ def too_large(jobs: Iterable[Cost], memory_gb: float, card: str) -> str:
         ", ..." if len(large) > 3 else ""
     )
     return f"{len(large)} of the trainings need more than the {memory_gb:.0f} GB of {card}: {examples}"
+
+
+def span(hours: float) -> str:
+    """Formats hours as ``20 minutes``, ``1.3 hours`` or ``12.5 days``."""
+    if hours < 1:
+        return f"{math.ceil(60 * hours)} minutes"
+    return f"{hours / 24:,.1f} days" if hours > 48 else f"{hours:,.1f} hours"

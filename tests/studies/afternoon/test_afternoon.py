@@ -6,7 +6,7 @@ import pytest
 
 from eval.tables.build import make_table
 from sida.config.lookup import ROOT
-from sida.plugins.planner.plan import make_plan
+from tests.plugins import needs
 from tests.workflow.workspace import shipped
 from workflow.preset.checks import check_preset
 from workflow.preset.products import find_needs, product
@@ -30,7 +30,10 @@ def test_each_table_and_figure_has_its_counterpart_and_each_row_is_shown(preset)
     assert set(preset.runs) - shown - preset.starts == set()
 
 
+@needs("planner")
 def test_the_plan_takes_five_core_hours():
+    from sida.plugins.planner.plan import make_plan
+
     plan = make_plan([STUDY / "preset.yaml"], fresh=True)
     assert sum(job.gpu_hours for job in plan.jobs.values()) <= 5
 

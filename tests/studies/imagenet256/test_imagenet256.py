@@ -1,14 +1,9 @@
-"""Presets of ImageNet 256: checks, plans, recipes, and the rehearsal of the released teachers."""
-
-from pathlib import Path
+"""Presets of ImageNet 256: checks, plans and recipes."""
 
 import pytest
 import yaml
 
-from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT, find_file
-from sida.networks import build_network
-from sida.plugins.planner import rehearsal, small
 from tests.plugins import needs
 from tests.refused import refused
 from workflow.planning.costs import Costs
@@ -17,7 +12,6 @@ from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset
 from workflow.preset.measuring import measurement
 from workflow.preset.remarks import unshown_remark
-from workflow.preset.trainings import teacher_training, training
 
 pytestmark = needs("judges")
 
@@ -88,74 +82,3 @@ def test_the_decoder_of_a_sampler_is_fetched():
     assert {"sd-vae-ft-mse", "sd-vae-ft-mse-config"} <= {*measurement(preset, "sit-xl").needs["downloads"]}
     assert "sd-vae-ft-ema" not in measurement(preset, "sit-xl").needs["downloads"]
     assert "sd-vae-ft-ema" in measurement(preset, "sit-xl-guided").needs["downloads"]
-
-
-def test_a_rehearsal_has_stand_ins_of_all_files_and_few_steps(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    made = []
-    monkeypatch.setattr(rehearsal, "maker", counted(rehearsal.maker, made))
-    path, environment = rehearsal.write_rehearsal([find_preset("imagenet256")])
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    preset = load_preset(find_preset("imagenet256"), path)
-    check_preset(preset)
-    assert {"teacher-sit-xl-2", "sd-vae-ft-ema", "judge-mae-vitl16", "ref-batch-imagenet256"} <= {*made}
-    assert max(row.sampler["num_steps"] for row in preset.rows.values()) == 2
-    second = preset.rows["repa-xl-guided.balanced"].protocol
-    specs = [second.sources[key].spec for key in ("train", "heldout")]
-    assert {spec["num_images"] for spec in specs} == {rehearsal.REFERENCES}
-    # FDr divides by the distance of held-out images.
-    assert len({(tmp_path / spec["path"]).read_bytes() for spec in specs}) == 2
-
-
-@pytest.mark.parametrize("name", ["imagenet256-train", "imagenet256-b2"])
-def test_trainings_are_rehearsed_by_small_networks_in_a_few_steps(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    made = []
-    monkeypatch.setattr(rehearsal, "maker", counted(rehearsal.maker, made))
-    path, environment = rehearsal.write_rehearsal([find_preset(name)])
-    for key, value in environment.items():
-        monkeypatch.setenv(key, value)
-    preset = load_preset(find_preset(name), path)
-    check_preset(preset)
-    specs = [training(preset, row.run).spec for row in preset.students]
-    specs += [teacher_training(preset, teacher).spec for teacher in preset.trained_teachers]
-    assert len(specs) == (9 if name == "imagenet256-train" else 10)
-    for spec in specs:
-        steps = spec["total_kimg"] * 1000 / spec["batch_size"]
-        assert (steps, spec["device"], spec.get("fp16", False)) == (small.STEPS, "cpu", False)
-        if spec.get("method") == "sida":  # Each phase of the trainer is met.
-            assert 0 < spec["warmup_kimg"] < spec["adversarial_kimg"] < spec["total_kimg"]
-        assert spec["dataset"]["num_images"] == rehearsal.REFERENCES
-        assert spec["dataset"]["latents"] == "sd"
-    # The latents are encoded by the workflow, from pictures that are there.
-    (archive,) = preset.archives.made
-    assert [*tmp_path.glob("**/imagenet256.zip")] == [Path(preset.archives.needs(archive)["files"][0])]
-    for teacher in preset.settings.teachers.values():
-        assert teacher.network["kwargs"].items() >= {**small.SIZES, "img_resolution": 32, "label_dim": 1000}.items()
-    assert {"inception", "sd-vae-ft-ema"} <= {*made}
-    # Files are made of what the rehearsal reads alone, of the same architecture as in the preset.
-    assert not [*tmp_path.glob("**/cache/**/*mae*")]
-    balanced = preset.rows["dmd.balanced"].protocol
-    assert [metric.of for metric in balanced.metrics if metric.key == "fdr6"] == [("fdr_inception",)]
-    registered = load_registry(environment["SIDA_ASSETS"])["teacher-repa-sit-xl-2"]
-    if name == "imagenet256-train":
-        stored = yaml.safe_load(registered.architecture.read_text())
-        assert stored["kwargs"].items() >= preset.settings.teachers["teacher-repa-sit-xl-2"].network["kwargs"].items()
-
-
-def test_options_that_name_blocks_fit_a_small_transformer():
-    network = {"class": "SiTPrecond", "kwargs": {"img_resolution": 8, "img_channels": 4, "encoder_depth": 20}}
-    assert build_network(small.small_network(network, "teacher")).encoder_blocks == 1
-    refused("small transformers", small.small_network, {"class": "EDMPrecond", "kwargs": {}}, "teacher 'digits'")
-
-
-def counted(maker, made):
-    """The function that finds a file's stand-in, which then is empty."""
-
-    def find(asset, preset):
-        assert callable(maker(asset, preset))
-        made.append(asset.id)
-        return lambda path: path.write_bytes(b"")
-
-    return find

@@ -27,11 +27,11 @@ from sida.files.atomic import sha256_file
 from sida.methods import METHODS
 from sida.networks import build_network
 from sida.networks.file import read_metadata
-from sida.plugins.planner.plan import make_plan
 from tests.assets.fault_server import serve, write_registry
 from tests.data.test_archive import png, write_zip
 from tests.eval.synthetic_output import csv_rows
 from tests.files.made_pickles import MARK, write_genuine
+from tests.plugins import needs
 from tests.workflow.workspace import Workspace, forked_snakemake, jobs_in, settings_of, shipped
 from workflow.planning.costs import Costs
 from workflow.preset import load_preset, preset_from
@@ -52,7 +52,10 @@ def dry_run(folder: Path, preset: str, *arguments: str) -> tuple[dict[str, int],
     return jobs_in(text), text
 
 
+@needs("planner")
 def test_the_plan_of_the_paper_has_a_job_for_each_row_archive_and_download(paper, tmp_path, monkeypatch):
+    from sida.plugins.planner.plan import make_plan
+
     monkeypatch.chdir(tmp_path)
     plan = make_plan([ROOT / "studies/papers/paper.yaml"], gpus=8, fresh=True)
     planned = collections.Counter(job.kind for job in plan.jobs.values())

@@ -1,0 +1,68 @@
+"""The verb ``presets``, and the preset as an argument of other verbs."""
+
+import argparse
+import itertools
+import re
+import textwrap
+from pathlib import Path
+
+from sida.cli.main import Verb
+from workflow.cli import terminal_width
+
+
+def preset_argument(parser: argparse.ArgumentParser) -> None:
+    """Declares the preset and its targets, for all verbs alike."""
+    parser.add_argument("preset", metavar="PRESET", help="name (`sida presets`), or file or folder of one")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="products or rows; none: the whole preset")
+
+
+def _no_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb has none."""
+
+
+def _presets(args: argparse.Namespace) -> int:
+    """Prints the list."""
+    from workflow.preset.files import presets
+
+    parts = [name for name, path in presets().items() if _is_part(path)]
+    for name, (about, needs) in list_presets().items():
+        if parts and name == parts[0]:
+            print("\nparts and variants of these studies:")
+        print(f"{name:<12} needs {needs}")
+        text = textwrap.fill(about, terminal_width(), initial_indent="  ", subsequent_indent="  ")
+        print(text, flush=True)
+    print("run one: sida run PRESET; cost in detail: sida plan PRESET; requirements: sida doctor PRESET")
+    return 0
+
+
+def list_presets() -> dict[str, tuple[str, str]]:
+    """The comment at the top of each preset's file, and what the preset needs; parts of studies are the last."""
+    from workflow.preset.files import presets, read_preset
+
+    descriptions = {}
+    for name, path in sorted(presets().items(), key=lambda item: _is_part(item[1])):
+        lines = itertools.takewhile(re.compile("# [^ ]").match, path.read_text(encoding="utf-8").splitlines())
+        about = " ".join(line.removeprefix("# ") for line in lines)
+        needs = "a processor" if read_preset([path])[0].get("device", "cpu") == "cpu" else "a GPU"
+        descriptions[name] = (about, needs)
+    return descriptions
+
+
+def _is_part(path: Path) -> bool:
+    """Whether a preset is a part of the study beside it, or changes another preset."""
+    if path.name == "preset.yaml":
+        return False
+    changes = any(line.startswith("base:") for line in path.read_text(encoding="utf-8").splitlines())
+    return changes or path.with_name("preset.yaml").exists()
+
+
+PRESETS = Verb(
+    "List the presets that `sida run` can run: content and device of each.",
+    """examples:
+  sida presets
+  sida plan gpu       (hours, downloads, disk and memory of one of them)
+  sida doctor gpu     (all its requirements, compared with this machine)
+""",
+    _no_arguments,
+    _presets,
+)
