@@ -121,7 +121,7 @@ def test_a_plugin_is_not_here_without_those_that_it_uses(folder):
     assert plugins() == {}
     plugins.cache_clear()
     folder("other", "")
-    assert plugin_objects("methods") == {"a": f"{PACKAGE}.mine.b:C"}
+    assert additions("methods")["a"].object == f"{PACKAGE}.mine.b:C"
 
 
 def test_two_plugins_cannot_add_one_name_nor_replace_one_of_the_core(folder):

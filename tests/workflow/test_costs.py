@@ -15,6 +15,7 @@ from sida.config.settings import from_mapping
 from sida.methods.method import Parts
 from sida.methods.registry import DistillConfig, find_method, resolve_recipe
 from sida.networks import build_network, family_of
+from tests.plugins import needs
 from tests.refused import refused
 from tests.workflow.workspace import ROWS, put, shipped, study
 from workflow.planning import steps
@@ -91,7 +92,7 @@ NETWORKS = {
         ("custom", "sida", False, {}),
         ("edm", "dmd", False, {"of recipe": {"num_steps": 5}}),
         ("edm", "sid", True, {"of recipe": {"num_steps": 3, "gradient": "all"}}),
-        ("edm", "gdd", False, {"backbones": ["lite0_package"], "r1_gamma": 0}),
+        pytest.param("edm", "gdd", False, {"backbones": ["lite0_package"], "r1_gamma": 0}, marks=needs("judges")),
     ],
 )
 def test_a_real_step_takes_the_counted_operations(family, method, checkpointing, options, monkeypatch):
