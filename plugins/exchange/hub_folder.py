@@ -29,7 +29,7 @@ from eval.results.summary import Measurement, Measurements, measured_in
 from eval.tables.build import make_table
 from eval.tables.render import markdown_cell, template, to_markdown
 from sida.config.lookup import our_object
-from sida.config.registries import additions
+from sida.config.registries import PACKAGE, additions
 from sida.config.samplers import Sampler
 from sida.config.settings import load_spec, names_object
 from sida.errors import UserError
@@ -44,8 +44,15 @@ from sida.sampling.samplers import multi_step, one_step, step_sigmas, to_uint8
 from sida.sampling.store import save_grid
 from sida.sampling.streams import SeedStreams
 
-#: Modules that the file does without, and their replacement there: its settings are checked here.
-_LEFT_OUT = {"sida.config.settings": "def Range(**bounds: float) -> None:\n    return None"}
+#: Modules that the file does without, and their replacement there: its settings are checked here, and its classes need
+#: no registry.
+_LEFT_OUT = {
+    "sida.config.settings": "def Range(**bounds: float) -> None:\n    return None",
+    "sida.config.registries": (
+        f'PACKAGE = "{PACKAGE}"\n\n\n'
+        "def Registry(noun: str, base: str, entries: dict, table: str = '') -> dict:\n    return entries"
+    ),
+}
 _CODE = Path(__file__).parent / "hub"
 
 

@@ -19,6 +19,7 @@ from sida.plugins.exchange.board import About, printed_rows, rank_groups, read_s
 from sida.plugins.exchange.board_page import board_rows, write_board
 from tests.browser import browser, needs_chromium
 from tests.eval.claims.evidence import lines
+from tests.eval.conftest import _registered, recorded_cache  # noqa: F401
 from tests.eval.synthetic_output import digest_of
 from tests.refused import command, refused, refusing
 

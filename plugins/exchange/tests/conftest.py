@@ -1,1 +1,0 @@
-"""Fixtures that other tests have, too."""
