@@ -21,7 +21,7 @@ from sida.config.settings import Count, NotNegative, Range, Settings
 from sida.errors import SettingError, UserError
 from sida.late import Tensor, torch
 from sida.methods.method import Exposure, Method, Parts, Passes
-from sida.noise import uniform, unit_noise
+from sida.noise import Draws, uniform, uniform_labels, unit_noise
 
 #: Added to a distance before a loss is divided by it.
 NORM_EPS = 0.01
@@ -276,10 +276,15 @@ def make_fd_loss(parts: Parts) -> training.StudentTrainer:
 
     loss = FrechetLoss(terms, lambda: generator.ranks, starting_images)
     draws = {"z": unit_noise, "label": uniform}
-    step = training.OptimizerStep("generator", generator, loss, "generator", draws=draws)
+    step = training.OptimizerStep("generator", generator, loss, "generator", draws=draws, labels=_uniform_labels)
     schedule = CosineSchedule(**vars(parts.schedule(options.lr_rampup_kimg)))
     statistics = {f"judge-{name}": term for name, term in terms.items()}
     return training.StudentTrainer([step], schedule, config, graphs=False, resumable=statistics)
+
+
+def _uniform_labels(class_labels: Tensor, draws: Draws) -> Tensor:
+    """Uniform classes instead of the data's, float32 ``(N, label_dim)``."""
+    return uniform_labels(draws["label"], class_labels.shape[1]).to(class_labels)
 
 
 FD_LOSS = Method(

@@ -112,6 +112,10 @@ class ScoreLoss(Loss):
         """Kind of each draw of the fake score's step, in the order of drawing."""
         return {"sigma_normal": normal, "noise": unit_noise}
 
+    def fake_score_labels(self, class_labels: Tensor, draws: Draws) -> Tensor:
+        """Labels of the fake score's step, which its images have, too, ``(N, label_dim)``: those of the data."""
+        return class_labels
+
     def generator_sigma(self, draws: Draws) -> Tensor:
         """Noise levels of the generator's step, float32 ``(N, 1, 1, 1)``."""
         raise NotImplementedError

@@ -52,8 +52,7 @@ class Precond(nn.Module):
         use_fp16: Whether the body computes in half precision on CUDA; parameters, input and output stay float32.
         augment_dim: Width of the augmentation labels; 0 = none, and given labels are ignored.
         drops_labels: Whether a body with label dropout of its own drops labels in training mode. Only the training of
-            a teacher sets it: copies in a distillation never drop labels. U-Nets ignore it and have no such dropout by
-            default.
+            a teacher sets it: copies in a distillation never drop labels.
         sigma_min: Lowest noise level for samplers.
         sigma_max: Highest noise level for samplers.
         sigma_data: Standard deviation of the data, for the coefficients of EDM.

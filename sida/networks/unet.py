@@ -23,6 +23,7 @@ class UNet(nn.Module):
         img_resolution: Side of the square input in pixels.
         label_dim: Width of the class labels; 0 = unconditional.
         label_dropout: Probability of dropping a label.
+        drops_labels: Whether labels are dropped in training mode, see `Precond`.
         augment_dim: Width of the augmentation labels; 0 = none.
         options: Arguments of the constructor as JSON values.
         widths: Channels of each level, from full resolution downwards.
@@ -31,6 +32,7 @@ class UNet(nn.Module):
     img_resolution: int
     label_dim: int
     label_dropout: float
+    drops_labels: bool = False
     augment_dim: int
     options: dict[str, Any]
     enc: nn.ModuleDict
@@ -109,8 +111,8 @@ class UNet(nn.Module):
                 width = outputs
 
     def drop_labels(self, class_labels: Tensor) -> Tensor:
-        """In training mode, zeroes the label of a sample with probability ``label_dropout``."""
-        if not (self.training and self.label_dropout):
+        """In the training of a teacher, zeroes the label of a sample with probability ``label_dropout``."""
+        if not (self.training and self.drops_labels and self.label_dropout):
             return class_labels
         keeps_label = torch.rand([class_labels.shape[0], 1], device=class_labels.device) >= self.label_dropout
         return class_labels * keeps_label.to(class_labels.dtype)

@@ -78,6 +78,15 @@ class UNetPrecond(Precond):
         """See `Precond`."""
         return cast(UNet, getattr(self, self.unet_name)).augment_dim
 
+    @property
+    def drops_labels(self) -> bool:
+        """See `Precond`."""
+        return cast(UNet, getattr(self, self.unet_name)).drops_labels
+
+    @drops_labels.setter
+    def drops_labels(self, value: bool) -> None:
+        cast(UNet, getattr(self, self.unet_name)).drops_labels = value
+
     def coefficients(self, sigma: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor]:
         """See `Precond.coefficients`; by default those of EDM and EDM2."""
         return edm_coefficients(sigma, self.sigma_data)

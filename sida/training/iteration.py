@@ -23,7 +23,7 @@ from sida.config.samplers import Sampler
 from sida.data.augment import AugmentPipe
 from sida.errors import UserError, say
 from sida.machine import Recording, RecordingError, Tensors, generator
-from sida.noise import Draw, Draws, uniform_labels, unit_noise
+from sida.noise import Draw, Draws, unit_noise
 from sida.sampling.samplers import multi_step
 from sida.training.batches import Augment, Batch, MicroBatch, augmented, seed_layers, step_draws
 from sida.training.logs import IterationRecord
@@ -57,8 +57,9 @@ class OptimizerStep:
         loss: Terms of a micro-batch per element, unscaled.
         stream: Name of its own order of images and draws.
         weights: Factor of each term by its name, given C·H·W; None weighs all terms 1.
-        draws: Kind of each draw by name, in the order of drawing; the generator's images are those of ``z``, and
-            ``label`` draws uniform classes instead of the data's.
+        draws: Kind of each draw by name, in the order of drawing; the generator's images are those of ``z``.
+        labels: Labels of the generator's images and of the loss, ``(N, label_dim)``, from the data's and the draws;
+            None: the data's.
         real_images: Whether its loss sees real images.
         augment: Augmentation that its loss gets; None is off.
         repeats: Steps in an iteration, each on images and draws of its own.
@@ -72,6 +73,7 @@ class OptimizerStep:
     stream: str
     weights: Callable[[int], Mapping[str, float]] | None = None
     draws: Mapping[str, Draw] = dataclasses.field(default_factory=lambda: _Z)
+    labels: Callable[[torch.Tensor, Draws], torch.Tensor] | None = None
     real_images: bool = False
     augment: AugmentPipe | None = None
     repeats: int = 1
@@ -369,8 +371,8 @@ class StepTrainer(Trainer):
         position = self.ranks.rank * total
         for number, (images, labels) in enumerate(batches):
             tensors = {**draws[number], **(replacements[number] if replacements else {})}
-            if "label" in step.draws and labels is not None and labels.shape[1]:
-                labels = uniform_labels(tensors["label"], labels.shape[1]).to(labels)
+            if step.labels is not None and labels is not None and labels.shape[1]:
+                labels = step.labels(labels, tensors)
             tensors |= {} if labels is None else {"labels": labels}
             tensors |= {"real": images} if step.real_images else {}
             seed_layers(seed, stream, nimg, position, self.device)
@@ -507,6 +509,7 @@ class Distiller(StudentTrainer):
             "psi",
             loss.weights,
             psi_draws,
+            loss.fake_score_labels,
             real_images=loss.uses_real_images,
             augment=augment,
             repeats=psi_steps,

@@ -1,0 +1,1 @@
+"""Long and short guidance of SiD (README.md)."""
