@@ -1,8 +1,10 @@
 """Stored rows are those of today's settings, and numbers of small studies' pages are those of stored measurements."""
 
-from statistics import mean, pstdev, stdev
+import math
+from statistics import mean, pstdev, stdev, variance
 
 import pytest
+import scipy.stats
 
 from eval.results.csv_files import read_csv
 from eval.results.logs import read_log
@@ -152,9 +154,29 @@ def test_curves_of_the_mechanisms_are_those_of_the_stored_logs():
     for run in {row["run"] for row in stored_rows(folder / "stored")}:
         values = [f"{record['fd']:.2f}" for record in read_log(folder / "stored/students" / run / "evaluations.jsonl")]
         assert f"| {' | '.join(values)} |" in next(line for line in page.splitlines() if line.startswith(f"| `{run}`"))
-    ticks = [record.get("share", {}) for record in read_log(folder / "stored/students/t10-w3-s302/train.jsonl")]
-    shares = [100 * share["adversarial"] for share in ticks if "adversarial" in share]
-    assert f"has {min(shares):.0f} to {max(shares):.0f} % of" in page
-    quarters = [shares[part * len(shares) // 4 : (part + 1) * len(shares) // 4] for part in range(4)]
-    means = [f"{sum(part) / len(part):.0f}" for part in quarters]
-    assert f"{', '.join(means[:3])} and {means[3]} % in the four quarters" in page
+    shares, words = [], []
+    for run in ("t10-w3-s302", "t10-w3-s304"):
+        ticks = [record.get("share", {}) for record in read_log(folder / f"stored/students/{run}/train.jsonl")]
+        shares.append([100 * share["adversarial"] for share in ticks if "adversarial" in share])
+        quarters = [shares[-1][part * len(shares[-1]) // 4 : (part + 1) * len(shares[-1]) // 4] for part in range(4)]
+        means = [f"{sum(part) / len(part):.0f}" for part in quarters]
+        words.append(f"{', '.join(means[:3])} and {means[3]} %")
+    ranges = " and ".join(f"{min(share):.0f} to {max(share):.0f} %" for share in shares)
+    assert f"has {ranges} of" in page
+    assert f"{words[0]} in the quarters of the first training, {words[1]} in those of the second" in page
+
+
+def test_leads_of_the_mechanisms_are_those_of_the_stored_logs():
+    folder = ROOT / "studies/mechanisms"
+    page = (folder / "README.md").read_text().replace("−", "-")
+    logs = [
+        [[record["fd"] for record in read_log(folder / "stored/students" / run / "evaluations.jsonl")] for run in runs]
+        for runs in (("t10-w0-s301", "t10-w0-s303"), ("t10-w3-s302", "t10-w3-s304"))
+    ]
+    for point, images in ((2, 12), (4, 24), (8, 48)):
+        sid, sida = ([log[point] for log in of_method] for of_method in logs)
+        leads = " and ".join(f"{100 * (1 - b / a):.0f}" for a, b in zip(sid, sida))
+        difference = sum(sida) / 2 - sum(sid) / 2
+        half = scipy.stats.t.ppf(0.975, 2) * math.sqrt((variance(sid) + variance(sida)) / 2)
+        interval = f"{difference:+.2f} ({difference - half:+.2f} to {difference + half:+.2f})"
+        assert f"| {images} thousand | {leads} % | {interval} |" in page
