@@ -81,7 +81,8 @@ def changed(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
     for path, value in changes.items():
         *keys, last = path.split("/")
         node = functools.reduce(dict.__getitem__, keys, made)
-        node[last] = value
+        # What is done to a preset does not reach the values of other tests.
+        node[last] = copy.deepcopy(value)
         if value is ...:
             del node[last]
     return made
