@@ -69,6 +69,9 @@ def used_names(function):
 @pytest.fixture(scope="session", autouse=True)
 def _single_thread():
     torch.set_num_threads(1)
+    # Autograd counts devices at its first use. Where a test has registered one before, it starts threads, and processes
+    # that later tests fork cannot train.
+    torch.zeros(1, requires_grad=True).sum().backward()
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ def launch_all(whole: bool) -> None:
 @pytest.mark.parametrize("parts", [[], ["plain"]], ids=["whole", "plain"])
 def test_all_kernels_compile(parts):
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "tests.kernels.test_compile", *parts]
+    command = [sys.executable, "-m", "plugins.kernels.tests.test_compile", *parts]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
     assert int(result.stdout) >= 18
