@@ -87,12 +87,13 @@ publish: docs ## push the site to the branch gh-pages (the workflow file docs.ym
 audit: $(STAMP) ## known vulnerabilities of the locked packages (needs the network)
 	@.ci/audit
 
-lint: $(STAMP) ## style, types and workflow checks
+lint: $(STAMP) ## style, types, workflow checks, and the words of the pages
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/snakefmt --check Snakefile workflow
 	@$(BIN)/snakemake --lint
+	@$(BIN)/python -m tools.prose
 
 format: $(STAMP) ## put sources into the project's format
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet . ; $(BIN)/snakefmt Snakefile workflow
