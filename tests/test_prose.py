@@ -29,15 +29,15 @@ def rules(page: str, text: str) -> list[tuple[int, str]]:
     ],
 )
 def test_a_fault_is_found_at_its_line(sentence, rule):
-    found = rules("docs/hats.md", f"# Hats\n\nA hat is red.\n{sentence}\n")
+    found = rules("docs/faq.md", f"# Hats\n\nA hat is red.\n{sentence}\n")
     assert (4, rule) in found, found
 
 
 def test_code_tables_and_questions_have_none():
     text = "# Hats\n\nWhat is a hat?\n\n    the the hat will stay\n\n```sh\nthe the hat\n```\n\nThe `the the` stays.\n"
-    assert rules("docs/hats.md", f"{text}| a hat | {LONG[:-1]} |\n") == []
+    assert rules("docs/faq.md", f"{text}| a hat | {LONG[:-1]} |\n") == []
 
 
 def test_a_report_of_a_study_may_have_long_sentences():
-    assert rules("docs/hats.md", LONG)
+    assert rules("docs/faq.md", LONG)
     assert not rules("studies/hats/README.md", LONG)
