@@ -5,15 +5,12 @@ its content and place (:mod:`sida.files.text_files`).
 """
 
 import csv
-import functools
 import io
 import os
 import re
-import typing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-from sida.config.settings import from_mapping, type_hints
 from sida.errors import UserError
 from sida.files.text_files import (
     HASH_KEY,
@@ -23,12 +20,10 @@ from sida.files.text_files import (
     first_double,
     is_hashed,
     line_positions,
-    number_in,
     read_text,
     with_hash,
 )
 
-T = TypeVar("T")
 #: Limits of a file in rows and cells.
 MOST_ROWS, MOST_CELLS = 1_000_000, 12_000_000
 #: Cells that a spreadsheet program runs as a formula.
@@ -87,22 +82,3 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
         cells = {name: f"'{text}" if FORMULA.match(text) else text for name, text in cells.items()}
         writer.writerow(with_hash(cells, hash_place))
     return stream.getvalue()
-
-
-def from_texts(cls: type[T], texts: Mapping[str, str], where: str) -> T:
-    """As :func:`sida.config.settings.from_mapping` for values that are texts, such as the cells of a row."""
-    hints = type_hints(cls)  # type: ignore[arg-type]
-    return from_mapping(cls, {key: _number(text, hints.get(key)) for key, text in texts.items()}, where)
-
-
-def _number(text: str, hint: Any) -> Any:
-    """A text as a number if the type hint allows one and the text is one; else the text."""
-    for kind in (int, float):
-        if kind in _parts(hint) and (number := number_in(text, kind)) is not None:
-            return number
-    return text
-
-
-@functools.cache
-def _parts(hint: Any) -> set[Any]:
-    return {hint}.union(*map(_parts, typing.get_args(hint)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from eval.results.csv_files import FORMULA, from_texts
+from eval.results.csv_files import FORMULA
 from eval.results.identity import read_exposure
 from eval.results.summary import Measurement
 from sida.config.registries import missing_plugins
@@ -21,6 +21,7 @@ from sida.config.settings import (
     Natural,
     OneOf,
     from_mapping,
+    from_texts,
     load_spec,
 )
 from sida.errors import UserError

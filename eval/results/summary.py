@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from eval.metrics.kinds import value_fault
-from eval.results.csv_files import csv_text, from_texts, parse_csv
+from eval.results.csv_files import csv_text, parse_csv
 from eval.results.identity import Identity, comparable, read_exposure
-from sida.config.settings import Finite, Natural, Pattern
+from sida.config.settings import Finite, Natural, Pattern, from_texts
 from sida.errors import SettingError, UserError, settings_in, suggestion
 from sida.files.text_files import read_text
 

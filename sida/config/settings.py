@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from sida.errors import SettingError, UserError, inside, settings_in, suggestion
-from sida.files.text_files import parse_json, parse_yaml, read_text
+from sida.files.text_files import number_in, parse_json, parse_yaml, read_text
 
 #: Networks and optimisers compute in float32.
 _FLOAT32_MAX = 3.4e38
@@ -198,6 +198,25 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
             raise SettingError(inside(where, key), MISSING, "add it")
     with settings_in(where):
         return cls(**values)
+
+
+def from_texts(cls: type[T], texts: Mapping[str, str], where: str) -> T:
+    """As :func:`from_mapping` for values that are texts, such as the cells of a row."""
+    hints = type_hints(cls)  # type: ignore[arg-type]
+    return from_mapping(cls, {key: _number(text, hints.get(key)) for key, text in texts.items()}, where)
+
+
+def _number(text: str, hint: Any) -> Any:
+    """A text as a number if the type hint allows one and the text is one; else the text."""
+    for kind in (int, float):
+        if kind in _parts(hint) and (number := number_in(text, kind)) is not None:
+            return number
+    return text
+
+
+@functools.cache
+def _parts(hint: Any) -> set[Any]:
+    return {hint}.union(*map(_parts, typing.get_args(hint)))
 
 
 def load_spec(text: str, where: str = "--spec") -> dict[str, Any]:

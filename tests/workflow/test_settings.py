@@ -13,13 +13,12 @@ import yaml
 
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.metrics.kinds import METRIC_KINDS
-from eval.results.csv_files import from_texts
 from eval.results.sheet import SheetRow
 from sida.cli.train import read_settings, read_spec
 from sida.config.lookup import PLUGINS, ROOT
 from sida.config.recipe import Recipe
 from sida.config.samplers import Sampler
-from sida.config.settings import CheckedAs, Count, Fraction, OneOf, Positive, Settings, from_mapping
+from sida.config.settings import CheckedAs, Count, Fraction, OneOf, Positive, Settings, from_mapping, from_texts
 from sida.methods.registry import METHODS, DistillConfig
 from tests.refused import refused
 from tests.workflow.workspace import PRESETS
