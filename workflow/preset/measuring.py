@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from eval.features import extractor_entry
 from eval.measuring.protocol import Protocol
 from sida.config.samplers import SAMPLER_KINDS
 from workflow.preset.jobs import Job, code_files, common_settings, data_files, needs_of, source_of
 from workflow.preset.preset import Preset
-from workflow.preset.rows import Row
 
 
 def measurement(preset: Preset, name: str) -> Job:
@@ -22,7 +20,8 @@ def measurement(preset: Preset, name: str) -> Job:
     needs = needs_of([network, guide], data_files(preset, row.data) if opened else [])
     if cells.method == "external" and cells.without_network and (source := source_of(str(cells.checkpoint))):
         needs["files"].append(source)
-    add_protocol_needs(preset, row, row.protocol, needs)
+    needs["downloads"] += row.downloads(row.protocol)
+    needs["files"] += protocol_files(preset, row.protocol)
     return Job("measurements", spec, needs)
 
 
@@ -38,30 +37,11 @@ def sampling(preset: Preset, name: str) -> Job:
     return Job("samples", spec, measured.needs)
 
 
-def add_protocol_needs(preset: Preset, row: Row, protocol: Protocol, needs: dict[str, list[str]]) -> None:
-    """Adds what a protocol reads for a row: downloads, archives, and files of its custom kinds and extractors.
-
-    Args:
-        preset: The preset.
-        row: The row.
-        protocol: The row's protocol, or the part of it that is measured.
-        needs: Names of inputs by kind, as :func:`~workflow.preset.jobs.needs_of` returns them; changed in place.
-    """
+def protocol_files(preset: Preset, protocol: Protocol) -> list[str]:
+    """Files that a protocol reads: archives of fixed references, and source files of custom kinds and extractors."""
     names = [name for metric in protocol.metrics for name in (metric.kind, metric.extractor)]
     references = [preset.data.named(name, where) for where, name in protocol.fixed_datasets().items()]
-    needs["downloads"] += downloads_of(row, protocol)
-    needs["files"] += [*code_files(names), *(path for spec in references for path in data_files(preset, spec))]
-
-
-def downloads_of(row: Row, protocol: Protocol) -> list[str]:
-    """Registered downloads for measuring a row by a protocol, besides its network: references, extractors, decoder."""
-    assets = [source.asset for source in protocol.sources.values()]
-    assets += [asset for extractor in protocol.extractors() for asset in extractor_entry(extractor).assets]
-    if protocol.decodes and not row.cells.without_network:
-        assets += row.latents.assets(row.sampler.get("decoder"))
-    if isinstance(row.class_counts, str):
-        assets.append(row.class_counts)
-    return sorted({asset for asset in assets if asset})
+    return [*code_files(names), *(path for spec in references for path in data_files(preset, spec))]
 
 
 def sampled_rows(preset: Preset) -> list[str]:

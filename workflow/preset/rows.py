@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from eval.features import extractor_entry
 from eval.measuring.protocol import Protocol
 from eval.results.sheet import SheetRow
 from sida import networks
@@ -132,6 +133,16 @@ class Row:
         if resolution is None:
             raise UserError(self.where, f"data set '{self.data['name']}' has no resolution", "add it")
         return int(resolution)
+
+    def downloads(self, protocol: Protocol) -> list[str]:
+        """Registered downloads for measuring it by a protocol, besides its network: references, extractors, decoder."""
+        assets = [source.asset for source in protocol.sources.values()]
+        assets += [asset for extractor in protocol.extractors() for asset in extractor_entry(extractor).assets]
+        if protocol.decodes and not self.cells.without_network:
+            assets += self.latents.assets(self.sampler.get("decoder"))
+        if isinstance(self.class_counts, str):
+            assets.append(self.class_counts)
+        return sorted({asset for asset in assets if asset})
 
     def lineage(self) -> Iterator["Row"]:
         """Yields the row and all rows that it starts from, the nearest first."""

@@ -7,7 +7,7 @@ from eval.measuring.monitor_settings import MONITOR
 from sida.assets.registry import is_counted
 from sida.config.recipe import EvaluationPoints
 from workflow.preset.jobs import Job, code_files, common_settings, data_files, needs_of
-from workflow.preset.measuring import add_protocol_needs
+from workflow.preset.measuring import protocol_files
 from workflow.preset.outside_code import outside_code
 from workflow.preset.preset import Preset
 from workflow.preset.rows import Row
@@ -45,7 +45,8 @@ def training(preset: Preset, name: str) -> Job:
     needs = needs_of([teacher, row.guide, start], [*data_files(preset, row.training_data), *code])
     needs["downloads"] += _downloads(row)
     if spec["evaluation"] is not None:
-        add_protocol_needs(preset, row, row.watched, needs)
+        needs["downloads"] += row.downloads(row.watched)
+        needs["files"] += protocol_files(preset, row.watched)
     return Job("students", spec, needs)
 
 
