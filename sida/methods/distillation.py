@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from sida.config.families import NULL_LABEL
-from sida.config.recipe import ResolvedConfig
+from sida.config.lookup import code_sha256, load_object
+from sida.config.recipe import ResolvedConfig, StudentConfig
+from sida.config.roles import decisive, roles
 from sida.data import Dataset
 from sida.data.dataset import read_sketch
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.methods.digest import student_digest
 from sida.methods.method import Parts
-from sida.methods.registry import DistillConfig, checked_method, faults_of, find_method, resolve_recipe
+from sida.methods.registry import METHODS, DistillConfig, checked_method, faults_of, find_method, resolve_recipe
 from sida.networks import adjusted, architecture, family_of
 from sida.networks.file import build_on_meta, load_network, read_metadata
 from sida.networks.precond import checkpoint_blocks
@@ -25,11 +26,14 @@ from sida.sampling.guidance import Unlabelled, check_guide_fits
 from sida.sampling.job import network_file
 from sida.sampling.samplers import check_one_step
 from sida.training.batches import StepBatches
-from sida.training.evaluation import Evaluation
+from sida.training.evaluation import Evaluation, evaluation_facts
 from sida.training.iteration import StudentTrainer
 from sida.training.loop import Run
 from sida.training.processes import Ranks
-from sida.training.run import check_shapes, new_network
+from sida.training.run import check_shapes, class_source, new_network, run_digest
+
+#: Settings that are gone, with the values that digests go on recording.
+_GONE = {"real_source": "data", "compile": False}
 
 
 def distill(
@@ -81,7 +85,7 @@ def distill(
         with faults_of(config.method):
             trainer = make_trainer(config, dataset, device, where)
         trainer.faults = functools.partial(faults_of, config.method)
-        trainer.batches = StepBatches(config, dataset, device, ranks, where)
+        trainer.batches = StepBatches(config.common, dataset, device, ranks, where)
         if config.evaluation is not None:
             evaluation = Evaluation(config.evaluation, dataset, trainer.sampler, config.device, f"{where}.evaluation")
             trainer.evaluate, trainer.evaluation = evaluation, evaluation.settings
@@ -90,6 +94,50 @@ def distill(
     resolved_run = Run(resolved, run.folder, device, dataset)
     sketches = [read_sketch(header.get("images")) for header in headers.values()]
     return resolved_run.train(resolved.method, digest, start, parents, set_aside, sketches)
+
+
+def student_digest(
+    config: StudentConfig,
+    dataset_sha256: str,
+    parents: Mapping[str, str | None],
+    where: str = "spec",
+    networks: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """Returns the digest of everything that decides a distillation's result.
+
+    Files enter by content, not by path. So a results folder can be moved, but a retrained teacher or an edited protocol
+    of the monitor counts as a different run.
+
+    Args:
+        config: Settings.
+        dataset_sha256: Digest of the data.
+        parents: SHA-256 of the networks from which the student starts.
+        where: Place named in errors.
+        networks: Architectures of these networks; the source of a custom class enters the digest.
+
+    Raises:
+        UserError: The monitor of the evaluation does not exist, its protocol or data cannot be read, or a custom method
+            or network class is not allowed.
+    """
+    options_recorded = getattr(find_method(config.method, f"{where}.method").options, "recorded", dict)
+    settings = decisive(config)
+    if options := options_recorded(config.options):
+        settings["options"] = options
+    for path in ("teacher", "init", "guide"):
+        if settings.get(path) != NULL_LABEL:
+            settings.pop(path, None)
+    if settings.get("evaluation") is not None:
+        settings["evaluation"] = evaluation_facts(settings["evaluation"], config.dataset, f"{where}.evaluation")
+    official = METHODS[config.method].official.get("edm", {}) if config.method in METHODS else {}
+    defaults = {name: role.recorded for name, role in roles(StudentConfig).items() if role.recorded is not None} | _GONE
+    settings |= {name: official.get(name, value) for name, value in defaults.items() if settings.get(name) is None}
+    if config.method not in METHODS:
+        source = code_sha256(*load_object(config.method, f"{where}.method", "method"))
+        settings["method"] = {"name": config.method, "source_sha256": source}
+    for name, network in (networks or {}).items():
+        if source_of := class_source(network, f"{where}.{name}"):
+            settings[name] = {**settings.get(name, {}), **source_of}
+    return run_digest("student", settings, dataset_sha256, parents)
 
 
 def _with_files(config: DistillConfig) -> DistillConfig:

@@ -136,7 +136,7 @@ class TrainingLoop:
 
     Args:
         trainer: Trainer with its batches.
-        config: Settings of a teacher, or of a student, which may have evaluations.
+        config: Settings that every training has.
         stage: Label of progress lines.
         files: The run's folder, with the state from which to resume.
         metadata: Provenance of the final network; the loop adds ``nimg``, ``last_nimg`` and the selection value.
@@ -488,7 +488,7 @@ class Run(Generic[AnyConfig]):
                     "config_sha256": digest,
                     **trainer.provenance,
                 }
-                TrainingLoop(trainer, config, stage, files, metadata).run()
+                TrainingLoop(trainer, config.common, stage, files, metadata).run()
             return files.network
 
         try:

@@ -9,7 +9,7 @@ from sida.config.settings import from_mapping
 from sida.data import load_dataset
 from sida.data.dataset import read_sketch
 from sida.methods import distill
-from sida.methods.digest import student_digest
+from sida.methods.distillation import student_digest
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks.file import load_network, read_metadata, save_network
 from sida.training import TeacherConfig, train_teacher

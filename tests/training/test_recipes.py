@@ -15,7 +15,7 @@ from sida.config.recipe import METHOD_SETTINGS, OFFICIAL, ResolvedConfig, RunCon
 from sida.config.roles import setting
 from sida.config.settings import Fraction, type_hints
 from sida.methods import METHODS, SID, distill
-from sida.methods.digest import student_digest
+from sida.methods.distillation import student_digest
 from sida.methods.method import Method, Parts
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.methods.sid import SiDALoss, SiDLoss
@@ -30,7 +30,6 @@ from tests.refused import command, refusal, refused
 from tests.training.toy import DATASET, EDM2, NETWORK, TEACHER, iterate, student_trainer, vector
 
 CPU = torch.device("cpu")
-CHECKING = ("sida.methods.digest", "sida.methods.registry")
 OPTIONS = {"gdd": {"backbones": ["digits"]}, "gdd-i": {"backbones": ["digits"]}, "fd-loss": {"judges": ["digits"]}}
 KWARGS = EDM2["kwargs"]
 TEACHERS = {
@@ -351,11 +350,15 @@ def test_each_setting_reaches_the_training(teachers, tmp_path, monkeypatch):
     read = collections.defaultdict(set)
 
     def recorded(config, name):
-        module = sys._getframe(1).f_globals["__name__"]
+        reader = sys._getframe(1)
+        module = reader.f_globals["__name__"]
         # Checks, digests and what resolves a recipe read settings that may have no effect.
-        of_methods = module.startswith(("sida.methods.", "sida.plugins.")) and module not in CHECKING
-        if module.startswith("sida.training.") or of_methods:
-            read[isinstance(config, TeacherConfig)].add(name)
+        checking = module == "sida.methods.registry" or reader.f_code is student_digest.__code__
+        if module.startswith(("sida.methods.", "sida.plugins.", "sida.training.")) and not checking:
+            # The loop reads the settings of every training.
+            for kind in (TeacherConfig, ResolvedConfig):
+                if type(config) is RunConfig or isinstance(config, TeacherConfig) == (kind is TeacherConfig):
+                    read[kind].add(name)
         return object.__getattribute__(config, name)
 
     monkeypatch.setattr(RunConfig, "__getattribute__", recorded, raising=False)
@@ -366,4 +369,4 @@ def test_each_setting_reaches_the_training(teachers, tmp_path, monkeypatch):
     distill(spec_of(teachers("edm"), "dmd2", **few), tmp_path / "dmd2")
     distill(spec_of("", "meanflow", **few), tmp_path / "meanflow")
     for cls in (TeacherConfig, ResolvedConfig):
-        assert {field.name for field in dataclasses.fields(cls)} - read[cls is TeacherConfig] == set()
+        assert {field.name for field in dataclasses.fields(cls)} - read[cls] == set()

@@ -18,7 +18,7 @@ from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT, find_file
 from sida.config.settings import from_mapping
 from sida.methods import DistillConfig
-from sida.methods.digest import student_digest
+from sida.methods.distillation import student_digest
 from sida.training import TeacherConfig
 from sida.training.run import teacher_digest
 from tests.plugins import needs
