@@ -200,7 +200,7 @@ def _ending() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:
-        # Snakemake's own environment needs the packages of jobs for few presets.
+        # Only the code of networks that no family lists needs the packages of jobs here, as a custom class.
         if error.name not in PACKAGES:
             raise
         fault = missing_package(error.name, "this preset is checked with it", f"install {error.name} there")

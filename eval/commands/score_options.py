@@ -16,6 +16,7 @@ from sida.config.families import EDM2_LATENTS
 from sida.config.samplers import read_sampler
 from sida.config.settings import load_spec
 from sida.errors import UserError
+from sida.networks import network_latents
 
 if TYPE_CHECKING:
     from eval.measuring.protocol import Protocol
@@ -161,8 +162,6 @@ class ScoreOptions:
 
     def _decoder(self, asset: Asset) -> tuple[str, ...]:
         """Files of the decoder that a registered network needs if it draws latents: EDM2's, if it is a pickle."""
-        from sida.networks.file import network_latents
-
         path, sampler = asset.architecture, read_sampler(self.sampler or "one_step", "--sampler")
         latents = network_latents(load_spec(str(path))) if path else None
         return (latents or EDM2_LATENTS).assets(sampler.decoder)

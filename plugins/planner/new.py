@@ -22,6 +22,7 @@ from sida.config.families import check_images
 from sida.config.settings import Count, Positive, from_mapping, load_yaml
 from sida.errors import UserError, settings_in, visible
 from sida.files.atomic import atomic_folder
+from sida.networks import network_latents
 from sida.plugins.planner.pictures import first_picture, prepared
 from workflow.planning.costs import Costs
 from workflow.preset import load_preset
@@ -286,7 +287,6 @@ def _import_teacher(config: StudyConfig, source: str, part: Path) -> dict[str, A
     Raises:
         UserError: The network does not exist, draws latents, or is for another size or colour than the options.
     """
-    from sida.networks.file import network_latents
     from sida.networks.official import find_source, import_network
 
     path, asset = find_source(source)

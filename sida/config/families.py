@@ -1,7 +1,7 @@
 """Families of networks, with their defaults for training, sampling and measuring.
 
-Each network class names its family; :func:`sida.networks.family_of` returns it. This module does not import torch, for
-methods, presets and downloads.
+Each network class names its family, and a family its registered classes; :func:`sida.networks.family_of` returns it.
+This module does not import torch, for methods, presets and downloads.
 """
 
 import dataclasses
@@ -124,6 +124,10 @@ class Family:
         infinite_gradient: Replacement of infinity in a teacher's gradients.
         fp16: Whether a network without this option computes in float16 on CUDA.
         latents: Latents of the networks that draw latents, which have as many channels.
+        classes: Names of its registered network classes, so that a preset is checked without their code.
+        options: Options of these classes that decide about a preset, with their defaults: ``dropout``, and by which a
+            network has a null label.
+        sizes: Options that only these networks have with these values; a missing option has its default, which is one.
     """
 
     name: str
@@ -137,6 +141,9 @@ class Family:
     infinite_gradient: float = 1e5
     fp16: bool = False
     latents: Latents | None = EDM2_LATENTS
+    classes: tuple[str, ...] = ()
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    sizes: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     def choose(self, values: Mapping[str, T]) -> T | None:
         """Value for the family in a mapping by names, else for the family that it is like; None without both."""
@@ -146,6 +153,10 @@ class Family:
         """Whether the network ``{class, kwargs}`` predicts the log-variance of its loss."""
         return self.variance_head is not None and network["kwargs"].get(self.variance_head, True) is not None
 
+    def fits(self, kwargs: Mapping[str, Any]) -> bool:
+        """Whether constructor arguments of its classes are those of its networks, by :attr:`sizes`."""
+        return all(kwargs.get(name, value) == value for name, value in self.sizes.items())
+
     def latents_of(self, channels: int) -> Latents | None:
         """Latents that a network draws, by its channels; None for pixels."""
         return self.latents if self.latents is not None and channels == self.latents.channels else None
@@ -154,7 +165,12 @@ class Family:
 #: Networks of a custom class that does not name a family.
 CUSTOM = Family(name="custom", title="Custom", like="edm", augmentation=False)
 #: Networks with the preconditioning of EDM, VP, VE or GDD.
-EDM = Family(name="edm", title="EDM")
+EDM = Family(
+    name="edm",
+    title="EDM",
+    classes=("EDMPrecond", "GDDPrecond", "ECTPrecond", "VPPrecond", "VEPrecond"),
+    options={"dropout": 0.1, "label_dropout": 0.0},
+)
 #: EDM2's networks.
 EDM2 = Family(
     name="edm2",
@@ -167,13 +183,23 @@ EDM2 = Family(
     # NVlabs/edm2:training/training_loop.py.
     infinite_gradient=0.0,
     fp16=True,
+    classes=("EDM2Precond",),
+    options={"dropout": 0.0},
 )
 #: EDM2's networks of size S, for which SiDA has other settings.
-EDM2_S = dataclasses.replace(EDM2, name="edm2-s", title="EDM2-S", like="edm2")
+EDM2_S = dataclasses.replace(EDM2, name="edm2-s", title="EDM2-S", like="edm2", sizes={"model_channels": 192})
 
 
 #: U-Nets of diffusers, whose images are pixels whatever their channels.
-DIFFUSERS = Family(name="diffusers", title="diffusers", like="edm", augmentation=False, latents=None)
+DIFFUSERS = Family(
+    name="diffusers",
+    title="diffusers",
+    like="edm",
+    augmentation=False,
+    latents=None,
+    classes=("DiffusersPrecond",),
+    options={"dropout": 0.0, "null_label": False},
+)
 
 
 #: All families by name, with those of plugins.

@@ -87,6 +87,20 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
         where: Place named in errors.
 
     Raises:
+        UserError: As of :func:`resolve_settings`, or the network's class does not have an option or the kernels.
+    """
+    resolved = resolve_settings(config, network, where)
+    with settings_in(where):
+        networks.adjusted(network, config.network_options, "network_options")
+        if config.kernels != "torch" and not networks.network_class(network, "network").fused:
+            raise SettingError("kernels", f"{network['class']} has no {config.kernels} kernels", "set kernels to torch")
+    return resolved
+
+
+def resolve_settings(config: StudentConfig, network: Mapping[str, Any], where: str = "student") -> ResolvedConfig:
+    """The part of :func:`resolve_recipe` that does not need the code of a registered network, and so no torch.
+
+    Raises:
         UserError: The teacher's family or the method does not have a setting or the start, or a setting has neither
             value nor default.
     """
@@ -114,9 +128,6 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
             raise SettingError("gradient", fault, "set it to last, or weight_norm to off")
         if values["dropout"] and not networks.has_option(network, "dropout", teacher):
             raise SettingError("dropout", f"{network['class']} does not have it ({config.teacher})", "remove it")
-        networks.adjusted(network, config.network_options, "network_options")
-        if config.kernels != "torch" and not networks.network_class(network, teacher).fused:
-            raise SettingError("kernels", f"{network['class']} has no {config.kernels} kernels", "set kernels to torch")
         if config.logvar and not head:
             raise SettingError("logvar", f"{config.teacher} has no log-variance head", "set it to false")
         if missing := [name for name in inspect.get_annotations(ResolvedConfig) if values[name] is None]:

@@ -1,4 +1,8 @@
 from sida.networks.body import forward_derivatives as forward_derivatives
+from sida.networks.described import check_null_label as check_null_label
+from sida.networks.described import family_of as family_of
+from sida.networks.described import has_option as has_option
+from sida.networks.described import network_latents as network_latents
 from sida.networks.diffusers_unet import DiffusersPrecond as DiffusersPrecond
 from sida.networks.discriminators import FakeScoreWithHeads as FakeScoreWithHeads
 from sida.networks.discriminators import ProjectedDiscriminator as ProjectedDiscriminator
@@ -9,12 +13,8 @@ from sida.networks.edm_unet import SongUNet as SongUNet
 from sida.networks.file import adjusted as adjusted
 from sida.networks.file import architecture as architecture
 from sida.networks.file import build_network as build_network
-from sida.networks.file import check_null_label as check_null_label
-from sida.networks.file import family_of as family_of
-from sida.networks.file import has_option as has_option
 from sida.networks.file import load_network as load_network
 from sida.networks.file import network_class as network_class
-from sida.networks.file import network_latents as network_latents
 from sida.networks.file import save_network as save_network
 from sida.networks.official import import_network as import_network
 from sida.networks.precond import Precond as Precond

@@ -13,7 +13,6 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from sida.config.families import EDM, Family, Latents
 from sida.config.registries import Registry
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError, reason_of, settings_in
@@ -104,15 +103,6 @@ def network_class(network: Mapping[str, Any], where: str = "network") -> type[Pr
     return cls
 
 
-def has_option(network: Mapping[str, Any], name: str, where: str = "network") -> bool:
-    """Whether the class of a network ``{class, kwargs}`` takes an option.
-
-    Raises:
-        UserError: The class is unknown or not permitted.
-    """
-    return name in network_class(network, where).options_of(network["kwargs"])
-
-
 def adjusted(network: Mapping[str, Any], options: Mapping[str, Any], where: str) -> tuple[dict[str, Any], Any]:
     """Description of a network with other values of options that no parameter depends on.
 
@@ -141,55 +131,6 @@ def adjusted(network: Mapping[str, Any], options: Mapping[str, Any], where: str)
     except UserError as error:
         raise SettingError(f"{where}.{error.where.rpartition('.')[2]}", error.fault, error.remedy) from None
     return adjusted_network, {name: kwargs[name] for name in options}
-
-
-def check_null_label(network: Mapping[str, Any], where: str) -> None:
-    """Checks that a network ``{class, kwargs}`` can guide itself: it has classes and a null label.
-
-    Networks that learned from dropped labels have one, and those whose table of classes has a row for no class.
-
-    Raises:
-        UserError: It has no null label.
-    """
-    kwargs = network["kwargs"]
-    if not kwargs.get("label_dim"):
-        raise UserError(where, "'null' is a network without its classes, and this one has none", "remove it")
-    options = network_class(network, where).options_of(kwargs)
-    learned = {name: kwargs.get(name, options[name][-1]) for name in ("label_dropout", "null_label") if name in options}
-    if any(learned.values()):
-        return
-    if "null_label" in learned:
-        remedy = "name a guiding network; if its last class means 'no class', convert it again with --null-label"
-        raise UserError(where, "the network has no row for 'no class' (null_label false)", remedy)
-    reason = " (label_dropout 0)" if learned else ""
-    fault = f"the network was trained without dropped labels{reason}, so it has no null label"
-    raise UserError(where, fault, "name a guiding network")
-
-
-def family_of(network: Mapping[str, Any] | nn.Module, where: str = "network") -> Family:
-    """Family of a network or of ``{class, kwargs}``; other modules count as EDM's family.
-
-    Raises:
-        UserError: The class is unknown or not permitted.
-    """
-    config = getattr(network, "init_config", None) if isinstance(network, nn.Module) else network
-    if config is None:
-        return EDM
-    cls = type(network) if isinstance(network, Precond) else network_class(config, where)
-    return cls.family_of(config["kwargs"])
-
-
-def network_latents(network: Mapping[str, Any] | nn.Module) -> Latents | None:
-    """Latents that a network, or one of ``{class, kwargs}``, draws; None for pixels.
-
-    Raises:
-        UserError: The class is unknown or not permitted.
-    """
-    if isinstance(network, nn.Module):
-        channels = getattr(network, "img_channels", 0)
-    else:
-        channels = network["kwargs"].get("img_channels")
-    return family_of(network).latents_of(int(channels or 0))
 
 
 NETWORK_FORMAT = "sida-network-1"

@@ -23,6 +23,7 @@ from sida.files.ordinary import refuse_same
 from sida.files.pickles import PickleFile, errors_of_answer
 from sida.files.state_dicts import open_state_dict
 from sida.files.tensors import read_tensor_header, starts_as_pickle
+from sida.networks.described import family_of
 from sida.networks.diffusers_folder import DiffusersFiles, files_of, read_state
 from sida.networks.diffusers_folder import network_config as diffusers_config
 from sida.networks.file import (
@@ -30,7 +31,6 @@ from sida.networks.file import (
     architecture,
     build_on_meta,
     check_network_config,
-    family_of,
     fitting_network,
     read_metadata,
     write_state_dict,

@@ -278,8 +278,7 @@ class EDM2Precond(UNetPrecond):
     @classmethod
     def family_of(cls, kwargs: Mapping[str, Any]) -> Family:
         """See `Precond.family_of`; networks of size S have other settings in SiDA."""
-        size = inspect.signature(EDM2UNet).parameters["model_channels"].default
-        return EDM2_S if kwargs.get("model_channels", size) == size else EDM2
+        return EDM2_S if EDM2_S.fits(kwargs) else EDM2
 
     @classmethod
     def unet_class(cls, kwargs: Mapping[str, Any]) -> type[EDM2UNet]:

@@ -28,10 +28,10 @@ from sida.files.ordinary import DENIED, NO_PERMISSION, UnreadableError, open_ord
 from sida.files.tensors import iterate_tensors, read_tensor_header, read_tensors, write_tensors
 from sida.files.text_files import HASH_KEY, check_hash, parse_json, read_text, with_hash
 from sida.machine import derive_seed
+from sida.networks.described import network_latents
 from sida.networks.file import (
     build_network,
     build_on_meta,
-    network_latents,
     read_metadata,
     save_network,
     write_state_dict,

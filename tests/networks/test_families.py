@@ -10,6 +10,8 @@ from sida.config.samplers import Sampler
 from sida.errors import UserError
 from sida.methods import SID
 from sida.networks import build_network, family_of
+from sida.networks.described import registered_family
+from sida.networks.file import NETWORKS
 from sida.sampling import Drawer
 from sida.sampling.samplers import draw_batch
 from sida.sampling.streams import SeedStreams
@@ -23,6 +25,18 @@ def test_family_of_a_description():
     assert family_of(config("edm2")) is EDM2
     assert family_of(config("edm2", model_channels=192)) is EDM2_S
     assert family_of({"class": "EDM2Precond", "kwargs": {"img_resolution": 64, "img_channels": 4}}) is EDM2_S
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_family_knows_its_classes_as_their_code_does(name):
+    """Presets are checked by the families alone, since the code imports torch."""
+    cls, images = NETWORKS[name], {"img_resolution": 32, "img_channels": 4}
+    family = registered_family({"class": name, "kwargs": images})
+    assert family is cls.family_of(images)
+    fields = cls.options_of(images)
+    decisive = {key: fields[key][-1] for key in ("dropout", "label_dropout", "null_label") if key in fields}
+    assert family.options == decisive
+    assert all(fields[key][-1] == value for key, value in family.sizes.items())
 
 
 @pytest.mark.parametrize("name", ["ddpmpp", "edm2"])

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 from sida.config.lookup import ROOT
 from tests.workflow.workspace import Workspace
+from workflow.preset.files import presets
 
 SITE = Path(sysconfig.get_path("purelib"))
 PUBLISHED = "studies/papers/published.yaml"
@@ -97,6 +98,29 @@ def test_a_start_from_elsewhere_needs_the_path_of_the_snakefile_alone(alone, che
     )
     assert status == 0, said
     assert re.search(r"^table +1", said, re.M), said
+
+
+#: Reads each preset as the Snakefile does, in one process, since Snakemake's start takes seconds.
+READ = """
+from workflow.preset import preset_from
+from workflow.preset.checks import check_preset
+from workflow.preset.files import presets, read_preset
+from workflow.preset.specs import Jobs
+from workflow.preset.targets import Targets
+
+for name, path in presets().items():
+    preset = preset_from(*read_preset([path], {}))
+    check_preset(preset)
+    jobs = Jobs(preset)
+    jobs.digest("preset")
+    Targets(preset).groups(jobs)
+    print(name)
+"""
+
+
+def test_snakemake_alone_reads_every_preset(alone, checkout):
+    done = subprocess.run([alone.bin / "python", "-c", READ], cwd=checkout, capture_output=True, text=True)
+    assert done.stdout.split() == [*presets()], done.stderr[-3000:]
 
 
 #: Stands for conda: says its version, makes an empty environment.

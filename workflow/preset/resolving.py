@@ -200,9 +200,7 @@ class Resolver:
                 )
             if network and guide:
                 with settings_in(where):
-                    # Networks of one class have one kind; the others' kinds are in modules with torch.
-                    differ = network["class"] != guide["class"]
-                    latents = tuple(networks.network_latents(each) if differ else None for each in (network, guide))
+                    latents = map(networks.network_latents, (network, guide))
                     check_guide_images(network["kwargs"], guide["kwargs"], *latents)
 
     def _generator(self, row: SheetRow) -> Network | None:

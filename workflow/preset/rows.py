@@ -108,8 +108,7 @@ class Row:
     @property
     def latents(self) -> Latents:
         """Latents of its network; EDM2's if the preset does not describe it."""
-        if self.architecture is None or self.architecture["class"] == "EDM2Precond":
-            # The family of another network is in a module with torch, whose import takes seconds in every job.
+        if self.architecture is None:
             return EDM2_LATENTS
         return networks.family_of(self.architecture, self.where).latents or EDM2_LATENTS
 

@@ -8,7 +8,7 @@ from sida.config.families import EDM2_LATENTS, check_images, check_latents
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping
 from sida.errors import UserError, inside, settings_in
-from sida.methods.registry import DistillConfig, checked_method, resolve_recipe
+from sida.methods.registry import DistillConfig, checked_method, resolve_settings
 from workflow.preset.preset import Preset
 from workflow.preset.rows import Row
 from workflow.preset.trainings import teacher_training, training
@@ -18,7 +18,7 @@ _OF_A_ROW = ("alpha", "guide", "init")
 
 
 def check_trainings(preset: Preset) -> None:
-    """Builds the settings of all teachers and students, almost all without torch.
+    """Builds the settings of all teachers and students, those of registered networks without torch.
 
     Raises:
         UserError: The first fault that a training would report.
@@ -47,9 +47,7 @@ def _check_student(preset: Preset, row: Row) -> None:
         raise UserError(inside(faulty, key), error.fault, error.remedy) from None
     network = row.architecture
     if network:
-        if config.weight_norm or config.fake_score_weight_norm or config.logvar:
-            # The check needs torch, whose import takes seconds; few recipes have such settings.
-            resolve_recipe(config, network, where)
+        resolve_settings(config, network, where)
         source = f"{where}.network.kwargs" if row.teacher is None else f"{row.where}: teacher '{row.teacher.name}'"
         _check_shapes(network, spec["dataset"], source)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sida.networks import build_network
-from sida.networks.file import check_null_label, load_network
+from sida.networks import build_network, check_null_label
+from sida.networks.file import load_network
 from sida.networks.official import import_network
 from sida.networks.readings import noise_left
 from sida.plugins.transformers.states import SIZES as SIZES_BY_NAME
