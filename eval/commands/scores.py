@@ -212,7 +212,7 @@ TABLE = Verb(
     """examples:
   sida table config/tables/main.yaml --measurements results/demo/measurements.csv \\
       --runs studies/demo/runs.tsv --out results/demo/tables/main.tex
-  sida table table1 --mode paper --out table1.tex                         (as printed)
+  sida table table1 --out table1.tex             (as printed in the paper, and as sida run published tables/table1.tex)
   sida table table1 --mode audit --measurements results/released/measurements.csv \\
       --runs studies/papers/runs/released.tsv --out table1.tex                  (published, measured and Δ in lines)
   sida table table1 --add score.json --out table1.tex                              (adds a row for your images)

@@ -72,14 +72,15 @@ def make_table(
     Args:
         layout: A file, a name in ``config/tables``, or the layout itself.
         measurements: ``measurements.csv``. In ``audit`` mode a missing file counts as empty; cells then say 'not
-            measured'.
+            measured'. With None, and for settings without ``spec`` and ``results``, the
+            default of a layout of mode ``audit`` is ``paper``.
         runs: Sample sheet, or a spec with its rows. Without a sheet, each generator of ``measurements`` is a row.
         mode: Overrides the layout's mode; the default of both is ``measured``.
         spec: ``retraining``, the scatter of a repeated training; for a table of hyperparameters ``gpus``, and
             ``students`` with the settings of each row.
         results: Folder with training logs for a table of hyperparameters; by default the folder of ``measurements``.
         scores: Files of ``sida score`` (``--out``, or lines of ``--json``), whose rows are added at the end: in mode
-            ``paper``, which is the default for layouts of published numbers, below these and in their columns.
+            ``paper`` below the published numbers and in their columns.
 
     Raises:
         UserError: Any fault in a file, or ``measured`` mode without measurements or scores.
@@ -87,6 +88,9 @@ def make_table(
     kind = layout
     if not isinstance(kind, TableKind):
         kind = load_table_layout(find_file("tables", str(layout), where="table"))
+    own = [measurements, spec, results] if kind.shows_settings else [measurements]
+    if mode is None and kind.mode == "audit" and own.count(None) == len(own):
+        mode = "paper"
     measured = None
     if measurements is not None and (mode or kind.mode) != "paper" and not kind.shows_settings:
         measured = load_measurements(measurements)
@@ -109,8 +113,6 @@ class ResultsTable(TableLayout):
         """Builds the table with the rows of scores."""
         layout: TableLayout = self
         mode = sources.mode or layout.mode or "measured"
-        if mode == "audit" and not sources.mode and sources.scores and sources.measurements is None:
-            mode = "paper"
         if mode == "measured" and sources.measurements is None and not sources.scores:
             raise UserError("", "mode measured needs --measurements or --add", "or use --mode paper")
         measurements, sheet = sources.measurements or Measurements([], "no measurements"), sources.runs

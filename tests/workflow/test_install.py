@@ -216,7 +216,7 @@ def test_a_function_becomes_a_row_of_a_paper_in_three_commands(installed):
 def test_registry_layouts_and_published_numbers_travel(installed):
     listed = installed.run("sida", "assets", "list")
     assert "fid-ref-cifar10" in listed.stdout, listed.stderr
-    result = installed.run("sida", "table", "table1", "--mode", "paper", "--out", "table1.tex")
+    result = installed.run("sida", "table", "table1", "--out", "table1.tex")
     assert result.returncode == 0, result.stderr
     assert "1.519 ± 0.009" in (installed.here / "table1.md").read_text()
 

@@ -555,9 +555,14 @@ def test_every_greek_letter_compiles_alone_and_with_an_index(tmp_path):
     assert_one_page(pdflatex(tmp_path, "greek.tex", escape(text)))
 
 
+@pytest.mark.parametrize("name", ["table3", "table8"])
+def test_a_table_of_the_paper_is_as_printed_where_nothing_of_ours_is_given(name):
+    assert to_latex(make_table(name)) == to_latex(make_table(name, mode="paper"))
+
+
 @needs_latex
 def test_a_plain_table_needs_booktabs_alone_and_cites_by_key(tmp_path):
-    table = make_table("table1", mode="paper")
+    table = make_table("table1")
     (tmp_path / "t.tex").write_text(to_latex(table, cite=True))
     (tmp_path / "refs.bib").write_text(bibliography(cited_keys(table)))
     pdflatex(tmp_path, "host.tex", r"\input{t}\bibliographystyle{plain}\bibliography{refs}", "booktabs")
