@@ -30,7 +30,7 @@ from eval.tables.build import make_table
 from eval.tables.render import markdown_cell, template, to_markdown
 from sida.config.lookup import our_object
 from sida.config.registries import PACKAGE, additions
-from sida.config.samplers import Sampler
+from sida.config.samplers import GeneratorSteps, Sampler
 from sida.config.settings import load_spec, names_object
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, read_hashed_json, write_json, write_text
@@ -40,7 +40,7 @@ from sida.networks.file import NETWORKS, checked_network
 from sida.networks.official import describe_file
 from sida.plugins.exchange.hub_results import benchmark_entries, write_entries
 from sida.sampling.job import load, sampler_for
-from sida.sampling.samplers import multi_step, one_step, step_sigmas, to_uint8
+from sida.sampling.samplers import multi_step, one_step, to_uint8
 from sida.sampling.store import save_grid
 from sida.sampling.streams import SeedStreams
 
@@ -75,16 +75,16 @@ def model_source(network: Mapping[str, Any], where: Path, sampler: Sampler) -> s
     _visit(cls.__module__, order)
     tail = (_CODE / "model_tail.py").read_text(encoding="utf-8")
     trees = {name: _source(name) for name in order if name not in _LEFT_OUT}
-    imports = _imports([*trees.values(), tail])
+    imports = _imports([*trees.values(), tail, "import dataclasses"])
     parts = [f"# {'-' * 20} {name}\n\n{_LEFT_OUT.get(name) or _body(trees[name])}" for name in order]
     head = (
         f'"""{network["class"]}, a generator, with everything that it needs from sida-repro {code_version()} '
         '(Apache-2.0).\n\nMade by `sida export`; needs torch and safetensors alone.\n"""\n\n'
     )
     text = f"{head}from __future__ import annotations\n\n{imports}\n\n"
-    parts_of_sampler: tuple[Any, ...] = (to_device, SeedStreams, one_step, step_sigmas, multi_step, to_uint8)
+    parts_of_sampler: tuple[Any, ...] = (to_device, SeedStreams, GeneratorSteps, one_step, multi_step, to_uint8)
     source = "\n\n".join(map(inspect.getsource, parts_of_sampler)) + "\n\n"
-    source += f"#: Number of steps and their noise levels.\nSTEPS = {sampler.of_steps!r}\n\n\n"
+    source += f"#: Number of steps and their noise levels.\nSTEPS = {sampler.generator_steps!r}\n\n\n"
     source += f"def build() -> Precond:\n    net = {cls.__name__}({_arguments(arguments)})\n"
     source += f"    net.half_dtype = torch.{half}\n" if half else ""
     source += "    return net"

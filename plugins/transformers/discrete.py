@@ -24,22 +24,22 @@ from sida.sampling.drawing import Drawing
 from sida.sampling.guidance import Guide
 
 
-def spaced_steps(num_steps: int, total: int) -> list[int]:
-    """Numbers of ``num_steps`` about equally spaced steps of ``total``, ascending, with the first and the last.
+def spaced_steps(solver_steps: int, diffusion_steps: int) -> list[int]:
+    """Numbers of about equally spaced steps of a diffusion, ascending, with the first and the last.
 
     Distances are summed, since the rounding of the sum decides a half in the source.
     """
-    distances = itertools.repeat((total - 1) / (num_steps - 1), num_steps - 1)
+    distances = itertools.repeat((diffusion_steps - 1) / (solver_steps - 1), solver_steps - 1)
     return [round(position) for position in itertools.accumulate(distances, initial=0.0)]
 
 
-def check_ddpm(net: Any, guide: Any, num_steps: int) -> None:
+def check_ddpm(net: Any, guide: Any, solver_steps: int) -> None:
     """Checks that DDPM's sampler can draw from a network.
 
     Args:
         net: Network.
         guide: Guiding network, or None.
-        num_steps: Number of steps.
+        solver_steps: Number of steps.
 
     Raises:
         UserError: The network predicts no noise with a variance, has fewer steps, or the guide has other steps.
@@ -48,8 +48,8 @@ def check_ddpm(net: Any, guide: Any, num_steps: int) -> None:
         fault = f"'ddpm' needs a network of noise and its variance (DiTPrecond, learn_sigma), not {type(net).__name__}"
         raise UserError("sampler.kind", fault, "use heun")
     levels = net.steps.log_sigmas
-    if num_steps > len(levels):
-        raise UserError("sampler.num_steps", f"{num_steps} of the network's {len(levels)} steps", "take fewer")
+    if solver_steps > len(levels):
+        raise UserError("sampler.num_steps", f"{solver_steps} of the network's {len(levels)} steps", "take fewer")
     if guide is None:
         return
     steps: Any = getattr(getattr(guide, "net", guide), "steps", None)
@@ -61,7 +61,7 @@ def ddpm(
     net: Any,
     latents: torch.Tensor,
     class_labels: torch.Tensor | None,
-    num_steps: int = 250,
+    solver_steps: int = 250,
     dtype: torch.dtype = torch.float64,
     noise: Callable[[torch.Tensor], torch.Tensor] | None = None,
     guide: Guide | None = None,
@@ -72,7 +72,7 @@ def ddpm(
         net: Network with ``learn_sigma`` and :meth:`sida.plugins.transformers.networks.DiTPrecond.at_step`.
         latents: Unit normal ``(N, C, H, W)``: the state before the first step.
         class_labels: One-hot rows ``(N, label_dim)`` or None.
-        num_steps: Number of steps n, at least 2.
+        solver_steps: Number of steps n, at least 2.
         dtype: Type of the state; networks compute on float32 input.
         noise: ``noise(x)`` returns unit normal draws like ``x``; called in all steps but the last.
         guide: Guidance of ε, see :class:`sida.sampling.guidance.Guide`; the guide's variance is not used.
@@ -88,7 +88,7 @@ def ddpm(
             eps = guide(eps, math.sqrt(1 / signal - 1), weaker)
         return (x - math.sqrt(1 - signal) * eps) / math.sqrt(signal), share
 
-    x, falling = latents.to(dtype), spaced_steps(num_steps, len(signals))[::-1]
+    x, falling = latents.to(dtype), spaced_steps(solver_steps, len(signals))[::-1]
     for step, following in itertools.pairwise(falling):
         image, share = predicted(x, step)
         beta, remaining = 1 - signals[step] / signals[following], (1 - signals[following]) / (1 - signals[step])

@@ -36,7 +36,7 @@ def flow(
     net: Any,
     latents: torch.Tensor,
     class_labels: torch.Tensor | None,
-    num_steps: int = 250,
+    solver_steps: int = 250,
     method: str = "heun",
     last_step: float = 0.04,
     dtype: torch.dtype = torch.float64,
@@ -49,7 +49,7 @@ def flow(
         net: Network with :meth:`sida.networks.Precond.velocity`.
         latents: Unit normal ``(N, C, H, W)``: the state at t = 1.
         class_labels: One-hot rows ``(N, label_dim)`` or None.
-        num_steps: Number of steps n; of ``euler_maruyama`` with the last one.
+        solver_steps: Number of steps n; of ``euler_maruyama`` with the last one.
         method: ``euler``, ``heun`` (two evaluations a step) or ``euler_maruyama``.
         last_step: Length of the last step of ``euler_maruyama``, which has no noise.
         dtype: Type of the state; networks compute on float32 input.
@@ -69,12 +69,12 @@ def flow(
     x = latents.to(dtype)
     if method == "euler_maruyama":
         assert noise is not None
-        times = [1 - (1 - last_step) * step / (num_steps - 1) for step in range(num_steps)]
+        times = [1 - (1 - last_step) * step / (solver_steps - 1) for step in range(solver_steps)]
         for time, following in itertools.pairwise(times):
             fresh, step = noise(x), time - following
             x = x + step * drift(x, time) + math.sqrt(2 * time * step) * fresh
         return x + last_step * drift(x, last_step)
-    for time, following in itertools.pairwise([1 - step / num_steps for step in range(num_steps)] + [0.0]):
+    for time, following in itertools.pairwise([1 - step / solver_steps for step in range(solver_steps)] + [0.0]):
         step, first = following - time, velocity(x, time)
         if method == "heun":
             first = (first + velocity(x + step * first, following)) / 2

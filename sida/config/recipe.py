@@ -13,7 +13,7 @@ from sida.config.families import WeightNorm, check_guidance
 from sida.config.kernels import KernelName
 from sida.config.lookup import arguments_of
 from sida.config.roles import roles, setting
-from sida.config.samplers import InitSigma, StepLevels, StepNoise, check_steps
+from sida.config.samplers import GeneratorSteps, InitSigma, StepLevels, StepNoise, check_steps
 from sida.config.settings import (
     CheckedAs,
     Count,
@@ -386,11 +386,17 @@ class Recipe(TrainingSettings):
             if getattr(self, name) != default:
                 raise SettingError(name, "has no effect with one step", "set num_steps, or remove it")
         if self.init_sigma is not None:
-            check_steps(self.num_steps, self.init_sigma, self.step_levels)
+            check_steps(self.generator_steps)
         if self.level_distribution != "beta" and self.time_beta != (1.0, 1.0, 0.0):
             raise SettingError("time_beta", "has no effect without level_distribution beta", "set that, or remove it")
         if self.level_distribution is not None and self.t_max != 800.0:
             raise SettingError("t_max", "has no effect with level_distribution", "remove one of them")
+
+    @property
+    def generator_steps(self) -> GeneratorSteps:
+        """Steps of the generator, of a recipe with σ_init."""
+        assert self.init_sigma is not None
+        return GeneratorSteps(self.num_steps, self.init_sigma, self.noise, self.step_levels)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

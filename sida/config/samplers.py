@@ -26,6 +26,33 @@ StepNoise = Literal["fresh", "fixed"]
 StepLevels = Literal["sigma", "time"]
 
 
+@dataclasses.dataclass(frozen=True)
+class GeneratorSteps:
+    """Steps of a generator: a first one from noise of level σ_init, and further ones that add and remove less noise.
+
+    Attributes:
+        count: Number of steps n.
+        init_sigma: σ_init, or ``infinite``: pure noise.
+        noise: Noise that a step after the first adds: ``fresh``, or ``fixed``: always the first step's.
+        levels: Levels of the steps i = 0 … n − 1: ``sigma``: σ_init (1 − i/n). ``time``: those of the times
+            t_init (1 − i/n), t = σ / (1 + σ).
+    """
+
+    count: int = 1
+    init_sigma: float | Literal["infinite"] = 2.5
+    noise: StepNoise = "fresh"
+    levels: StepLevels = "sigma"
+
+    @property
+    def sigmas(self) -> list[float]:
+        """Levels of the steps after the first, n − 1 falling numbers."""
+        shares = [1 - step / self.count for step in range(1, self.count)]
+        if self.levels == "sigma":
+            return [float(self.init_sigma) * share for share in shares]
+        start = 1.0 if isinstance(self.init_sigma, str) else self.init_sigma / (1 + self.init_sigma)
+        return [start * share / (1 - start * share) for share in shares]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplerKind:
     """A kind of sampler. Its computation is an entry of :data:`sida.sampling.samplers.DRAWINGS`, except for ``data``.
@@ -134,7 +161,7 @@ class Sampler(Settings):
         if self.steps < (least := self.entry.least(self)):
             raise SettingError("num_steps", f"must be at least {least}, got {self.steps}")
         if self.kind == "one_step":
-            check_steps(self.steps, self.init_sigma, self.step_levels)
+            check_steps(self.generator_steps)
         if not self.guidance_min <= self.guidance_max:
             raise SettingError("guidance_min", f"{self.guidance_min} is above guidance_max = {self.guidance_max}")
         if not self.S_min <= self.S_max:
@@ -184,30 +211,27 @@ class Sampler(Settings):
         return {name: value for name, value in decisive(self).items() if value != math.inf}
 
     @property
-    def of_steps(self) -> dict[str, Any]:
-        """Arguments of :func:`sida.sampling.samplers.multi_step`."""
-        fixed = self.noise == "fixed"
-        return {
-            "num_steps": self.steps, "init_sigma": self.init_sigma, "step_levels": self.step_levels, "fixed": fixed,
-        }  # fmt: skip
+    def generator_steps(self) -> GeneratorSteps:
+        """Steps of ``one_step``."""
+        return GeneratorSteps(self.steps, self.init_sigma, self.noise, self.step_levels)
 
     def unlike(self, other: "Sampler") -> str:
         """Steps of a generator's training that differ from these, such as ``num_steps=4``; empty if none do."""
         if self.kind != "one_step" or other.kind != "one_step":
             return ""
-        own, its = ({**one.of_steps, "noise": one.noise} for one in (self, other))
         # One step adds no noise and has no second level.
         names = ("num_steps", "noise", "step_levels") if max(self.steps, other.steps) > 1 else ()
+        own, its = ({**vars(each), "num_steps": each.steps} for each in (self, other))
         return ",".join(f"{name}={its[name]}" for name in names if own[name] != its[name])
 
 
-def check_steps(num_steps: int, init_sigma: float | str, step_levels: StepLevels) -> None:
+def check_steps(steps: GeneratorSteps) -> None:
     """Checks that a generator's steps after the first have levels.
 
     Raises:
         SettingError: An infinite σ cannot fall in equal parts.
     """
-    if num_steps > 1 and init_sigma == INFINITE and step_levels == "sigma":
+    if steps.count > 1 and steps.init_sigma == INFINITE and steps.levels == "sigma":
         raise SettingError("step_levels", "'sigma' has no levels below an infinite init_sigma", "set it to time")
 
 

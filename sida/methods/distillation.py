@@ -24,7 +24,7 @@ from sida.networks.file import build_on_meta, load_network, read_metadata
 from sida.networks.precond import checkpoint_blocks
 from sida.sampling.guidance import Unlabelled, check_guide_fits
 from sida.sampling.job import network_file
-from sida.sampling.samplers import check_one_step
+from sida.sampling.samplers import check_generator
 from sida.training.batches import StepBatches
 from sida.training.evaluation import Evaluation, evaluation_facts
 from sida.training.iteration import StudentTrainer
@@ -184,7 +184,7 @@ def make_trainer(
         nets["network"] = new_network(config.network, config.seed, dataset, device, f"{where}.network")
     _check_networks(nets, config, dataset, where)
     teacher, guide = nets["network" if config.teacher is None else "teacher"], nets.get("guide")
-    check_one_step(teacher, config.num_steps, config.init_sigma, where)
+    check_generator(teacher, config.generator_steps, where)
     for role, net in nets.items():
         if role != "init" and device.type == "cuda":
             net.use_fp16, net.half_dtype = config.fp16, getattr(torch, config.half)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from sida.config.registries import Registry
-from sida.config.samplers import INFINITE, Sampler
+from sida.config.samplers import INFINITE, GeneratorSteps, Sampler
 from sida.errors import SettingError, UserError, exact
 from sida.networks import family_of
 from sida.networks.precond import no_noise_level
@@ -163,44 +163,26 @@ def one_step(
     return images
 
 
-def check_one_step(net: Any, num_steps: int, init_sigma: float | str, where: str = "sampler") -> None:
-    """Checks that a network draws in one step, or in several, from a level.
+def check_generator(net: Any, steps: GeneratorSteps, where: str = "sampler") -> None:
+    """Checks that a network can take the steps of a generator.
 
     Raises:
         UserError: It has no level of pure noise, or its further steps would need velocities of another length.
     """
-    if init_sigma == INFINITE and getattr(net, "noise_limit", None) is None:
+    if steps.init_sigma == INFINITE and getattr(net, "noise_limit", None) is None:
         raise no_noise_level(net, f"{where}.init_sigma")
-    if init_sigma == INFINITE and num_steps > 1 and hasattr(net, "mean_velocity"):
-        fault = f"{type(net).__name__} draws from pure noise in one step, not {num_steps}"
+    if steps.init_sigma == INFINITE and steps.count > 1 and hasattr(net, "mean_velocity"):
+        fault = f"{type(net).__name__} draws from pure noise in one step, not {steps.count}"
         raise UserError(f"{where}.num_steps", fault, "set it to 1, or draw with kind flow")
-
-
-def step_sigmas(num_steps: int, init_sigma: float | str = 2.5, step_levels: str = "sigma") -> list[float]:
-    """Levels of the steps of a generator after the first, ``num_steps − 1`` falling numbers.
-
-    Args:
-        num_steps: Steps n.
-        init_sigma: σ_init, or ``infinite``.
-        step_levels: ``sigma``: σ_init (1 − i/n). ``time``: those of the times t_init (1 − i/n), t = σ / (1 + σ).
-    """
-    shares = [1 - step / num_steps for step in range(1, num_steps)]
-    if step_levels == "sigma":
-        return [float(init_sigma) * share for share in shares]
-    start = 1.0 if isinstance(init_sigma, str) else init_sigma / (1 + init_sigma)
-    return [start * share / (1 - start * share) for share in shares]
 
 
 def multi_step(
     net: torch.nn.Module,
     z: torch.Tensor,
     class_labels: torch.Tensor | None,
-    num_steps: int,
-    noise: Callable[[torch.Tensor], torch.Tensor],
-    init_sigma: float | str = 2.5,
+    steps: GeneratorSteps,
+    noise: NoiseSource,
     *,
-    step_levels: str = "sigma",
-    fixed: bool = False,
     steps_taken: int | None = None,
     through_all: bool = True,
 ) -> torch.Tensor:
@@ -210,28 +192,24 @@ def multi_step(
         net: Preconditioned network.
         z: Unit normal latents ``(N, C, H, W)``.
         class_labels: One-hot rows ``(N, label_dim)`` or None.
-        num_steps: Network evaluations n, at least 1; 1 equals :func:`one_step`.
-        noise: ``noise(x)`` returns unit normal draws like ``x``; called once per step after the first.
-        init_sigma: σ_init.
-        step_levels: See :func:`step_sigmas`.
-        fixed: Whether further steps add the noise z of the first one; ``noise`` is not called.
-        steps_taken: Number of steps to take of the n, from the first on; None takes all.
+        steps: The steps, each a network evaluation; one alone equals :func:`one_step`.
+        noise: ``noise(x)`` returns unit normal draws like ``x``; called once per step after the first with fresh
+            noise.
+        steps_taken: Number of steps to take of them, from the first on; None takes all.
         through_all: Whether the result has the gradients of all steps, or of the last step taken alone.
 
     Source: mingyuanzhou/SiD, branch sida (EDM2 generation), golden losses_edm2/generate_multistep; ``time``, ``fixed``
     and ``steps_taken``: apple-aiml-research/ml-sid-dit:training/sid_dit_util.py (SiD-DiT, arXiv:2509.25127).
     """
-    if num_steps < 1:
-        raise SettingError("num_steps", f"must be at least 1, got {num_steps}")
-    last = (num_steps if steps_taken is None else steps_taken) - 1
-    assert 0 <= last < num_steps
+    last = (steps.count if steps_taken is None else steps_taken) - 1
+    assert 0 <= last < steps.count
     learns = torch.is_grad_enabled()
     with torch.set_grad_enabled(learns and (through_all or last == 0)):
-        images = one_step(net, z, class_labels, init_sigma)
-    for step, sigma in enumerate(step_sigmas(num_steps, init_sigma, step_levels)[:last], start=1):
+        images = one_step(net, z, class_labels, steps.init_sigma)
+    for step, sigma in enumerate(steps.sigmas[:last], start=1):
         level = torch.full((), sigma, dtype=z.dtype, device=z.device)
         with torch.set_grad_enabled(learns and (through_all or step == last)):
-            images = net(images + sigma * (z if fixed else noise(images)), level, class_labels)
+            images = net(images + sigma * (z if steps.noise == "fixed" else noise(images)), level, class_labels)
     return images
 
 
@@ -249,8 +227,8 @@ DRAWINGS: Registry[Drawing] = Registry(
     "",
     {
         "one_step": Drawing(
-            lambda call: multi_step(call.net, *call.inputs, noise=call.streams.randn_like, **call.sampler.of_steps),
-            lambda sampler, net, guide: check_one_step(net, sampler.steps, sampler.init_sigma),
+            lambda call: multi_step(call.net, *call.inputs, call.sampler.generator_steps, call.streams.randn_like),
+            lambda sampler, net, guide: check_generator(net, sampler.generator_steps),
         ),
         "heun": Drawing(
             lambda call: call.of_steps(heun, noise_every_step=call.family.noise_every_step),

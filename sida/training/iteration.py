@@ -19,7 +19,7 @@ import torch
 from sida.config.families import NULL_LABEL
 from sida.config.kernels import require_kernels
 from sida.config.recipe import ResolvedConfig, TeacherConfig
-from sida.config.samplers import Sampler
+from sida.config.samplers import GeneratorSteps, Sampler
 from sida.data.augment import AugmentPipe
 from sida.errors import UserError, say
 from sida.machine import Recording, RecordingError, Tensors, generator
@@ -95,12 +95,12 @@ class EagerRunner:
 
     Args:
         generator: Gives the images; in training mode for its own micro-batches.
-        sampler: Its steps; unused if no optimizer step sees its images.
+        generator_steps: Its steps; unused if no optimizer step sees its images.
         through_all: Whether it learns through all steps, or through the last one taken.
     """
 
-    def __init__(self, generator: OptimizedNetwork, sampler: Sampler, through_all: bool) -> None:
-        self.generator, self.sampler, self.through_all = generator, sampler, through_all
+    def __init__(self, generator: OptimizedNetwork, generator_steps: GeneratorSteps, through_all: bool) -> None:
+        self.generator, self.generator_steps, self.through_all = generator, generator_steps, through_all
 
     def __call__(
         self,
@@ -118,7 +118,7 @@ class EagerRunner:
             scales: Factors of its terms.
             tensors: Tensors by name: draws, ``labels`` and ``real`` images if the step has them.
             augment: Augmentation with the draws of this micro-batch.
-            steps_taken: Steps that the generator takes of those of the sampler, from the first on.
+            steps_taken: Steps that the generator takes of all, from the first on.
             norms: Whether the gradient's norm is returned for each of several terms; the network has no gradient yet.
         """
         self.steps_taken, self.norms = steps_taken, norms
@@ -136,14 +136,10 @@ class EagerRunner:
         if not step.generates:
             return {"images": tensors["real"]}
         fresh = (tensors[f"noise of step {number}"] for number in range(2, self.steps_taken + 1))
-        arguments: dict[str, Any] = {
-            "noise": lambda _: next(fresh),
-            "steps_taken": self.steps_taken,
-            "through_all": self.through_all,
-        }
+        inputs = tensors["z"], tensors.get("labels"), self.generator_steps, lambda _: next(fresh)
+        taken: dict[str, Any] = {"steps_taken": self.steps_taken, "through_all": self.through_all}
         with torch.set_grad_enabled(step.network is self.generator):
-            arguments |= self.sampler.of_steps
-            return {"images": multi_step(self.generator.net, tensors["z"], tensors.get("labels"), **arguments)}
+            return {"images": multi_step(self.generator.net, *inputs, **taken)}
 
     def _losses(self, step: OptimizerStep, scales: Scales, tensors: Tensors) -> Outputs:
         """Computes the losses and adds their gradient; a term with the weight 0 has no backward pass."""
@@ -286,12 +282,13 @@ class StepTrainer(Trainer):
         resumable: Further parts by name whose state a resumed run needs.
 
     Attributes:
-        sampler: Steps of the generator; of a teacher, the sampler of its pictures.
+        generator_steps: Steps of the generator.
         through_all: Whether the generator learns through all of its steps, or through the last one taken.
         batches: Source of images and labels, set before the first iteration; all streams have equally many images.
     """
 
     batches: Batches
+    generator_steps = GeneratorSteps()
     through_all = False
 
     def __init__(
@@ -305,13 +302,14 @@ class StepTrainer(Trainer):
         self.steps, self.schedule, self.config, self.begun = list(steps), schedule, config, schedule.begun
         super().__init__({step.name: step.network for step in steps}, averages, resumable)
         self.device = steps[-1].network.flat.vector.device
-        self._run = EagerRunner(steps[-1].network, self.sampler, self.through_all)
+        self._run = EagerRunner(steps[-1].network, self.generator_steps, self.through_all)
 
     def taken_steps(self, nimg: int) -> int:
         """Steps of the generator in the iteration after ``nimg`` images, equal on all ranks: uniform in 1 … n."""
-        if not (self.sampler.kind == "one_step" and self.sampler.steps > 1):
+        count = self.generator_steps.count
+        if count == 1:
             return 1
-        return 1 + int(torch.randint(self.sampler.steps, (), generator=generator(self.config.seed, "num_steps", nimg)))
+        return 1 + int(torch.randint(count, (), generator=generator(self.config.seed, "num_steps", nimg)))
 
     def iteration(self, nimg: int, draws: Mapping[str, Sequence[Draws]] | None = None) -> IterationRecord:
         """Does all steps and updates the averages.
@@ -358,7 +356,7 @@ class StepTrainer(Trainer):
         batches, seed = self.batches(stream, nimg, step.real_images), self.config.seed
         assert all(images.shape[1:] == batches[0][0].shape[1:] for images, _ in batches)
         steps_taken, shapes = self.taken_steps(nimg), [images.shape for images, _ in batches]
-        kinds = step.draws_for(steps_taken, self.sampler.noise)
+        kinds = step.draws_for(steps_taken, self.generator_steps.noise)
         draws = step_draws(seed, stream, nimg, shapes, self.device, kinds, self.ranks)
         total = sum(len(images) for images, _ in batches)
         weights = {"": 1.0} if step.weights is None else step.weights(batches[0][0][0].numel())
@@ -420,8 +418,8 @@ class StudentTrainer(StepTrainer):
         resumable: Mapping[str, Resumable] | None = None,
     ) -> None:
         self.recipe, self.generator, self.max_nan_share = recipe, steps[-1].network, recipe.max_nan_share
-        # StepTrainer's constructor reads `through_all` and `sampler`.
-        self.through_all = recipe.gradient == "all"
+        # StepTrainer's constructor reads these two.
+        self.through_all, self.generator_steps = recipe.gradient == "all", recipe.generator_steps
         step_settings = {"num_steps": recipe.num_steps, "noise": recipe.noise, "step_levels": recipe.step_levels}
         #: Settings of the sampler, as the network's file has them.
         self.sampler_settings: dict[str, Any] = {
@@ -432,7 +430,7 @@ class StudentTrainer(StepTrainer):
         self.sampler = Sampler(**self.sampler_settings)
         super().__init__(steps, schedule, recipe, {"ema": Average(self.generator)}, resumable)
         if graphs and recipe.cuda_graphs and self.device.type == "cuda":
-            self._run = GraphRunner([*self.networks.values()], self.generator, self.sampler, self.through_all)
+            self._run = GraphRunner([*self.networks.values()], self.generator, self.generator_steps, self.through_all)
 
     @property
     def provenance(self) -> dict[str, Any]:

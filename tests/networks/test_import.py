@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from sida.config.samplers import GeneratorSteps
 from sida.files.fenced import Child
 from sida.networks.file import load_network
 from sida.networks.official import import_network
@@ -194,7 +195,9 @@ def test_a_student_of_edm2_draws_the_official_images(switches):
     arrays, _ = load_tensors("losses_edm2/generate_multistep")
     for steps in (1, 2, 4):
         first, *later = (arrays[f"steps{steps}/draw{i:02d}"] for i in range(steps))
-        images = multi_step(student, first, arrays["in/labels"], steps, lambda x, later=later: later.pop(0))
+        images = multi_step(
+            student, first, arrays["in/labels"], GeneratorSteps(steps), lambda x, later=later: later.pop(0)
+        )
         agree(arrays, **{f"steps{steps}/images": images})
 
 

@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from eval.features.inception import InceptionCleanExtractor
-from sida.config.recipe import METHOD_SETTINGS, OFFICIAL, ResolvedConfig, RunConfig, StudentConfig, TeacherConfig
+from sida.config.recipe import (
+    METHOD_SETTINGS,
+    OFFICIAL,
+    Recipe,
+    ResolvedConfig,
+    RunConfig,
+    StudentConfig,
+    TeacherConfig,
+)
 from sida.config.roles import setting
 from sida.config.settings import Fraction, type_hints
 from sida.methods import METHODS, SID, distill
@@ -351,6 +359,8 @@ def test_each_setting_reaches_the_training(teachers, tmp_path, monkeypatch):
 
     def recorded(config, name):
         reader = sys._getframe(1)
+        if reader.f_code is Recipe.generator_steps.fget.__code__:
+            reader = reader.f_back
         module = reader.f_globals["__name__"]
         # Checks, digests and what resolves a recipe read settings that may have no effect.
         checking = module == "sida.methods.registry" or reader.f_code is student_digest.__code__

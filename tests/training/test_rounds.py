@@ -78,7 +78,7 @@ def replaying(made: StudentTrainer) -> StudentTrainer:
     """The trainer with recordings; on a GPU its recipe gives it some."""
     if not GPU:
         networks = [*made.networks.values()]
-        made._run = iteration.GraphRunner(networks, made.generator, made.sampler, made.through_all)
+        made._run = iteration.GraphRunner(networks, made.generator, made.generator_steps, made.through_all)
     return made
 
 

@@ -12,13 +12,13 @@ from eval.results.measurements import long_rows
 from eval.results.summary import measurements_of
 from eval.tables.cells import nfe_text
 from sida.config.lookup import ALLOW
-from sida.config.samplers import read_sampler
+from sida.config.samplers import GeneratorSteps, read_sampler
 from sida.methods import distill
 from sida.methods.method import STEPS
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.methods.sid import SiDLoss
 from sida.networks.file import read_metadata, save_network
-from sida.sampling.samplers import multi_step, one_step, step_sigmas
+from sida.sampling.samplers import multi_step, one_step
 from sida.training.iteration import Distiller
 from sida.training.schedule import Schedule
 from tests.eval.measuring.test_measure import data_spec
@@ -67,20 +67,20 @@ def test_two_steps_by_hand(fixed, init_sigma, step_levels, second, through_all):
     noise = z if fixed else fresh
     before = start if through_all else start.detach()
     by_hand = net(before + second * noise, torch.tensor(second, **DOUBLE))
-    ways = {"init_sigma": init_sigma, "step_levels": step_levels, "fixed": fixed, "through_all": through_all}
-    images = multi_step(net, z, None, 2, lambda x: fresh, **ways)
+    steps = GeneratorSteps(2, init_sigma, "fixed" if fixed else "fresh", step_levels)
+    images = multi_step(net, z, None, steps, lambda x: fresh, through_all=through_all)
     assert_near(images, by_hand)
     assert_near(gradients(net, images), gradients(net, by_hand))
     # The first of the two steps alone learns, too.
-    first = multi_step(net, z, None, 2, lambda x: fresh, steps_taken=1, **ways)
+    first = multi_step(net, z, None, steps, lambda x: fresh, steps_taken=1, through_all=through_all)
     assert_near(gradients(net, first), gradients(net, start))
 
 
 def test_levels_fall_in_equal_parts_of_sigma_or_time():
-    assert step_sigmas(4, 2.0) == [1.5, 1.0, 0.5]
-    times = [sigma / (1 + sigma) for sigma in step_sigmas(4, 4.0, "time")]
+    assert GeneratorSteps(4, 2.0).sigmas == [1.5, 1.0, 0.5]
+    times = [sigma / (1 + sigma) for sigma in GeneratorSteps(4, 4.0, levels="time").sigmas]
     assert times == pytest.approx([0.8 * share for share in (0.75, 0.5, 0.25)])
-    assert step_sigmas(2, "infinite", "time") == [1.0]
+    assert GeneratorSteps(2, "infinite", levels="time").sigmas == [1.0]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from sida.config.samplers import GeneratorSteps
 from sida.networks.precond import Precond
 from sida.sampling.samplers import multi_step, to_uint8
 from sida.sampling.streams import SeedStreams
@@ -23,12 +24,12 @@ class OneStepGenerator(torch.nn.Module):
     def __init__(self, net: Precond) -> None:
         super().__init__()
         self.net = net
-        self.sampler: dict[str, Any] = STEPS  # type: ignore[name-defined]  # noqa: F821 - stands above this class
+        self.generator_steps: GeneratorSteps = STEPS  # type: ignore[name-defined]  # noqa: F821 - stands above
 
     @property
     def steps(self) -> int:
         """Network evaluations of an image."""
-        return int(self.sampler["num_steps"])
+        return self.generator_steps.count
 
     @classmethod
     def from_pretrained(cls, folder: str, **_: Any) -> OneStepGenerator:
@@ -75,8 +76,8 @@ class OneStepGenerator(torch.nn.Module):
                         batch_classes = [*classes[start : start + batch_size]]
                         drawn = torch.tensor(batch_classes + batch_classes[-1:] * (batch_size - len(batch_classes)))
                     labels = torch.nn.functional.one_hot(drawn, net.label_dim).float().to(device)
-                noise = streams.randn_like
-                images = multi_step(net, latents.to(device), labels, noise=noise, **self.sampler)[: len(batch)]
+                inputs = latents.to(device), labels, self.generator_steps, streams.randn_like
+                images = multi_step(net, *inputs)[: len(batch)]
                 parts.append((to_uint8(images) if net.img_channels in (1, 3) else images).cpu())
         finally:
             torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
