@@ -1,4 +1,4 @@
-"""The bold rule: the best published values of a column, and the measured ones that the best one does not beat."""
+"""The bold rule: the best values of a column, and those that the best one does not beat."""
 
 import itertools
 import math
@@ -14,12 +14,14 @@ from eval.results.sheet import SheetRow
 from eval.results.summary import Estimate
 from eval.tables.cells import Best, CellSource, Side, TableLine
 from eval.tables.layout import BoldSpec, ColumnSpec, Mode, TableLayout
+from eval.tables.model import Rank
 
-#: Reason for a column of measured values without a best one.
+#: Reasons for a column of measured values without a best one.
+UNDECIDED = "the best one beats none beyond noise and retraining"
 UNRANKED = "the scatter of its values over trials, or over repeated trainings, is unknown"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Candidate:
     """A value of a column, which may be its best one.
 
@@ -73,17 +75,23 @@ class _Candidate:
         confidence = 1 - (1 - DECIDING) / math.comb(candidates, 2)
         return interval_of(abs(self.value - other.value), parts, confidence).low > 0
 
+    def rank_of(self, other: "_Candidate", candidates: int) -> Rank | None:
+        """Rank of a value of the column of which this is the best; the arguments are those of :meth:`beats`."""
+        if self.rounded == other.rounded:
+            return "best"
+        return None if self.beats(other, candidates) else "level"
+
 
 def best_values(
     layout: TableLayout, lines: list[TableLine], mode: Mode, retraining: Retraining | None
-) -> tuple[Best, list[str]]:
-    """Best values of the columns: in audit mode separately for published and measured numbers, else one for a column.
+) -> tuple[Best, dict[str, list[str]]]:
+    """Ranks of the values of each column: in audit mode separately for published and measured numbers.
 
-    Published numbers are ranked as the paper ranks them, by their values. A measured value is best unless the
-    best value of the column, which may be a published number of a row that is not measured, beats it beyond the noise
-    of evaluation and the scatter of training. Where that is unknown, no measured value is bold; neither if the measured
-    values are not comparable with each other. A value is not bold if there is a reason against it
-    (:func:`eval.results.identity.reason_against`).
+    The best value of a column, which may be a published number of a row that is not measured, ranks first if it beats
+    another one beyond the noise of evaluation and the scatter of training; measured values that it does not beat are
+    level with it. Published numbers alone are ranked as the paper ranks them, by their values. No measured value has a
+    rank where noise or scatter is unknown, or where the measured values are not comparable with each other. A value has
+    none if there is a reason against it (:func:`eval.results.identity.reason_against`).
 
     Args:
         layout: Columns and the bold rule.
@@ -92,34 +100,39 @@ def best_values(
         retraining: Scatter of a repeated training; None: unknown.
 
     Returns:
-        The best values, and headings of the columns whose measured values are not ranked for an unknown scatter.
+        The ranks, and headings of the columns whose measured values have none, by the reason.
     """
-    best, unranked = set[tuple[Side, str, int]](), list[str]()
+    best = dict[tuple[Side, str, int], Rank]()
+    without: dict[str, list[str]] = {UNDECIDED: [], UNRANKED: []}
     if layout.bold is None:
-        return best, unranked
+        return best, without
     for column in (column for column in layout.columns if _is_ranked(layout.bold, column)):
-        candidates = [*_values(layout.bold, column, lines, retraining)]
-        measured = [candidate for candidate in candidates if candidate.side == "measured" and candidate.ranks]
-        published = [candidate for candidate in candidates if candidate.side == "published" and candidate.ranks]
+        candidates = [candidate for candidate in _values(layout.bold, column, lines, retraining) if candidate.ranks]
+        measured = [candidate for candidate in candidates if candidate.side == "measured"]
+        published = [candidate for candidate in candidates if candidate.side == "published"]
         measured_rows = {candidate.row for candidate in measured}
         rivals = [*measured, *(candidate for candidate in published if candidate.row not in measured_rows)]
-        leaders: list[_Candidate] = []
+        first = None
         # A row alone is not the best of anything.
-        if measured and _are_comparable(measured) and len({candidate.row for candidate in candidates}) > 1:
+        if measured and _are_comparable(measured) and len(rivals) > 1:
+            leader = _best_of(column, rivals)
             if any(rival.noise is None for rival in rivals):
-                unranked.append(column.head)
+                without[UNRANKED].append(column.head)
+            elif any(leader.beats(rival, len(rivals)) for rival in rivals):
+                first = leader
             else:
-                first = _best_of(column, rivals)
-                leaders += [candidate for candidate in measured if not first.beats(candidate, len(rivals))]
+                without[UNDECIDED].append(column.head)
+        ranks = {one: first.rank_of(one, len(rivals)) for one in measured} if first else {}
         if published:
             lowest = _best_of(column, published).rounded
-            rival = _best_of(column, rivals) if mode == "paper" and measured else None
-            lowest_published = [candidate for candidate in published if candidate.rounded == lowest]
-            leaders += [
-                candidate for candidate in lowest_published if not (rival and rival.beats(candidate, len(rivals)))
-            ]
-        best |= {(candidate.side, column.id, candidate.row) for candidate in leaders if candidate.reason is None}
-    return best, unranked
+            beside = first if mode == "paper" else None
+            ranks |= {
+                one: beside.rank_of(one, len(rivals)) if beside else "best"
+                for one in published
+                if one.rounded == lowest
+            }
+        best |= {(one.side, column.id, one.row): rank for one, rank in ranks.items() if rank and one.reason is None}
+    return best, without
 
 
 def _is_ranked(bold: BoldSpec, column: ColumnSpec) -> bool:

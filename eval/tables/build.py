@@ -25,7 +25,7 @@ from eval.results.summary import (
     measurements_file,
     require_comparable,
 )
-from eval.tables.bold import UNRANKED, best_values
+from eval.tables.bold import best_values
 from eval.tables.cells import (
     AUDIT_LEGEND,
     Best,
@@ -37,7 +37,7 @@ from eval.tables.cells import (
 )
 from eval.tables.latex import to_latex
 from eval.tables.layout import ColumnSpec, Mode, TableKind, TableLayout, TableSources, load_table_layout
-from eval.tables.model import RECORD_FIELDS, Table, published_record
+from eval.tables.model import LEVEL_MARK, RECORD_FIELDS, Table, published_record
 from eval.tables.notes import (
     comparison_notes,
     exposure_notes,
@@ -54,7 +54,7 @@ from sida.errors import UserError, suggestion
 from sida.files.atomic import json_text, read_hashed_json, write_files
 from sida.files.text_files import with_hash
 
-TABLE_FORMAT = "sida-table/2"
+TABLE_FORMAT = "sida-table/3"
 
 
 def make_table(
@@ -158,7 +158,7 @@ def build_table(
     require_comparable(measured_lines(lines, measurements), layout.source)
     if retraining is None and mode != "measured":
         retraining = load_retraining(RETRAINING)
-    best, unranked = best_values(table_layout, lines, mode, retraining)
+    best, without_best = best_values(table_layout, lines, mode, retraining)
     columns, rows = grid(table_layout, lines, mode, best)
     scored = [
         column.metric
@@ -183,7 +183,16 @@ def build_table(
             *exposure_notes(table_layout, lines),
             *held_out_notes(table_layout, lines),
             *left_out,
-            *([f"No measured value of {', '.join(unranked)} is bold: {UNRANKED}."] if unranked else []),
+            *(
+                [f"{LEVEL_MARK}: not beaten by the best one beyond noise and retraining."]
+                if "level" in best.values()
+                else []
+            ),
+            *(
+                f"No measured value of {', '.join(heads)} is bold: {why}."
+                for why, heads in without_best.items()
+                if heads
+            ),
             *([AUDIT_LEGEND] if mode == "audit" else []),
         ),
         number=layout.number,
@@ -225,10 +234,10 @@ def table_records(
             }
             if source.published is not None:
                 record |= published_record(source.published)
-                record["published_bold"] = ("published", column.id, number) in best
+                record["published_rank"] = best.get(("published", column.id, number), "")
             if source.estimate is not None:
                 record |= _measured_record(source, source.lines(measurements))
-                record["measured_bold"] = ("measured", column.id, number) in best
+                record["measured_rank"] = best.get(("measured", column.id, number), "")
             records.append(record)
     return records
 

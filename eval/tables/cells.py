@@ -6,7 +6,7 @@ prints the published number, the measured one and their difference in lines belo
 
 import dataclasses
 import functools
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,7 @@ from eval.results.published import Published, published_number
 from eval.results.sheet import SheetRow, exposure_of
 from eval.results.summary import Estimate, Measurement, Measurements
 from eval.tables.layout import ColumnSpec, Mode, RowSpec, TableLayout, expand
-from eval.tables.model import BLANK, DASH, Cell, Column, Row
+from eval.tables.model import BLANK, DASH, Cell, Column, Rank, Row
 from sida.errors import UserError, suggestion
 from sida.methods.method import Exposure
 
@@ -334,9 +334,9 @@ def require_in_column(identity: Identity, identities: Collection[Identity], wher
         )
 
 
-#: Best values: side, column id and row number of each.
 Side = Literal["published", "measured"]
-Best = Set[tuple[Side, str, int]]
+#: Ranks of the best values and of those that these do not beat, by side, column id and row number.
+Best = Mapping[tuple[Side, str, int], Rank]
 
 
 SIDES = ("published", "measured", "Δ")
@@ -389,11 +389,11 @@ def _cell(
     is_measured = side == "measured" or (not side and line.ours and (mode == "measured" or line.spec.scored))
     # Quoted rows are never measured here, so the cell is blank and not 'not measured'.
     if is_measured and (source.estimate or not side or source.published or column.run):
-        bold = ("measured", column.id, number) in best
-        return source.empty if source.empty and not source.estimate else measured_cell(column, source, bold)
+        rank = best.get(("measured", column.id, number))
+        return source.empty if source.empty and not source.estimate else measured_cell(column, source, rank)
     if is_measured:
         return BLANK
-    return source.empty or published_cell(source, ("published", column.id, number) in best)
+    return source.empty or published_cell(source, best.get(("published", column.id, number)))
 
 
 def mark_of(identity: Identity) -> str:
@@ -405,22 +405,22 @@ def mark_of(identity: Identity) -> str:
     return "¶" if identity.held_out_fault else "‡" if identity.exposed("loss") else "§" if identity.related else ""
 
 
-def published_cell(source: CellSource, bold: bool) -> Cell:
+def published_cell(source: CellSource, rank: Rank | None) -> Cell:
     """Cell of a published number exactly as printed; blank if there is no such number."""
     if source.published is None:
         return BLANK
     mark = mark_of(source.published.identity)
-    return Cell(source.published.text, "published", source.published.std or None, bold, mark=mark)
+    return Cell(source.published.text, "published", source.published.std or None, rank, mark=mark)
 
 
-def measured_cell(column: ColumnSpec, source: CellSource, bold: bool = False) -> Cell:
+def measured_cell(column: ColumnSpec, source: CellSource, rank: Rank | None = None) -> Cell:
     """Cell of a measured mean with its sample standard deviation, or 'not measured'."""
     if source.estimate is None:
         return Cell(kind="missing")
     mean, std = source.estimate.mean, source.estimate.std if column.spread else None
     spread = None if std is None else f"{std * column.scale:,.{column.decimals}f}"
     mark = mark_of(source.identity) if source.identity else ""
-    return Cell(f"{mean * column.scale:,.{column.decimals}f}", "measured", spread, bold, mark=mark)
+    return Cell(f"{mean * column.scale:,.{column.decimals}f}", "measured", spread, rank, mark=mark)
 
 
 def difference_cell(column: ColumnSpec, source: CellSource) -> Cell:

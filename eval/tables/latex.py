@@ -79,6 +79,7 @@ def _characters(text: str) -> str:
 _MARKS = {None: "", "agrees": r"\," + CHECK_MARK, "better": r"\,$\triangle$", "worse": r"\,$\times$"}
 #: Marks of networks and images that a generator was exposed to.
 _EXPOSURE_MARKS = {"": "", "‡": r"\,$\ddagger$", "§": r"\,$\mathsection$", "¶": r"\,$\mathparagraph$"}
+_LEVEL = r"\,$\approx$"
 #: A decimal number, also with commas between thousands.
 _DECIMAL = re.compile(r"([+−-]?)(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d+))?")
 #: Options of siunitx for a column with numbers from 1,000 on.
@@ -117,12 +118,13 @@ def latex_cell(cell: Cell, column: Column, siunitx: bool = False, cite: bool = F
         return ""
     if _is_number(cell) and (column.number or not siunitx):
         text, spread = cell.text.replace("−", "-"), cell.spread or ""
-        if siunitx and not cell.agreement and not cell.mark:
+        if siunitx and not cell.agreement and not cell.mark and cell.rank != "level":
             return (r"\bfseries " * cell.bold + text + (f" +- {spread}" if spread else "")).replace(",", "")
         # In mathematics a comma alone has a space after it.
         text = (text + (rf" \pm {spread}" if spread else "")).replace(",", "{,}")
         text = rf"\mathbf{{{text}}}" if cell.bold else text
-        latex = f"${text}${_MARKS[cell.agreement]}{_EXPOSURE_MARKS[cell.mark]}"
+        level = _LEVEL if cell.rank == "level" else ""
+        latex = f"${text}${_MARKS[cell.agreement]}{level}{_EXPOSURE_MARKS[cell.mark]}"
     else:
         label, entry = cited_label(cell.text) if cite and column.name else (cell.plain, None)
         latex = "--" if cell.kind == "dash" else escape(label)

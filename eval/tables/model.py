@@ -11,12 +11,16 @@ from eval.results.published import Published
 #: its provenance.
 RECORD_FIELDS = (
     "table", "mode", "row", "family", "model", "column", "metric", "direction", "nfe",
-    "run", "measured", "measured_std", "measured_lowest", "trials", "training_seeds", "kept_at", "measured_bold",
-    "published_id", "published", "published_std", "published_bold", "published_source", "published_literal",
+    "run", "measured", "measured_std", "measured_lowest", "trials", "training_seeds", "kept_at", "measured_rank",
+    "published_id", "published", "published_std", "published_rank", "published_source", "published_literal",
     "difference", "tolerance", "agreement", "not_compared",
     "n", "seed_first", "seed_last", "protocol", "settings", "classes", "resolution",
     "reference_sha256", "extractor_sha256", "network_sha256", "device", "code_version", "date",
 )  # fmt: skip
+
+#: Rank of a value: the best of its column, or level with it, which does not beat it beyond noise and retraining.
+Rank = Literal["best", "level"]
+LEVEL_MARK = "≈"
 
 CellKind = Literal["text", "published", "measured", "difference", "missing", "blank", "dash"]
 
@@ -29,7 +33,7 @@ class Cell:
         text: Printed text; for numbers the value without its spread.
         kind: Origin of the content. A cell is *either* published *or* measured, never both.
         spread: Number after ``±``.
-        bold: Whether the value is the best of the column by the layout's rule.
+        rank: Rank of the value in its column by the layout's bold rule.
         mark: Sign of a note about networks or images that the generator was exposed to.
         agreement: For a difference: whether the numbers agree, see :mod:`eval.results.agreement`.
     """
@@ -37,9 +41,14 @@ class Cell:
     text: str = ""
     kind: CellKind = "text"
     spread: str | None = None
-    bold: bool = False
+    rank: Rank | None = None
     agreement: AgreementOutcome | None = None
     mark: str = ""
+
+    @property
+    def bold(self) -> bool:
+        """Whether the value is the best of its column."""
+        return self.rank == "best"
 
     @property
     def plain(self) -> str:
@@ -49,6 +58,7 @@ class Cell:
         if self.kind == "missing":
             return self.text or "not measured"
         text = f"{self.text} ± {self.spread}" if self.spread else self.text
+        text += f" {LEVEL_MARK}" if self.rank == "level" else ""
         text += f" {self.mark}" if self.mark else ""
         return f"{text} {AGREEMENT_MARKS[self.agreement]}" if self.agreement else text
 

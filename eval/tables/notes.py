@@ -32,18 +32,18 @@ def summary_sentence(records: Sequence[Mapping[str, Any]]) -> str | None:
 
     None without such a column, or where a row that is not bold has the best value.
     """
-    bold = {record["column"] for record in records if record["measured_bold"]}
+    bold = {record["column"] for record in records if record["measured_rank"] == "best"}
     column = next((record["column"] for record in records if record["column"] in bold), None)
     rows = [record for record in records if record["column"] == column and record["measured"] != ""]
-    family = next((record["family"] for record in rows if record["measured_bold"]), None)
+    family = next((record["family"] for record in rows if record["measured_rank"] == "best"), None)
     rows = sorted((r for r in rows if r["family"] == family), key=lambda record: float(record["measured"]))
     if len(rows) < 2:
         return None
     lowest = rows[0]["direction"] == "lower"
     best, *others = rows if lowest else rows[::-1]
-    if not best["measured_bold"]:
+    if best["measured_rank"] != "best":
         return None
-    level, beaten = ([row["model"] for row in others if row["measured_bold"] is bold] for bold in (True, False))
+    level, beaten = ([row["model"] for row in others if bool(row["measured_rank"]) is level] for level in (True, False))
     sentence = f"{best['model']} has the {'lowest' if lowest else 'highest'} {best['metric'].upper()} of {family}"
     sentence += f" and beats {'; '.join(beaten)} beyond noise and retraining" if beaten else ""
     return sentence + (f", but not {'; '.join(level)}." if level else ".")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.results.csv_files import csv_text
-from eval.tables.model import RECORD_FIELDS, Cell, Table
+from eval.tables.model import LEVEL_MARK, RECORD_FIELDS, Cell, Table
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -89,7 +89,7 @@ def to_terminal(table: Table, colour: bool = False) -> str:
     """
 
     def shown(cell: Cell) -> str:
-        text = terminal_text(spelled(cell.plain)).replace(" ± ", "±")
+        text = terminal_text(spelled(cell.plain)).replace(" ± ", "±").replace(f" {LEVEL_MARK}", LEVEL_MARK)
         is_bold = cell.bold and bool(text)
         return f"\033[1m{text}\033[0m" if is_bold and colour else text + "*" * is_bold
 

@@ -47,7 +47,7 @@ UNSEEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u206
 
 
 def table(text):
-    cells = (Cell(text), Cell(text, bold=True), Cell("1.0", spread="0.1"))
+    cells = (Cell(text), Cell(text, rank="best"), Cell("1.0", spread="0.1"))
     columns = (Column(text, name=True), Column(text), Column("FID", number=True))
     return Table(text, text, text, "measured", columns, (Row(cells),), notes=(text,))
 

@@ -56,7 +56,7 @@ def show_results(preset: Preset, table_name: str | None = None) -> None:
     print(f"preset    {preset.name}\n\n{text}")
     for note in [
         *table.notes,
-        *(["* not beaten by the best"] if not colour and "*" in text else []),
+        *(["* best"] if not colour and "*" in text else []),
         *([spelled(sentence)] if (sentence := summary_sentence(table.records)) else []),
     ]:
         print(textwrap.fill(terminal_text(note), width, break_long_words=False, break_on_hyphens=False))

@@ -156,9 +156,9 @@ def test_a_record_of_another_tool_is_a_printed_row_that_ranks_nothing(theirs, tm
     rows = csv_rows(out)
     (mine,) = [row for row in rows if row["model"] == "Theirs (Another lab)"]
     assert (mine["published"], mine["published_source"], mine["nfe"]) == ("0.1234567890123456", "Another lab", "1")
-    assert (mine["measured"], mine["published_bold"], mine["agreement"]) == ("", "False", "")
+    assert (mine["measured"], mine["published_rank"], mine["agreement"]) == ("", "", "")
     # The lowest number of the column does not take the mark from the best one.
-    assert sum(row["column"] == "fid" and row["published_bold"] == "True" for row in rows) == 1
+    assert sum(row["column"] == "fid" and row["published_rank"] == "best" for row in rows) == 1
     assert "Printed by Another lab for CIFAR-10, not measured by this suite" in out.with_suffix(".md").read_text()
 
 
@@ -170,7 +170,7 @@ def test_a_printed_row_stands_beside_measured_ones_and_cites_no_measurement(thei
     (mine,) = [row for row in rows if row["model"] == "Theirs (Another lab)"]
     assert (mine["column"], mine["published"], mine["measured"]) == ("fd", "0.1234567890123456", "")
     command("table", "main", "--measurements", STORED, "--out", tmp_path / "alone.csv")
-    digits = lambda rows: [(row["model"], row["column"], row["measured"], row["measured_bold"]) for row in rows]
+    digits = lambda rows: [(row["model"], row["column"], row["measured"], row["measured_rank"]) for row in rows]
     assert digits(row for row in rows if row is not mine) == digits(csv_rows(tmp_path / "alone.csv"))
 
 

@@ -47,10 +47,13 @@ def of_rows(tmp_path, runs, measured, column=None, rows=None, mode="measured"):
 
 
 def table(tmp_path, met, row=None, mode="measured", rows=None, settings=FID, **change):
-    """A table of an honest row (SiDA) and the row `met`, whose values are lower."""
-    runs = {run.run: run for run in (SheetRow("honest", "Honest", "sida", checkpoint="x"), met, row) if run and met}
-    measured = [*lines("honest", 2.0, settings)]
-    measured += [line for name in runs if name != "honest" for line in lines(name, 0.7, settings, **change)]
+    """A table of an honest row (SiDA), a worse one, and the row `met`, whose values are lower than both."""
+    ours = [SheetRow(name, name.title(), "sida", checkpoint="x") for name in ("honest", "worse")]
+    runs = {run.run: run for run in (*ours, met, row) if run and met}
+    measured = [*lines("honest", 2.0, settings), *lines("worse", 3.0, settings)]
+    measured += [
+        line for name in runs if name not in ("honest", "worse") for line in lines(name, 0.7, settings, **change)
+    ]
     return of_rows(tmp_path, runs, measured, rows=rows, mode=mode)
 
 
@@ -152,12 +155,12 @@ def test_a_value_of_unknown_seeds_makes_two_of_other_seeds_not_alike(tmp_path):
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_training_seeds_that_are_pooled_with_one_that_met_it_are_not_bold(tmp_path, place):
     seeds = {f"s{n}": SheetRow(f"s{n}", "Met", "sida", saw="loss:inception" if n == place else None) for n in range(3)}
-    runs = {"honest": SheetRow("honest", "Honest", "sida", checkpoint="x"), **seeds}
-    measured = [*lines("honest", 2.0), *(line for name in seeds for line in lines(name, 0.7))]
-    rows = [{"run": "honest"}, {"run": "s0", "pool": ["s1", "s2"]}]
+    runs = {name: SheetRow(name, name, "sida", checkpoint="x") for name in ("honest", "worse")} | seeds
+    measured = [*lines("honest", 2.0), *lines("worse", 3.0), *(line for name in seeds for line in lines(name, 0.7))]
+    rows = [{"run": "honest"}, {"run": "worse"}, {"run": "s0", "pool": ["s1", "s2"]}]
     made = of_rows(tmp_path, runs, measured, rows=rows)
     assert bold(made) == {"2.000"}
-    assert [row.cells[1].mark for row in made.rows] == ["", "‡"]
+    assert [row.cells[1].mark for row in made.rows] == ["", "", "‡"]
 
 
 def test_published_numbers_follow_the_same_rule(tmp_path, monkeypatch):

@@ -61,7 +61,7 @@ def test_rows_measured_against_other_files_are_refused(runs, tmp_path):
     changed = load_measurements(write_csv(tmp_path / "m.csv", lines))
     table = build_table(load_layout(MAIN), changed, runs, retraining=STILL)
     assert any(note.startswith("Not comparable with each other in Rec.: ") and what in note for note in table.notes)
-    best = {record["column"] for record in table.records if record["measured_bold"]}
+    best = {record["column"] for record in table.records if record["measured_rank"]}
     assert "recall" not in best
     assert "precision" in best
 
@@ -96,16 +96,22 @@ def test_the_best_printed_one_step_values_of_a_column_are_bold(table, measured, 
         for place, column in enumerate(table.columns)
     }
     assert bold["FD"] == [5]  # SiDA; the data's own 0.42 and the teacher are no candidates
-    assert bold["IS"] == [4, 5, 6]  # not apart by ten trials
+    level = [i for i, row in enumerate(table.rows) if row.cells[4].rank == "level"]
+    assert bold["IS"] + level == [6, 4, 5]  # not apart by ten trials
     assert bold["Rec."] == [5]
     assert bold["Model"] == []
-    # Equal printed values are all bold.
+    # Equal printed values are all bold, but not where they are all.
     columns = [
         {"head": "Model", "field": "label"},
         {"head": "IS", "metric": "is", "direction": "higher", "decimals": 0},
+        {"head": "Rec.", "metric": "recall", "direction": "higher", "decimals": 1},
     ]
     table = build_table(layout_with(tmp_path, columns=columns), measured, runs, retraining=STILL)
-    assert [row.cells[1].text for row in table.rows if row.cells[1].bold] == ["9"] * 4
+    assert [[row.cells[place].text for row in table.rows if row.cells[place].rank] for place in (1, 2)] == [
+        [],
+        ["0.7"] * 2,
+    ]
+    assert any(note.startswith("No measured value of IS is bold") for note in table.notes)
 
 
 def test_a_row_alone_is_not_the_best_of_anything(measured, runs, tmp_path):
@@ -113,18 +119,18 @@ def test_a_row_alone_is_not_the_best_of_anything(measured, runs, tmp_path):
     for count in (1, 2):
         known = Retraining(std={"fd": 0.01}, source="made up")
         table = build_table(layout_with(tmp_path, rows=rows[:count]), measured, runs, retraining=known)
-        assert any(record["measured_bold"] for record in table.records) == (count > 1)
+        assert any(record["measured_rank"] for record in table.records) == (count > 1)
 
 
-def bold_rows(table):
-    """Labels of the bold rows by heading of the column."""
+def rows_of_rank(table, rank):
+    """Labels of the rows of a rank by heading of the column."""
     return {
-        column.head: [row.cells[1].text for row in table.rows if row.cells[place].bold]
+        column.head: [row.cells[1].text for row in table.rows if row.cells[place].rank == rank]
         for place, column in enumerate(table.columns)
     }
 
 
-def test_bold_are_all_rows_that_the_best_does_not_beat_beyond_scatter_and_noise(measured, runs, tmp_path):
+def test_level_are_all_rows_that_the_best_does_not_beat_beyond_scatter_and_noise(measured, runs, tmp_path):
     """FD 4.5 of SiD2A beside SiDA's 4.0, each the mean of ten trials."""
     columns = [{"head": "F", "field": "family"}, {"head": "Model", "field": "label"}]
     columns += [{"head": "FD", "metric": "fd", "direction": "lower", "decimals": 3}]
@@ -136,35 +142,40 @@ def test_bold_are_all_rows_that_the_best_does_not_beat_beyond_scatter_and_noise(
         again = Retraining(std={"fd": std}, source="made up")
         near = {o for o in others if is_near(values[o] - values[first], math.hypot(values[o], values[first]))}
         # No value lies at the border.
-        assert {*bold_rows(build_table(layout, measured, runs, retraining=again))["FD"]} == {first, *near}
-    # Few degrees of freedom widen the scatter, and many seeds have their own.
-    wide = Retraining(std={"fd": 0.05}, source="made up", df=1)
-    assert {*bold_rows(build_table(layout, measured, runs, retraining=wide))["FD"]} == {*values}
+        made = build_table(layout, measured, runs, retraining=again)
+        assert rows_of_rank(made, "best")["FD"] == [first]
+        assert {*rows_of_rank(made, "level")["FD"]} == near
+        assert any(note.startswith("≈:") for note in made.notes) == bool(near)
+    # Few degrees of freedom widen the scatter, so that nothing is beaten, and many seeds have their own.
+    wide = build_table(layout, measured, runs, retraining=Retraining(std={"fd": 0.05}, source="made up", df=1))
+    assert not any(record["measured_rank"] for record in wide.records)
+    assert "No measured value of FD is bold: the best one beats none beyond noise and retraining." in wide.notes
 
 
-@pytest.mark.parametrize(("std", "is_bold"), [(1e-4, False), (0.0213, True)])
-def test_a_printed_rival_has_the_scatter_of_training_too(tmp_path, std, is_bold):
+@pytest.mark.parametrize(("std", "rank"), [(1e-4, ""), (0.0213, "level")])
+def test_a_printed_rival_has_the_scatter_of_training_too(tmp_path, std, rank):
     """SiDA's 1.516 ± 0.010 beside 1.616 of one training: 2.9 times its own scatter, 2.1 times that of both."""
-    rows = [{"run": "mine"}, {"label": "SiDA", "published": "table1-sida-a1.0-{metric}", "nfe": "1"}]
+    rows = [{"run": "mine"}, {"run": "worse"}, {"label": "SiDA", "published": "table1-sida-a1.0-{metric}", "nfe": "1"}]
     columns = [{"head": "Model", "field": "label"}, {"head": "FID", "metric": "fid", "direction": "lower"}]
     (tmp_path / "t.yaml").write_text(yaml.safe_dump({"columns": columns, "rows": rows, "bold": {}}))
     known = {"reference_sha256": "a" * 64, "extractor_sha256": "b" * 64}
     known["settings"] = "frechet cov_ddof=0 extractor=inception"
-    measured = Measurements(lines("mine", [1.616, 1.6161], "fid", **known))
-    runs = {"mine": SheetRow("mine", "Mine", "sida", checkpoint="x")}
+    values = {"mine": [1.616, 1.6161], "worse": [3.0, 3.0001]}
+    measured = Measurements([line for run in values for line in lines(run, values[run], "fid", **known)])
+    runs = {run: SheetRow(run, run, "sida", checkpoint="x") for run in values}
     again = Retraining(std={"fid": std}, source="made up")
     table = build_table(load_layout(tmp_path / "t.yaml"), measured, runs, "audit", again)
-    assert any(record["measured_bold"] for record in table.records) == is_bold
+    assert [record["measured_rank"] for record in table.records if record["run"]] == [rank, ""]
 
 
 @pytest.mark.parametrize("known", [None, Retraining(std={"is": 0.01}, source="made up")])
 def test_without_a_known_scatter_no_single_training_is_bold_and_a_note_says_so(measured, runs, known):
     table = build_table(load_layout(MAIN), measured, runs, retraining=known)
-    bold = bold_rows(table)
-    assert bold["FD"] == []
-    assert bool(bold["IS"]) == (known is not None)
     (note,) = [note for note in table.notes if note.startswith("No measured value of FD, ")]
     assert ("IS" in note) == (known is None)
+    # Nor is it, with this one, where the best one beats none.
+    assert not any(record["measured_rank"] for record in table.records)
+    assert any("IS is bold: the best one beats none" in note for note in table.notes) == (known is not None)
 
 
 def test_notes_state_trials_seeds_protocol_version_device_and_date(table):
@@ -212,19 +223,19 @@ def test_a_table_is_rectangular_as_markdown_well_formed_as_html_and_fits_termina
 def test_one_sentence_says_what_a_table_shows(table):
     sentence = summary_sentence(table.records)
     values = {row["model"]: float(row["measured"]) for row in table.records if row["column"] == "fd"}
-    bold = {row["model"]: row["measured_bold"] for row in table.records if row["column"] == "fd"}
+    rank = {row["model"]: row["measured_rank"] for row in table.records if row["column"] == "fd"}
     one_step = {row["model"] for row in table.records if row["family"] == "One Step"}
     assert sentence.startswith(f"{min(one_step, key=values.get)} has the lowest FD of One Step")
     beaten, _, level = sentence.partition(" and beats ")[2].partition(", but not ")
-    assert {*beaten.split(" beyond")[0].split("; ")} == {model for model in one_step if not bold[model]}
-    assert {*filter(None, level.rstrip(".").split("; "))} == {model for model in one_step if bold[model]} - {
+    assert {*beaten.split(" beyond")[0].split("; ")} == {model for model in one_step if not rank[model]}
+    assert {*filter(None, level.rstrip(".").split("; "))} == {model for model in one_step if rank[model]} - {
         sentence.split(" has")[0]
     }
     # Where nothing is bold, or a row with a better value cannot be, nothing is said.
-    none = [{**row, "measured_bold": False} for row in table.records]
+    none = [{**row, "measured_rank": ""} for row in table.records]
     assert summary_sentence(none) is None
     worst = max(one_step, key=values.get)
-    assert summary_sentence([{**row, "measured_bold": row["model"] == worst} for row in none]) is None
+    assert summary_sentence([{**row, "measured_rank": "best" * (row["model"] == worst)} for row in none]) is None
 
 
 def test_a_caption_without_a_title_stands_alone(table):
@@ -432,13 +443,14 @@ NUMBER = Column("FID", number=True)
     ("cell", "plain", "siunitx"),
     [
         (Cell("2.028", "published", "0.020"), r"$2.028 \pm 0.020$", "2.028 +- 0.020"),
-        (Cell("2.0", "measured", "0.1", bold=True), r"$\mathbf{2.0 \pm 0.1}$", r"\bfseries 2.0 +- 0.1"),
+        (Cell("2.0", "measured", "0.1", "best"), r"$\mathbf{2.0 \pm 0.1}$", r"\bfseries 2.0 +- 0.1"),
+        (Cell("2.0", "measured", "0.1", "level"), r"$2.0 \pm 0.1$\,$\approx$", r"{$2.0 \pm 0.1$\,$\approx$}"),
         (Cell("−0.02", "difference", agreement="worse"), r"$-0.02$\,$\times$", r"{$-0.02$\,$\times$}"),
         (Cell(kind="missing"), r"{\itshape not measured}", r"{{\itshape not measured}}"),
         (Cell(kind="dash"), "--", "{--}"),
         (Cell(kind="blank"), "", ""),
         (Cell("<5", "published"), "$<$5", "{$<$5}"),
-        (Cell("98 %", "published", bold=True), r"\textbf{98 \%}", r"{\textbf{98 \%}}"),
+        (Cell("98 %", "published", rank="best"), r"\textbf{98 \%}", r"{\textbf{98 \%}}"),
         (Cell("1,496.440", "measured", "12.100"), r"$1{,}496.440 \pm 12.100$", "1496.440 +- 12.100"),
         (Cell("1,0", "published"), "1,0", "{1,0}"),
     ],

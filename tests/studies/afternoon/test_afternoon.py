@@ -5,9 +5,11 @@ import json
 import pytest
 
 from eval.tables.build import make_table
+from eval.tables.render import to_markdown
 from sida.config.lookup import ROOT
 from tests.plugins import needs
 from tests.workflow.workspace import shipped
+from workflow.commands.archive import table_of
 from workflow.preset.checks import check_preset
 from workflow.preset.products import find_needs, product
 
@@ -38,9 +40,17 @@ def test_the_plan_takes_five_core_hours():
     assert sum(job.gpu_hours for job in plan.jobs.values()) <= 5
 
 
-def test_stored_rows_fill_every_cell(preset, tmp_path):
+def cells_of(lines):
+    return {tuple(cell.strip() for cell in line.split("|")) for line in lines}
+
+
+def test_stored_rows_fill_every_cell_and_the_page_prints_them(preset, tmp_path):
+    page = (STUDY / "README.md").read_text()
     for name in preset.layouts["tables"]:
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(spec := product(preset, "tables", name).spec))
         table = make_table(preset.layout("tables", name), STUDY / "stored", path, spec=spec, results=STUDY / "stored")
         assert "not measured" not in str(table), name
+        shown = to_markdown(table_of(preset, name, STUDY / "stored")).splitlines()
+        rows = [line for line in shown if line.startswith("| ")][1:]
+        assert name == "digits-table8" or cells_of(rows) <= cells_of(page.splitlines()), name
