@@ -129,7 +129,17 @@ class Score:
                 compared[f"  {network}, reference {identity.reference[:12]}"] = None
             lines.append(text)
         lines += compared
+        lines += self._geometry()
         return lines + [f"  note: {warning}" for warning in self.warnings()]
+
+    def _geometry(self) -> list[str]:
+        """A line with the geometry of the references, on which the size of a distance depends; none without one."""
+        values: dict[str, dict[str, None]] = {}
+        for metric in self.protocol.metrics:
+            for name, value in self.records[0]["details"].get(metric.key, {}).get("reference", {}).items():
+                values.setdefault(name.replace("_", " "), {})[f"{value:.4g} ({metric.extractor})"] = None
+        parts = [f"{name} {', '.join(numbers)}" for name, numbers in values.items()]
+        return [f"  reference: {'; '.join(parts)}"] if parts else []
 
     def warnings(self) -> list[str]:
         """Warnings about the numbers, each sentence once."""

@@ -36,11 +36,12 @@ class Frechet(Metric):
     least = 0.0
 
     def compute(self, sides: Sides) -> MetricValue:
-        """The distance, with ranks and rounding error as details."""
+        """The distance, with ranks, rounding error and the reference's effective rank as details."""
         from eval.metrics.frechet import moments_report
 
         report = moments_report(sides.statistics.moments, sides.real_moments)
-        detail = {"mean_term": report.mean_term, "ranks": list(report.ranks)}
+        detail: dict[str, Any] = {"mean_term": report.mean_term, "ranks": list(report.ranks)}
+        detail["reference"] = {"effective_rank": sides.real_moments.effective_rank}
         detail["numerical_error"] = report.numerical_error
         return report.value, detail | ({"warnings": report.warnings} if report.warnings else {})
 
@@ -127,12 +128,12 @@ class _Neighbours(Metric):
         return f"k: {self.k} neighbours among {num_samples} images; give fewer" if self.k >= num_samples else None
 
     def compute(self, sides: Sides) -> MetricValue:
-        """The kind's result of the search, which all kinds share."""
+        """The kind's result of the search, which all kinds share; the reference's nearest distance as a detail."""
         from eval.metrics.precision_recall import neighbour_shares
 
         key = ("neighbours", self.extractor, self.reference, self.k, self.dtype)
         shares = sides.once(key, lambda: neighbour_shares(sides.real_features, sides.features, self.k, self.dtype))
-        return float(getattr(shares, self.share)), {}
+        return float(getattr(shares, self.share)), {"reference": {"nearest_distance": shares.nearest_distance}}
 
 
 @dataclass(kw_only=True)

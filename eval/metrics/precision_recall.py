@@ -37,12 +37,14 @@ class NeighbourShares(NamedTuple):
         density: Mean number of real samples nearer to a generated one than to their own k-th neighbour, over k; its
             mean over real samples as generated ones is about 1.
         coverage: Share of real samples that are nearer to a generated one than to their own k-th neighbour, 0..1.
+        nearest_distance: Mean distance of a real sample to the nearest other real one.
     """
 
     precision: float
     recall: float
     density: float
     coverage: float
+    nearest_distance: float
 
 
 def precision_recall(
@@ -87,7 +89,7 @@ def radii(features: torch.Tensor | np.ndarray, k: int) -> torch.Tensor:
     """Distance of every sample (N, C) to its k-th nearest neighbour in the same set, float32 (N,)."""
     rows = torch.as_tensor(features)
     _check(rows, rows, k)
-    return _limits(rows.to(torch.float32) - _mean(rows), k, half=False).sqrt()
+    return _nearest(rows.to(torch.float32) - _mean(rows), k, half=False)[:, -1].sqrt()
 
 
 def _mean(rows: torch.Tensor) -> torch.Tensor:
@@ -142,21 +144,22 @@ def _norms(rows: torch.Tensor) -> torch.Tensor:
     return norms
 
 
-def _limits(features: torch.Tensor, k: int, half: bool) -> torch.Tensor:
-    """Distance of each sample to its k-th neighbour, in the form that :func:`distance_blocks` yields."""
+def _nearest(features: torch.Tensor, k: int, half: bool) -> torch.Tensor:
+    """Distances (N, k) of each sample to its neighbours, ascending, in the form of :func:`distance_blocks`."""
     parts = []
     for first, distances in distance_blocks(features, features, half):
-        # A sample is its own nearest neighbour, despite rounding; so the (k+1)-th smallest belongs to the k-th other.
+        # A sample is its own nearest neighbour, despite rounding; the others follow.
         index = torch.arange(len(distances), device=distances.device)
         distances[index, first + index] = 0
-        parts.append(distances.to(torch.float32).topk(k + 1, dim=1, largest=False).values[:, -1].to(distances.dtype))
-    limits = torch.cat(parts)
-    assert limits.shape == (len(features),)
-    return limits
+        parts.append(distances.to(torch.float32).topk(k + 1, dim=1, largest=False).values[:, 1:].to(distances.dtype))
+    nearest = torch.cat(parts)
+    assert nearest.shape == (len(features), k)
+    return nearest
 
 
 def _shares(real: torch.Tensor, generated: torch.Tensor, k: int, half: bool) -> NeighbourShares:
-    real_limits, generated_limits = _limits(real, k, half), _limits(generated, k, half)
+    nearest = _nearest(real, k, half)
+    real_limits, generated_limits = nearest[:, -1], _nearest(generated, k, half)[:, -1]
     assert (len(real_limits), len(generated_limits)) == (len(real), len(generated))
     inside_real = nearer = 0
     inside_generated = torch.zeros(len(real), dtype=torch.bool, device=real.device)
@@ -169,4 +172,10 @@ def _shares(real: torch.Tensor, generated: torch.Tensor, k: int, half: bool) -> 
         nearer += int(near.sum())
         covered |= near.any(0)
     shares = inside_real / len(generated), int(inside_generated.sum()) / len(real)
-    return NeighbourShares(*shares, nearer / (k * len(generated)), int(covered.sum()) / len(real))
+    first_distances = nearest[:, 0].double()
+    return NeighbourShares(
+        *shares,
+        density=nearer / (k * len(generated)),
+        coverage=int(covered.sum()) / len(real),
+        nearest_distance=float((first_distances if half else first_distances.sqrt()).mean()),
+    )

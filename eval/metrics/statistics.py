@@ -49,6 +49,23 @@ class Moments:
         """Covariance, float64 (C, C)."""
         return self.covariance()
 
+    @functools.cached_property
+    def effective_rank(self) -> float:
+        """Effective rank of the covariance, 1 to C: exp of the entropy of its eigenvalues as shares of their sum.
+
+        Roy and Vetterli 2007; 0 where no feature varies.
+        """
+        if self.rows:
+            # The products of centred rows have the covariance's eigenvalues besides zeros.
+            centred = np.concatenate([rows.astype(np.float64) - self.mean for rows in self.rows])
+            products = centred @ centred.T
+        else:
+            products = self.cov
+        eigenvalues = np.linalg.eigvalsh((products + products.T) / 2)
+        shares = eigenvalues[eigenvalues > len(eigenvalues) * np.finfo(np.float64).eps * eigenvalues.max(initial=0)]
+        shares = shares / shares.sum()
+        return float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else 0.0
+
 
 class FeatureStatistics:
     """Streaming sums over feature vectors.

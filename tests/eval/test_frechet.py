@@ -1,5 +1,7 @@
 """Feature statistics and the Fréchet distance: golden parity, properties, conditioning, files, faults."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -262,3 +264,26 @@ def test_pixels_of_large_pictures_need_no_covariance():
     assert moments_report(again.moments, second.moments) == report
     many = FeatureStatistics(expected=10**6)
     refused("features", many.update, rows)
+
+
+def test_effective_rank_counts_directions_by_their_variance():
+    """Roy and Vetterli 2007: C for equal variances, 1 for one direction, exp of the entropy of the shares between."""
+    axes = np.sqrt(500) * np.concatenate([np.diag([3.0, 1.0, 1.0, 0.0]), np.diag([-3.0, -1.0, -1.0, 0.0])])
+    moments = {}
+    for name, rows in {"axes": axes, "equal": np.sign(axes)[[0, 1, 4, 5]][:, :2], "one": axes[[0, 4]]}.items():
+        statistics = FeatureStatistics()
+        statistics.update(torch.from_numpy(rows))
+        moments[name] = statistics.moments
+    shares = np.array([9, 1, 1]) / 11
+    assert moments["axes"].effective_rank == pytest.approx(np.prod(shares**-shares), rel=1e-12)
+    assert moments["equal"].effective_rank == pytest.approx(2)
+    assert moments["one"].effective_rank == pytest.approx(1)
+
+
+@pytest.mark.parametrize("offset", [0.0, 50.0])
+def test_effective_rank_is_the_same_from_few_rows_and_from_their_covariance(offset):
+    statistics = FeatureStatistics()
+    statistics.update(torch.from_numpy(features(20, 30) + offset))
+    moments = statistics.moments
+    assert moments.rows
+    assert moments.effective_rank == pytest.approx(dataclasses.replace(moments, rows=()).effective_rank, rel=1e-9)
