@@ -84,7 +84,7 @@ docs: extras ## build the site from docs/ into site/ (strictly: a broken link is
 publish: docs ## push the site to the branch gh-pages (the workflow file docs.yml does it)
 	@$(BIN)/ghp-import --no-jekyll --push --force site
 
-audit: $(STAMP) ## known vulnerabilities of the locked packages (needs the network)
+audit: $(STAMP) ## known vulnerabilities of the locked packages (needs the network), and old sentences about other projects
 	@.ci/audit
 
 lint: $(STAMP) ## style, types, workflow checks, and the words of the pages

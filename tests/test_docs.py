@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import datetime
 import importlib
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 
 from eval.results.csv_files import MOST_CELLS
 from eval.tables.render import to_markdown
@@ -25,6 +27,7 @@ from sida.files.tensors import MAX_HEADER_BYTES, MAX_HEADER_VALUES
 from sida.files.text_files import MOST_JSON, MOST_LEVELS, MOST_VALUES, MOST_YAML
 from tests.plugins import missing_names
 from tools import methods_picture
+from tools.old_reports import old_reports, reports
 from workflow.cli import all_verbs
 from workflow.commands.archive import table_of
 from workflow.preset import load_preset
@@ -224,6 +227,23 @@ def test_diffs_do_what_they_say(checkout):
 
 def test_the_picture_of_the_methods_is_current():
     assert methods_picture.PICTURE.read_text() == methods_picture.picture()
+
+
+def test_a_sentence_about_another_project_is_listed_after_120_days():
+    place, date = next(reports())
+    days = [old_reports(date + datetime.timedelta(age)) for age in (120, 121)]
+    assert [any(line.startswith(f"{place}: ") for line in lines) for lines in days] == [False, True]
+
+
+def test_the_catalogue_of_workflows_finds_this_one():
+    """Its rules: words of README, place of the Snakefile, ending of rules; then its own file and the page of keys."""
+    assert {"snakemake", "workflow"} <= {*re.findall(r"\w+", text_of(ROOT / "README.md").lower())}
+    assert (ROOT / "Snakefile").is_file()
+    assert {path.suffix for path in (ROOT / "workflow/rules").iterdir() if path.is_file()} == {".smk"}
+    assert (ROOT / "config/README.md").is_file()
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert usage["software-stack-deployment"] == {"conda": True}
+    assert (usage["report"], usage["mandatory-flags"]["flags"]) == (True, "")
 
 
 def test_limits_of_the_page_of_reliability_are_those_of_the_code():
