@@ -717,19 +717,19 @@ def c_60(evidence):
 @CLAIMS.claim("C-61", source=V2)
 def c_61(evidence):
     """The teacher’s score error limits SiD, and real data lifts the limit."""
-    return no_rule("Needs teachers of graded quality; studies/mechanisms has small ones.")
+    return no_rule("Needs teachers of graded quality; M-11 of mechanisms-digits is the rule for small ones.")
 
 
 @CLAIMS.claim("C-62", source=SUMMARY)
 def c_62(evidence):
     """The encoder of the fake score is a sufficient discriminator."""
-    return no_rule("Needs a run with a separate discriminator of the same size.")
+    return no_rule("Needs a run with a separate discriminator of the same size, as M-14 of mechanisms-digits.")
 
 
 @CLAIMS.claim("C-63", source=SUMMARY)
 def c_63(evidence):
     """Joint score estimation and discrimination speeds up convergence."""
-    return no_rule("Needs runs with and without sharing.")
+    return no_rule("Needs runs with joint and with separate steps, as M-15 of mechanisms-digits.")
 
 
 @CLAIMS.claim("C-64", source=V2)

@@ -11,6 +11,7 @@ from eval.results.logs import read_log
 from eval.results.stored import read_stored, stored_rows
 from sida.config.lookup import ROOT
 from sida.files.atomic import read_jsonl
+from studies.mechanisms import leads, pictures
 from workflow.preset import load_preset
 from workflow.preset.stored_rows import row_digest
 
@@ -180,3 +181,56 @@ def test_leads_of_the_mechanisms_are_those_of_the_stored_logs():
         half = scipy.stats.t.ppf(0.975, 2) * math.sqrt((variance(sid) + variance(sida)) / 2)
         interval = f"{difference:+.2f} ({difference - half:+.2f} to {difference + half:+.2f})"
         assert f"| {images} thousand | {leads} % | {interval} |" in page
+
+
+def test_tables_of_the_mechanisms_are_those_of_the_stored_rows(capsys):
+    page = (ROOT / "studies/mechanisms/README.md").read_text()
+    leads.main()
+    for line in capsys.readouterr().out.splitlines():
+        assert line in page or line in (leads.DIGITS.name, leads.FASHION.name), line
+    # A lead by another way: the ratio of geometric means, and Student's interval by SciPy.
+    for data in (leads.DIGITS, leads.FASHION):
+        cells, end = leads.cells_of(data), data.images[-1]
+        (teacher, _), *_ = cells
+        sides = [[math.log(curve[end]) for curve in cells[teacher, weight].values()] for weight in (0.0, 3.0)]
+        found = leads.lead_of(cells, teacher, 3.0, end)
+        assert found.value == pytest.approx(1 - math.exp(mean(sides[1]) - mean(sides[0])))
+        for equal, ends in ((True, (found.low, found.high)), (False, found.welch)):
+            test = scipy.stats.ttest_ind(sides[1], sides[0], equal_var=equal).confidence_interval(0.95)
+            assert ends == pytest.approx((1 - math.exp(test.high), 1 - math.exp(test.low)))
+
+
+def test_the_picture_of_the_mechanisms_shows_each_cell_with_a_lead_and_names_the_others():
+    for data in (leads.DIGITS, leads.FASHION):
+        cells = leads.cells_of(data)
+        figure, records = pictures.map_of_leads([(data, cells), (data, cells)])
+        shown = {(record["teacher"], record["weight"]): record["value"] for record in records}
+        pairs = [(teacher, weight) for teacher, weight in cells if weight]
+        assert set(shown) == set(pairs)
+        for teacher, weight in pairs:
+            assert shown[teacher, weight] == leads.lead_of(cells, teacher, weight, data.images[-1]).value
+        named = figure.axes[0].texts[-1].get_text()
+        for teacher, weight in {(t, w) for t in data.grades for w in data.weights[1:]} - set(pairs):
+            line = next(line for line in named.splitlines() if line.startswith(f"weight {weight:g}:"))
+            assert f"{data.grades[teacher]}k" in line
+
+
+def test_sentences_on_digits_of_the_mechanisms_are_those_of_the_stored_logs():
+    page = (ROOT / "studies/mechanisms/README.md").read_text()
+    cells = leads.cells_of(leads.DIGITS)
+    ends = {weight: sorted(curve[50] for curve in cells["d10", weight].values()) for weight in (0.0, 3.0)}
+    assert f"SiD ends at {ends[0.0][0]:.1f} to {ends[0.0][-1]:.1f}, near its teacher" in page
+    assert f"SiDA's trainings end at {ends[3.0][0]:.1f} to {ends[3.0][-1]:.1f}" in page
+    rises = sorted((curve[50] / min(curve.values()) - 1 for curve in cells["d10", 3.0].values()), reverse=True)
+    assert rises[-1] == 0
+    assert f"the others end {100 * rises[0]:.0f}, {100 * rises[1]:.0f} and {100 * rises[2]:.0f} % above" in page
+    quarters = []
+    for run in cells["d10", 3.0]:
+        shares = [100 * share for share in leads.shares_of(leads.DIGITS, run).values()]
+        parts = [shares[part * len(shares) // 4 : (part + 1) * len(shares) // 4] for part in range(4)]
+        quarters.append([mean(part) for part in parts])
+    words = lambda values: f"{min(values):.0f} to {max(values):.0f} %"
+    assert f"a share of {words([value for parts in quarters for value in parts])} in the quarters" in page
+    first, last = ([parts[place] for parts in quarters] for place in (0, -1))
+    assert f"{words(first)} in the first quarter, {words(last)} in the last" in page
+    assert all(parts[0] > parts[-1] for parts in quarters)
