@@ -26,8 +26,8 @@ from sida.files.ordinary import MOST_FILES
 from sida.files.tensors import MAX_HEADER_BYTES, MAX_HEADER_VALUES
 from sida.files.text_files import MOST_JSON, MOST_LEVELS, MOST_VALUES, MOST_YAML
 from tests.plugins import missing_names
-from tools import methods_picture
 from tools.old_reports import old_reports, reports
+from tools.pictures import methods, row, score
 from workflow.cli import all_verbs
 from workflow.commands.archive import table_of
 from workflow.preset import load_preset
@@ -225,8 +225,10 @@ def test_diffs_do_what_they_say(checkout):
         assert addition.printed in of_title.rpartition(f"== {addition.commands[-1]}\n")[2], title
 
 
-def test_the_picture_of_the_methods_is_current():
-    assert methods_picture.PICTURE.read_text() == methods_picture.picture()
+@pytest.mark.parametrize("module", [methods, row, score], ids=lambda module: module.__name__)
+def test_a_picture_is_current(module):
+    """Its numbers are those of the stored demo and of the pages; `python -m tools.pictures` writes it again."""
+    assert (ROOT / f"docs/{module.__name__.rpartition('.')[2]}.svg").read_text() == module.picture()
 
 
 def test_a_sentence_about_another_project_is_listed_after_120_days():

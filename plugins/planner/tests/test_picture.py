@@ -1,0 +1,9 @@
+"""The picture of the workflow has the plan's costs."""
+
+from sida.config.lookup import ROOT
+from tools.pictures import workflow
+
+
+def test_the_picture_of_the_workflow_is_current():
+    """`python -m tools.pictures` writes it again."""
+    assert (ROOT / "docs/workflow.svg").read_text() == workflow.picture()

@@ -1,0 +1,1 @@
+"""Pictures of the pages, each written by a function."""
