@@ -221,6 +221,7 @@ def test_sentences_on_digits_of_the_mechanisms_are_those_of_the_stored_logs():
     ends = {weight: sorted(curve[50] for curve in cells["d10", weight].values()) for weight in (0.0, 3.0)}
     assert f"SiD ends at {ends[0.0][0]:.1f} to {ends[0.0][-1]:.1f}, near its teacher" in page
     assert f"SiDA's trainings end at {ends[3.0][0]:.1f} to {ends[3.0][-1]:.1f}" in page
+    assert f"scatter by {100 * stdev(ends[3.0]) / mean(ends[3.0]):.0f} % at their end" in page
     rises = sorted((curve[50] / min(curve.values()) - 1 for curve in cells["d10", 3.0].values()), reverse=True)
     assert rises[-1] == 0
     assert f"the others end {100 * rises[0]:.0f}, {100 * rises[1]:.0f} and {100 * rises[2]:.0f} % above" in page
