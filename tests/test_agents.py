@@ -38,7 +38,7 @@ def test_commands_parse(tmp_path, monkeypatch, command):
             (tmp_path / word).parent.mkdir(exist_ok=True)
             (tmp_path / word).touch()
     parser = argparse.ArgumentParser()
-    our_object(all_verbs()[verb]).arguments(parser)
+    our_object(all_verbs()[verb].object).arguments(parser)
     parser.parse_intermixed_args(words)
 
 

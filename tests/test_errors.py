@@ -142,10 +142,10 @@ def test_a_reader_that_leaves_is_no_fault(command):
     ],
 )
 def test_a_reader_that_leaves_at_the_last_line_changes_no_status(monkeypatch, capsys, run, status, told):
-    monkeypatch.setattr(networks, "INFO", Verb("", "", lambda parser: None, run))
+    monkeypatch.setattr(networks, "INFO", Verb("", lambda parser: None, run))
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     monkeypatch.setattr(sys.stdout, "flush", Mock(side_effect=BrokenPipeError))
-    assert run_command_line("", dict, {"info": "sida.cli.networks:INFO"}, ["info"]) == status
+    assert run_command_line("", cli.all_verbs, ["info"]) == status
     assert capsys.readouterr().err.startswith(told)
 
 
@@ -164,7 +164,7 @@ def test_a_reader_that_leaves_at_the_last_line_changes_no_status(monkeypatch, ca
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value,
 )  # fmt: skip
 def test_a_limit_of_the_shell_is_one_line_that_names_it_where_it_is_set(monkeypatch, error, limit):
-    monkeypatch.setattr(networks, "INFO", Verb("", "", lambda parser: None, Mock(side_effect=error)))
+    monkeypatch.setattr(networks, "INFO", Verb("", lambda parser: None, Mock(side_effect=error)))
     for soft in (10**9, resource.RLIM_INFINITY):
         monkeypatch.setattr(resource, "getrlimit", Mock(return_value=(soft, soft)))
         told = refused("more .* than the system allows", command, "info")
@@ -173,7 +173,7 @@ def test_a_limit_of_the_shell_is_one_line_that_names_it_where_it_is_set(monkeypa
 
 def test_a_message_of_onednn_means_memory_only_where_it_is_limited(monkeypatch):
     error = RuntimeError("could not create a primitive descriptor for a convolution forward propagation primitive")
-    monkeypatch.setattr(networks, "INFO", Verb("", "", lambda parser: None, Mock(side_effect=error)))
+    monkeypatch.setattr(networks, "INFO", Verb("", lambda parser: None, Mock(side_effect=error)))
     monkeypatch.setattr(resource, "getrlimit", Mock(return_value=(10**9, 10**9)))
     refused("more memory than .*ulimit -v", command, "info")
     monkeypatch.setattr(resource, "getrlimit", Mock(return_value=(resource.RLIM_INFINITY,) * 2))
@@ -192,12 +192,12 @@ def test_a_stop_at_the_limit_of_processor_time_keeps_its_status(monkeypatch, cap
         signal.raise_signal(signal.SIGXCPU)
         raise Preempted("")
 
-    monkeypatch.setattr(networks, "INFO", Verb("", "", lambda parser: None, train))
+    monkeypatch.setattr(networks, "INFO", Verb("", lambda parser: None, train))
     monkeypatch.setattr(resource, "getrlimit", Mock(return_value=(resource.RLIM_INFINITY, 1000)))
     monkeypatch.setattr(resource, "setrlimit", Mock())
     before = signal.getsignal(signal.SIGXCPU)
     try:
-        assert run_command_line("", dict, {"info": "sida.cli.networks:INFO"}, ["info"]) == 75
+        assert run_command_line("", cli.all_verbs, ["info"]) == 75
         signal.raise_signal(signal.SIGXCPU)
     finally:
         signal.signal(signal.SIGXCPU, before)
@@ -205,12 +205,12 @@ def test_a_stop_at_the_limit_of_processor_time_keeps_its_status(monkeypatch, cap
 
 def test_processor_time_ends_in_one_line_before_the_system_kills():
     code = (
-        "import resource, sys; from sida.cli import main, networks\n"
+        "import resource, sys; from sida.cli import main, networks; from workflow.cli import all_verbs\n"
         "resource.setrlimit(resource.RLIMIT_CPU, (4, 4))\n"
         "def burn(args):\n"
         "    while True: pass\n"
-        "networks.INFO = main.Verb('', '', lambda parser: None, burn)\n"
-        "sys.exit(main.run_command_line('', dict, {'info': 'sida.cli.networks:INFO'}, ['info']))"
+        "networks.INFO = main.Verb('', lambda parser: None, burn)\n"
+        "sys.exit(main.run_command_line('', all_verbs, ['info']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=lookup.ROOT)
     assert (done.returncode, "ulimit -t" in done.stderr, done.stderr.count("\n")) == (1, True, 1)
@@ -286,7 +286,7 @@ def test_a_link_to_itself_is_one_line_with_its_path(tmp_path, monkeypatch, words
     ids=["resolve", "open"],
 )
 def test_a_circle_of_links_that_is_met_later_is_one_line_with_its_path(monkeypatch, error):
-    monkeypatch.setattr(networks, "INFO", Verb("", "", lambda parser: None, Mock(side_effect=error)))
+    monkeypatch.setattr(networks, "INFO", Verb("", lambda parser: None, Mock(side_effect=error)))
     refused("^/a/b: .*symbolic links.*another place", command, "info")
 
 

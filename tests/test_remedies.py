@@ -44,9 +44,9 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Arg
 def options() -> dict[str, dict[str, argparse.Action]]:
     """Options by verb, or by verb and action."""
     options_of = {}
-    for verb, address in all_verbs().items():
+    for verb, listed in all_verbs().items():
         parser = argparse.ArgumentParser()
-        our_object(address).arguments(parser)
+        our_object(listed.object).arguments(parser)
         for action, part in parsers(parser):
             options_of[f"{verb} {action}".strip()] = part._option_string_actions
     return options_of

@@ -6,9 +6,11 @@ python -m tools.agents_page
 import re
 from collections.abc import Iterator
 
-from sida.config.lookup import ROOT, our_object
+from sida.cli.main import by_group
+from sida.config.lookup import ROOT
+from sida.config.registries import ListedVerb
 from sida.files.atomic import write_text
-from workflow.cli import ABOUT, groups
+from workflow.cli import ABOUT, all_verbs
 
 
 def agents_page() -> str:
@@ -40,13 +42,13 @@ def _index() -> Iterator[tuple[str, str, str]]:
 
 
 def _commands() -> str:
-    named = lambda verbs: "; ".join(f"`sida {verb}` ({_about(place)})" for verb, place in verbs.items())
-    return "\n".join(f"- {group}: {named(verbs)}" for group, verbs in groups().items())
+    named = lambda verbs: "; ".join(f"`sida {name}` ({_about(verb)})" for name, verb in verbs.items())
+    return "\n".join(f"- {group}: {named(verbs)}" for group, verbs in by_group(all_verbs()).items())
 
 
-def _about(place: str) -> str:
+def _about(verb: ListedVerb) -> str:
     """First sentence of a verb's help, in lower case."""
-    sentence = re.split(r"[.:(]", our_object(place).help)[0].strip()
+    sentence = re.split(r"[.:(]", verb.help)[0].strip()
     return sentence[:1].lower() + sentence[1:]
 
 

@@ -7,68 +7,146 @@ from collections.abc import Sequence
 
 import eval  # noqa: F401 - registers what trainings of sida need
 from sida.cli.main import run_command_line
-from sida.config.registries import added_verbs
+from sida.config.registries import ListedVerb, added_verbs
 
 ABOUT = "Train, measure and audit one-step generators distilled from diffusion models."
-#: Verbs of the core that the help lists, in groups, each a :class:`sida.cli.main.Verb` named ``module:object``.
-_GROUPS = {
-    "score a generator": {
-        "score": "eval.commands.scores:SCORE",
-        "table": "eval.commands.scores:TABLE",
-        "reference": "eval.commands.scores:REFERENCE",
-    },
-    "own pictures": {
-        "data": "sida.cli.data:DATA",
-    },
-    "papers and studies": {
-        "presets": "workflow.commands.presets:PRESETS",
-        "settings": "workflow.commands.settings:SETTINGS",
-        "run": "workflow.commands.run:RUN",
-        "show": "workflow.commands.archive:SHOW",
-        "check": "workflow.commands.check:CHECK",
-        "verify": "workflow.commands.archive:VERIFY",
-    },
-    "training": {
-        "train-teacher": "sida.cli.train:TRAIN_TEACHER",
-        "distill": "sida.cli.train:DISTILL",
-        "sample": "sida.cli.networks:SAMPLE",
-        "average": "sida.cli.networks:AVERAGE",
-    },
-    "files": {
-        "assets": "workflow.commands.assets:ASSETS",
-        "convert": "sida.cli.networks:CONVERT",
-        "info": "sida.cli.networks:INFO",
-    },
-}
-_STEPS = ("measure", "collect", "claims", "figure", "page", "paper")
-#: Verbs of the workflow's jobs, which the help leaves out.
-JOBS = {
-    **{name: f"eval.commands.jobs:{name.upper()}" for name in _STEPS},
-    "manifest": "workflow.commands.archive:MANIFEST",
+#: Verbs of the core, in the order of the help; each object is a :class:`sida.cli.main.Verb`.
+VERBS = {
+    "score": ListedVerb(
+        object="eval.commands.scores:SCORE",
+        group="score a generator",
+        help="Score the images of any generator under a protocol: files, a network, or a Python function.",
+    ),
+    "table": ListedVerb(
+        object="eval.commands.scores:TABLE",
+        group="score a generator",
+        help="Build a table: .tex (booktabs), .csv, .md and .html.",
+    ),
+    "reference": ListedVerb(
+        object="eval.commands.scores:REFERENCE",
+        group="score a generator",
+        help="Measure a data set or real images once, as the reference of later measurements.",
+    ),
+    "data": ListedVerb(
+        object="sida.cli.data:DATA",
+        group="own pictures",
+        help="Prepare data sets in the EDM zip format, check them, or encode them into latents.",
+    ),
+    "presets": ListedVerb(
+        object="workflow.commands.presets:PRESETS",
+        group="papers and studies",
+        help="List the presets that `sida run` can run: content and device of each.",
+    ),
+    "settings": ListedVerb(
+        object="workflow.commands.settings:SETTINGS",
+        group="papers and studies",
+        help="Look up a key of a preset, sheet, recipe or protocol: type, range, default and meaning.",
+    ),
+    "run": ListedVerb(
+        object="workflow.commands.run:RUN",
+        group="papers and studies",
+        help="Run a preset or a study: check its files, start Snakemake.",
+    ),
+    "show": ListedVerb(
+        object="workflow.commands.archive:SHOW",
+        group="papers and studies",
+        help="Print a preset's first table, and where its report, figures and LaTeX are.",
+    ),
+    "check": ListedVerb(
+        object="workflow.commands.check:CHECK",
+        group="papers and studies",
+        help="Measure a row of stored results again, and say whether its numbers agree.",
+    ),
+    "verify": ListedVerb(
+        object="workflow.commands.archive:VERIFY",
+        group="papers and studies",
+        help="Check a results folder: hashes, parents, measurements; tables, figures and verdicts made again.",
+    ),
+    "train-teacher": ListedVerb(
+        object="sida.cli.train:TRAIN_TEACHER",
+        group="training",
+        help="Train a diffusion teacher (EDM, EDM2 or a custom network).",
+    ),
+    "distill": ListedVerb(
+        object="sida.cli.train:DISTILL",
+        group="training",
+        help="Distil a teacher into a one-step generator by SiD, SiDA, SiD²A, GDD or a method of a plugin.",
+    ),
+    "sample": ListedVerb(
+        object="sida.cli.networks:SAMPLE",
+        group="training",
+        help="Draw images from a generator or teacher, one per seed; resumes after an interruption.",
+    ),
+    "average": ListedVerb(
+        object="sida.cli.networks:AVERAGE",
+        group="training",
+        help="Compute a further average of a teacher's weights from stored averages (EDM2's post-hoc EMA).",
+    ),
+    "assets": ListedVerb(
+        object="workflow.commands.assets:ASSETS",
+        group="files",
+        help="Fetch, verify, forget, list or describe the published networks, references and extractors.",
+    ),
+    "convert": ListedVerb(
+        object="sida.cli.networks:CONVERT",
+        group="files",
+        help="Convert a published pickle, a pipeline of diffusers or a state dict to safetensors; executes nothing.",
+    ),
+    "info": ListedVerb(
+        object="sida.cli.networks:INFO",
+        group="files",
+        help="Show a network file: architecture, parameters, origin, method, recorded hashes.",
+    ),
+    "measure": ListedVerb(
+        object="eval.commands.jobs:MEASURE",
+        group="",
+        help="Measure a generator: ten trials with fresh seeds, one JSON file each.",
+    ),
+    "collect": ListedVerb(
+        object="eval.commands.jobs:COLLECT",
+        group="",
+        help="Check all measurements of a folder and collect them as one long table (CSV).",
+    ),
+    "claims": ListedVerb(
+        object="eval.commands.jobs:CLAIMS",
+        group="",
+        help="Decide claims by rule: supported, contradicted or not decided here, with the evidence.",
+    ),
+    "figure": ListedVerb(
+        object="eval.commands.jobs:FIGURE",
+        group="",
+        help="Build a figure: vector .pdf with embedded fonts, .png and the data as .csv.",
+    ),
+    "page": ListedVerb(
+        object="eval.commands.jobs:PAGE",
+        group="",
+        help="Collect all tables, figures and verdicts of a preset on one HTML page that stands alone.",
+    ),
+    "paper": ListedVerb(
+        object="eval.commands.jobs:PAPER",
+        group="",
+        help="Collect all tables and figures of a preset in paper.tex and, where LaTeX is installed, paper.pdf.",
+    ),
+    "manifest": ListedVerb(
+        object="workflow.commands.archive:MANIFEST",
+        group="",
+        help="Record every artefact of a results folder with its sha256, versions and machine.",
+    ),
 }
 
 
-def groups() -> dict[str, dict[str, str]]:
-    """Verbs that the help lists, of the core and of plugins, by group.
+def all_verbs() -> dict[str, ListedVerb]:
+    """Every verb by name, of the core and of plugins.
 
     Raises:
         UserError: The file of a plugin has a fault.
     """
-    core = {verb for group in (*_GROUPS.values(), JOBS) for verb in group}
-    listed = {heading: {**verbs} for heading, verbs in _GROUPS.items()}
-    for name, verb in added_verbs(core).items():
-        listed.setdefault(verb.group, {})[name] = verb.object
-    return listed
-
-
-def all_verbs() -> dict[str, str]:
-    """Every verb, those of jobs included."""
-    return {verb: place for group in (*groups().values(), JOBS) for verb, place in group.items()}
+    return VERBS | added_verbs(VERBS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``sida``; returns the exit status."""
-    return run_command_line(ABOUT, groups, JOBS, argv)
+    return run_command_line(ABOUT, all_verbs, argv)
 
 
 def terminal_colour() -> bool:

@@ -30,7 +30,6 @@ def _measure(args: argparse.Namespace) -> int:
 
 
 MEASURE = Verb(
-    "Measure a generator: ten trials with fresh seeds, one JSON file each.",
     """examples:
   sida measure --spec spec.json --out results/demo/measurements/sid-a1.0 --trials 0-9
   sida measure --spec '{"run": "data", "method": "data", "sampler": {"kind": "data"}, "protocol": "digits",
@@ -72,7 +71,6 @@ def _collect(args: argparse.Namespace) -> int:
 
 
 COLLECT = Verb(
-    "Check all measurements of a folder and collect them as one long table (CSV).",
     """examples:
   sida collect results/demo/measurements --out results/demo/measurements.csv
   sida collect results/demo/measurements --runs data sid-a1.0 --out two.csv
@@ -102,7 +100,6 @@ def _claims(args: argparse.Namespace) -> int:
 
 
 CLAIMS = Verb(
-    "Decide claims by rule: supported, contradicted or not decided here, with the evidence.",
     """examples:
   sida claims --claims studies/demo/claims.py --measurements results/demo/measurements.csv \\
       --runs studies/demo/runs.tsv --results results/demo --out results/demo/claims.md
@@ -136,7 +133,6 @@ def _figure(args: argparse.Namespace) -> int:
 
 
 FIGURE = Verb(
-    "Build a figure: vector .pdf with embedded fonts, .png and the data as .csv.",
     """examples:
   sida figure --layout config/figures/convergence.yaml --measurements results/demo/measurements.csv \\
       --runs studies/demo/runs.tsv --results results/demo --out results/demo/figures/convergence.pdf
@@ -169,7 +165,6 @@ def _page(args: argparse.Namespace) -> int:
 
 
 PAGE = Verb(
-    "Collect all tables, figures and verdicts of a preset on one HTML page that stands alone.",
     """examples:
   sida page results/demo --out results/demo/index.html
 """,
@@ -198,7 +193,6 @@ def _paper(args: argparse.Namespace) -> int:
 
 
 PAPER = Verb(
-    "Collect all tables and figures of a preset in paper.tex and, where LaTeX is installed, paper.pdf.",
     """examples:
   sida paper results/demo
   sida paper results/released --title 'Released generators' --require-pdf

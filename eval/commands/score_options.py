@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.commands._options import extractor_options, pairs
+from eval.results.sheet import check_cells
+from eval.tables.scores import row_columns, table_protocol
+from sida.assets.cache import check_reachable
+from sida.assets.registry import load_registry
 from sida.cli.main import integer
 from sida.config.families import EDM2_LATENTS
 from sida.config.samplers import read_sampler
@@ -64,8 +68,6 @@ class ScoreOptions:
         if not (self.protocol or self.like or self.against):
             fault = "name a table (--like table1) or a protocol (--protocol cifar10), or images (--against B)"
             raise UserError("score", fault)
-        from eval.results.sheet import check_cells
-
         if self.origin is not None and (not self.json or not self.origin.strip() or not self.origin.isprintable()):
             raise UserError("--origin", "is a line of text for --json", 'say --json --origin "NAME, ADDRESS"')
         check_cells([self.name or "", self.family or ""], "--name, --family")
@@ -104,8 +106,6 @@ class ScoreOptions:
     @functools.cached_property
     def protocol_name(self) -> str:
         """Name or file of the protocol: by default the table's, or ``pair`` for a second set."""
-        from eval.tables.scores import table_protocol
-
         return self.protocol or (table_protocol(self.like) if self.like else "pair")
 
     @functools.cached_property
@@ -123,8 +123,6 @@ class ScoreOptions:
         """
         if self.against:
             return None
-        from eval.tables.scores import row_columns
-
         try:
             row_columns(self._row_protocol, self.like)
         except UserError as error:
@@ -146,8 +144,6 @@ class ScoreOptions:
         """Images to score: the opened program, the file of the network, or the source itself."""
         from eval.measuring.functions import ProgramFile
         from eval.measuring.scored import NetworkFile
-        from sida.assets.cache import check_reachable
-        from sida.assets.registry import load_registry
         from sida.sampling.job import network_file, sampler_for
 
         if self.network is None:

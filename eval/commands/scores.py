@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING
 
 from eval.commands._options import extractor_options, output, shared
 from eval.commands.score_options import ScoreOptions
+from eval.results.bibliography import SUITE, bibliography
+from eval.results.exchange import exchanged
+from eval.tables.build import make_table, table_paths, write_table
+from eval.tables.latex import cited_keys, to_latex
+from eval.tables.scores import latex_row, row_columns, unfitting
 from sida.assets.registry import SCORED_ENDS, check_network
 from sida.cli.main import Verb, add_integer, existing, refuse_lost
 from sida.config.lookup import TRACE, find_file, typed_object
@@ -96,9 +101,6 @@ def _score(args: argparse.Namespace) -> int:
 
 def _show(score: Score, options: ScoreOptions) -> None:
     """Writes the files, and prints the numbers and the row."""
-    from eval.results.exchange import exchanged
-    from eval.tables.scores import latex_row, row_columns, unfitting
-
     rows: list[str] = []
     try:
         # Files first: an error while printing must not lose the measurement.
@@ -134,7 +136,6 @@ def _source(text: str) -> str:
 
 
 SCORE = Verb(
-    "Score the images of any generator under a protocol: files, a network, or a Python function.",
     """examples:
   sida score mine:sample --like table1 --out row.json   (`sample(seeds)` of mine.py gives uint8 images)
   sida score my_samples/ --protocol cifar10
@@ -179,10 +180,6 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _table(args: argparse.Namespace) -> int:
     """Builds the table; writes or prints it."""
-    from eval.results.bibliography import SUITE, bibliography
-    from eval.tables.build import make_table, table_paths, write_table
-    from eval.tables.latex import cited_keys, to_latex
-
     paths = table_paths(args.out) if args.out else []
     for path in paths:
         output("--out")(str(path))
@@ -208,7 +205,6 @@ def _table(args: argparse.Namespace) -> int:
 
 
 TABLE = Verb(
-    "Build a table: .tex (booktabs), .csv, .md and .html.",
     """examples:
   sida table config/tables/main.yaml --measurements results/demo/measurements.csv \\
       --runs studies/demo/runs.tsv --out results/demo/tables/main.tex
@@ -253,7 +249,6 @@ def _reference(args: argparse.Namespace) -> int:
 
 
 REFERENCE = Verb(
-    "Measure a data set or real images once, as the reference of later measurements.",
     """examples:
   sida reference --dataset '{"name": "cifar10", "kind": "zip", "path": "cifar10.zip"}' --extractor inception \\
       --out cifar10-inception.safetensors

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.write import marked, read_verdicts
+from eval.figures.layout import load_figure_layout
 from eval.results.bibliography import bibliography_items
 from eval.results.csv_files import read_csv
 from eval.results.logs import has_log, read_log
@@ -187,8 +188,6 @@ def figure_caption(figure: Path, own: str | Path | None = None) -> str:
     folders = [Path(own)] if own else []
     if figure.stem not in file_names("figures", folders):
         return figure.stem
-    from eval.figures.layout import load_figure_layout
-
     layout = load_figure_layout(find_file("figures", figure.stem, folders))
     parts = [_NUMBER_OF_TITLE.sub("", layout.title), layout.caption]
     sentences = [part.rstrip(".") for part in parts if part] or [figure.stem]

@@ -4,8 +4,12 @@ import argparse
 
 from sida.assets.registry import check_network
 from sida.cli.main import Verb, add_integer, existing
-from sida.config.registries import verb_help
+from sida.config.settings import from_mapping
+from sida.plugins.planner.doctor import examine
+from sida.plugins.planner.new import StudyConfig, new_study
+from sida.plugins.planner.plan import make_plan, show_detection, show_plan
 from workflow.commands.presets import preset_argument
+from workflow.preset.files import find_preset
 
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +31,6 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _plan(args: argparse.Namespace) -> int:
     """Prints the plan."""
-    from sida.plugins.planner.plan import make_plan, show_detection, show_plan
-    from workflow.preset.files import find_preset
-
     if args.detect:
         print(show_detection([find_preset(args.preset)], args.detect))
         return 0
@@ -39,7 +40,6 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 PLAN = Verb(
-    verb_help("plan"),
     """examples:
   sida plan paper tables/table1.tex                   (on one H200)
   sida plan paper --gpus 8 --gpu H100 tables/table8.tex figures/figure3.pdf
@@ -57,9 +57,6 @@ that Snakemake would run: finished targets cost nothing; --fresh counts them, to
 
 def _doctor(args: argparse.Namespace) -> int:
     """Prints the findings; exit status 1 if a requirement is missing."""
-    from sida.plugins.planner.doctor import examine
-    from workflow.preset.files import find_preset
-
     file = find_preset(args.preset)
     findings = examine([file], args.targets)
     print(f"preset {file}: {', '.join(args.targets) or 'the whole preset'}")
@@ -73,7 +70,6 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 DOCTOR = Verb(
-    verb_help("doctor"),
     """examples:
   sida doctor paper tables/table1.tex
   sida doctor studies/papers/released.yaml
@@ -104,16 +100,12 @@ def _new_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _new(args: argparse.Namespace) -> int:
     """Writes the folder."""
-    from sida.config.settings import from_mapping
-    from sida.plugins.planner.new import StudyConfig, new_study
-
     settings = {k: v for k, v in vars(args).items() if k in StudyConfig.__dataclass_fields__ and v is not None}
     print("\n".join(new_study(from_mapping(StudyConfig, settings, "sida new:"))))
     return 0
 
 
 NEW = Verb(
-    verb_help("new"),
     """examples:
   sida new flowers --data pictures/ --resolution 64     crops and scales to flowers/data.zip
   sida new flowers --data flowers-32x32.zip             a zip of `sida data prepare` stays where it is

@@ -6,8 +6,8 @@ from typing import Any
 
 from sida.cli.main import Verb
 from sida.config.lookup import how_to_install, our_object
-from sida.config.registries import verb_help
 from sida.errors import UserError
+from workflow.cli import all_verbs
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,23 +17,22 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     """Prints the script."""
-    from workflow.cli import groups
-
     try:
         import shtab
     except ImportError:
         raise UserError("sida completion", "needs shtab", how_to_install("shtab>=1.7")) from None
-    verbs = {verb: path for group in groups().values() for verb, path in group.items()}
-    print(shtab.complete(_whole_parser(verbs, shtab.FILE), shell=args.shell))
+    print(shtab.complete(_whole_parser(shtab.FILE), shell=args.shell))
 
 
-def _whole_parser(verbs: Mapping[str, str], files: Mapping[str, Any]) -> argparse.ArgumentParser:
-    """One parser of all verbs; values without a list of choices are completed as names of files."""
+def _whole_parser(files: Mapping[str, Any]) -> argparse.ArgumentParser:
+    """One parser of the listed verbs; values without a list of choices are completed as names of files."""
     top = argparse.ArgumentParser(prog="sida")
     group = top.add_subparsers(metavar="COMMAND")
-    for name, path in verbs.items():
-        verb: Verb = our_object(path)
-        parser = group.add_parser(name, help=verb.help, description=verb.help)
+    for name, listed in all_verbs().items():
+        if not listed.group:
+            continue
+        verb: Verb = our_object(listed.object)
+        parser = group.add_parser(name, help=listed.help, description=listed.help)
         verb.arguments(parser)
         for action in parser._actions:
             if action.nargs != 0 and not action.choices:
@@ -42,7 +41,6 @@ def _whole_parser(verbs: Mapping[str, str], files: Mapping[str, Any]) -> argpars
 
 
 COMPLETION = Verb(
-    verb_help("completion"),
     """examples:
   eval "$(sida completion bash)"                            (in ~/.bashrc)
   sida completion zsh > ~/.zfunc/_sida                      (in a folder of $fpath)

@@ -11,10 +11,11 @@ from sida.config.datasets import dataset_spec
 from sida.config.families import EDM2_LATENTS, LATENTS
 from sida.config.settings import from_mapping
 from sida.errors import Progress, UserError
+from sida.files.ordinary import refuse_same
+from sida.machine import take_device
 
 #: Images that a check reads at a time.
 _AT_ONCE = 256
-_DATA_HELP = "Prepare data sets in the EDM zip format, check them, or encode them into latents."
 _DATA_EXAMPLES = """examples:
   sida data prepare --source cifar10-python --out cifar10-32x32.zip --expect 50000
                                                       (an id of `sida assets list`, fetched if need be)
@@ -105,8 +106,6 @@ def _expect_images(args: argparse.Namespace, where: str, images: int) -> None:
 def _encode(args: argparse.Namespace) -> int:
     from sida.data import ImageArchive, LatentEncoder
     from sida.data.prepare import check_encodable, encode_dataset
-    from sida.files.ordinary import refuse_same
-    from sida.machine import take_device
     from sida.networks.autoencoder import load_vae
 
     # Refused before the autoencoder is downloaded and loaded.
@@ -124,4 +123,4 @@ def _encode(args: argparse.Namespace) -> int:
     return 0
 
 
-DATA = Verb(_DATA_HELP, _DATA_EXAMPLES, _data_arguments, lambda args: args.verb(args))
+DATA = Verb(_DATA_EXAMPLES, _data_arguments, lambda args: args.verb(args))

@@ -2,8 +2,8 @@
 
 Output is adapted to the terminal, file or pipe behind it: encoding, closed pipes.
 
-Heavy imports (torch, matplotlib) belong inside the functions that verbs run, so that help and wrong arguments take no
-seconds.
+Verbs are listed without their code (:class:`sida.config.registries.ListedVerb`). A module of verbs imports torch and
+matplotlib inside the functions that the verbs run, so that help and wrong arguments take no seconds.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
 
 from sida.config.lookup import our_object
-from sida.config.registries import added_verbs, refuse_missing
+from sida.config.registries import ListedVerb, refuse_missing
 from sida.errors import EXIT_RETRY, Preempted, UserError, near_path, reason_of, say, suggestion
 from sida.files.ordinary import refuse_same
 from sida.files.text_files import number_in
@@ -48,7 +48,6 @@ class Verb(NamedTuple):
     """A verb of the command line.
 
     Attributes:
-        help: One line; a plugin's verb has that of its ``plugin.toml`` (:func:`sida.config.registries.verb_help`).
         examples: Text below the arguments in the verb's help.
         arguments: Function that declares the arguments in a parser.
         run: Function of the parsed arguments that does the work; returns the exit status, or None for 0.
@@ -56,7 +55,6 @@ class Verb(NamedTuple):
             they are ``passed`` of the parsed arguments.
     """
 
-    help: str
     examples: str
     arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int | None]
@@ -65,17 +63,14 @@ class Verb(NamedTuple):
 
 def run_command_line(
     about: str,
-    groups: Callable[[], Mapping[str, Mapping[str, str]]],
-    jobs: Mapping[str, str],
+    verbs: Callable[[], Mapping[str, ListedVerb]],
     argv: Sequence[str] | None,
 ) -> int:
     """Runs the verb named in ``argv``.
 
     Args:
         about: What the command does, for its help.
-        groups: Function that returns the verbs that the help lists, by the heading of their group: ``module:object`` of
-            each :class:`Verb` by its name.
-        jobs: Verbs that the help does not list, in the same form.
+        verbs: Function that returns all verbs by name.
         argv: Words after the command's name; None takes the arguments of the process.
 
     Returns:
@@ -89,13 +84,12 @@ def run_command_line(
 
     def run() -> int | None:
         if verb.startswith("-"):
-            print(f"sida {code_version()}" if verb == "--version" else _overview(about, groups()))
+            print(f"sida {code_version()}" if verb == "--version" else _overview(about, verbs()))
             return 0
-        verbs = {name: place for group in (*groups().values(), jobs) for name, place in group.items()}
-        if verb in verbs:
-            return _run(our_object(verbs[verb]), arguments)
+        if verb in verbs():
+            return _run(verbs()[verb], arguments)
         refuse_missing("verb", "verbs", verb, "")
-        say(f"error: sida has no command '{verb}'{suggestion(verb, verbs)}")
+        say(f"error: sida has no command '{verb}'{suggestion(verb, verbs())}")
         return 2
 
     replace_unencodable()
@@ -108,22 +102,30 @@ def run_command_line(
             flush_or_discard(stream)
 
 
-def _overview(about: str, groups: Mapping[str, Mapping[str, str]]) -> str:
+def by_group(verbs: Mapping[str, ListedVerb]) -> dict[str, dict[str, ListedVerb]]:
+    """Verbs that the help lists, by the heading of their group."""
+    groups: dict[str, dict[str, ListedVerb]] = {}
+    for name, verb in verbs.items():
+        if verb.group:
+            groups.setdefault(verb.group, {})[name] = verb
+    return groups
+
+
+def _overview(about: str, verbs: Mapping[str, ListedVerb]) -> str:
     """The help of the command: its verbs by group."""
-    lines, added = ["usage: sida [-h] [--version] COMMAND ...", "", about], added_verbs()
-    for heading, verbs in groups.items():
+    lines = ["usage: sida [-h] [--version] COMMAND ...", "", about]
+    for heading, group in by_group(verbs).items():
         lines += ["", f"{heading}:"]
-        for verb, address in verbs.items():
-            text = added[verb].help if verb in added else our_object(address).help
-            lines.append(textwrap.fill(text, 100, initial_indent=f"  {verb:<15}", subsequent_indent=" " * 17))
+        for name, verb in group.items():
+            lines.append(textwrap.fill(verb.help, 100, initial_indent=f"  {name:<15}", subsequent_indent=" " * 17))
     return "\n".join([*lines, "", "`sida COMMAND --help` shows arguments and examples."])
 
 
-def _parsed(verb: Verb, arguments: list[str]) -> argparse.Namespace:
+def _parsed(verb: Verb, about: str, arguments: list[str]) -> argparse.Namespace:
     """Arguments of a verb."""
     parser = argparse.ArgumentParser(
         prog=f"sida {arguments[0]}",
-        description=verb.help,
+        description=about,
         epilog=verb.examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -134,12 +136,13 @@ def _parsed(verb: Verb, arguments: list[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments[1:end], argparse.Namespace(passed=arguments[end + 1 :]))
 
 
-def _run(verb: Verb, arguments: list[str]) -> int | None:
+def _run(listed: ListedVerb, arguments: list[str]) -> int | None:
     """Parses the arguments and runs the verb."""
     # From `--option=--` argparse removes the two hyphens and gives the verb an empty list.
     if (empty := next((word for word in arguments if re.fullmatch("--.+=--", word)), None)) is not None:
         raise UserError(empty, "'--' is not a value", "give another value")
-    args = _parsed(verb, arguments)
+    verb: Verb = our_object(listed.object)
+    args = _parsed(verb, listed.help, arguments)
     check_output_paths(vars(args))
     return verb.run(args)
 

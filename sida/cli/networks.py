@@ -11,10 +11,6 @@ from sida.config.families import NULL_LABEL
 from sida.config.settings import from_mapping, load_spec
 from sida.errors import one_line
 
-_CONVERT_HELP = (
-    "Convert a published pickle (EDM, EDM2, SiD, SiDA, GDD), a pipeline of diffusers or a state dict (SiT, REPA, DiT) "
-    "to safetensors; executes nothing."
-)
 _CONVERT_EXAMPLES = """examples:
   sida convert edm-cifar10-32x32-uncond-vp.pkl teacher.safetensors
   sida convert cifar10-uncond-sida-a1 sida.safetensors          (an id of `sida assets list`, fetched if need be)
@@ -62,9 +58,8 @@ def _convert(args: argparse.Namespace) -> None:
     print(f"{args.target}: {network['class']} {network['kwargs'].get('model_type', '')}".rstrip())
 
 
-CONVERT = Verb(_CONVERT_HELP, _CONVERT_EXAMPLES, _convert_arguments, _convert)
+CONVERT = Verb(_CONVERT_EXAMPLES, _convert_arguments, _convert)
 
-_INFO_HELP = "Show a network file: architecture, parameters, origin, method, recorded hashes."
 _INFO_EXAMPLES = """examples:
   sida info results/demo/students/sida-a1.0                (the folder of a run or of `sida export`, or a file)
   sida info cifar10-uncond-sida-a1                         (an id of `sida assets list`, or an address: downloads it)
@@ -121,9 +116,8 @@ def _lines(name: str, value: Any) -> list[str]:
     return [f"{one_line(name, 80):<14} {text}"]
 
 
-INFO = Verb(_INFO_HELP, _INFO_EXAMPLES, _info_arguments, _info)
+INFO = Verb(_INFO_EXAMPLES, _info_arguments, _info)
 
-_AVERAGE_HELP = "Compute a further average of a teacher's weights from stored averages (EDM2's post-hoc EMA)."
 _AVERAGE_EXAMPLES = """examples:
   sida average teachers/imagenet512-s/snapshots/*.safetensors --std 0.13 --out teacher-0.130.safetensors
   sida average teachers/mine/snapshots/*.safetensors --std 0.08 --nimg 50000000 --out earlier.safetensors
@@ -150,9 +144,8 @@ def _average(args: argparse.Namespace) -> None:
     print(f"profile differs by {distance:.2g} of its norm")
 
 
-AVERAGE = Verb(_AVERAGE_HELP, _AVERAGE_EXAMPLES, _average_arguments, _average)
+AVERAGE = Verb(_AVERAGE_EXAMPLES, _average_arguments, _average)
 
-_SAMPLE_HELP = "Draw images from a generator or teacher, one per seed; resumes after an interruption."
 _SAMPLE_EXAMPLES = """examples:
   sida sample --network results/demo/students/sida-a1.0/network.safetensors --grid sida.png
   sida sample --network NET --seeds 0-49999 --out samples --class-labels empirical --dataset digits
@@ -216,4 +209,4 @@ def _sample(args: argparse.Namespace) -> None:
         print(line, flush=True)
 
 
-SAMPLE = Verb(_SAMPLE_HELP, _SAMPLE_EXAMPLES, _sample_arguments, _sample)
+SAMPLE = Verb(_SAMPLE_EXAMPLES, _sample_arguments, _sample)

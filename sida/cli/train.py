@@ -131,7 +131,6 @@ def _train(cls: type[Any], training: str, args: argparse.Namespace) -> None:
     flush_or_discard(sys.stdout)
 
 
-_TEACHER_HELP = "Train a diffusion teacher (EDM, EDM2 or a custom network)."
 _TEACHER_EXAMPLES = """examples:
   sida train-teacher --spec teacher.yaml --out results/my/teachers/digits
   sida train-teacher --spec teacher.yaml --out OUT --set lr=1e-3 --set network.kwargs.dropout=0.1
@@ -146,15 +145,11 @@ finished run only writes its files again.
 
 
 TRAIN_TEACHER = Verb(
-    _TEACHER_HELP,
     _TEACHER_EXAMPLES,
     _training_arguments,
     functools.partial(_train, TeacherConfig, "sida.training.teacher:train_teacher"),
 )
 
-_DISTILL_HELP = (
-    f"Distil a teacher into a one-step generator ({', '.join(method.title for method in METHODS.values())})."
-)
 _DISTILL_EXAMPLES = """examples:
   sida distill --spec student.yaml --out results/my/students/sida
   sida distill --spec student.yaml --out OUT --method sid --teacher teacher/network.safetensors
@@ -183,7 +178,6 @@ def _distill_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 DISTILL = Verb(
-    _DISTILL_HELP,
     _DISTILL_EXAMPLES,
     _distill_arguments,
     functools.partial(_train, DistillConfig, "sida.methods.distillation:distill"),

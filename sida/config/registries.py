@@ -57,11 +57,11 @@ class Addition:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AddedVerb(Addition):
-    """A verb that a plugin adds to the command line.
+class ListedVerb(Addition):
+    """A verb of the command line as the help lists it, without its code.
 
     Attributes:
-        group: Heading above it in the help.
+        group: Heading above it in the help; empty for verbs of jobs, which are not listed.
         help: Its line in the help.
     """
 
@@ -96,7 +96,7 @@ def _read_tables(path: Path) -> dict[str, Any]:
         for name, value in objects.items():
             where = f"{path}: {registry}.{name}"
             is_verb = registry == "verbs"
-            objects[name] = from_mapping(AddedVerb, value, where) if is_verb else _addition(value, where)
+            objects[name] = from_mapping(ListedVerb, value, where) if is_verb else _addition(value, where)
     return tables
 
 
@@ -126,9 +126,9 @@ def additions(registry: str, core: Container[str] = ()) -> dict[str, Addition]:
     return added
 
 
-def added_verbs(core: Container[str] = ()) -> dict[str, AddedVerb]:
+def added_verbs(core: Container[str] = ()) -> dict[str, ListedVerb]:
     """Verbs of plugins by name; see :func:`additions`."""
-    return cast(dict[str, AddedVerb], additions("verbs", core))
+    return cast(dict[str, ListedVerb], additions("verbs", core))
 
 
 @functools.cache
@@ -162,11 +162,6 @@ def refuse_missing(noun: str, registry: str, name: str, where: str) -> None:
     """
     if missing := missing_object(noun, registry, name):
         raise UserError(where, *missing)
-
-
-def verb_help(name: str) -> str:
-    """Line in the help of a plugin's verb, by its name."""
-    return added_verbs()[name].help
 
 
 T = TypeVar("T")

@@ -7,11 +7,19 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eval.results.summary import measurements_file
+from eval.tables.build import make_table
+from eval.tables.notes import summary_sentence
+from eval.tables.render import spelled, terminal_text, to_terminal
 from sida.cli.main import Verb, existing
 from sida.config.settings import load_spec
 from sida.errors import UserError, suggestion
 from sida.files.atomic import write_hashed_json
+from workflow.archive.manifest import manifest_of
 from workflow.cli import terminal_colour, terminal_width
+from workflow.preset import load_preset
+from workflow.preset.files import find_preset
+from workflow.preset.products import product
 
 if TYPE_CHECKING:
     from eval.tables.model import Table
@@ -26,9 +34,6 @@ def _show_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _show(args: argparse.Namespace) -> int:
     """Prints a table of a preset's results, else of its stored results, and where the files are."""
-    from workflow.preset import load_preset
-    from workflow.preset.files import find_preset
-
     show_results(load_preset(find_preset(args.preset)), args.table)
     return 0
 
@@ -39,10 +44,6 @@ def show_results(preset: Preset, table_name: str | None = None) -> None:
     Raises:
         UserError: The preset has no such table.
     """
-    from eval.results.summary import measurements_file
-    from eval.tables.notes import summary_sentence
-    from eval.tables.render import spelled, terminal_text, to_terminal
-
     results = measured_folder(preset) or Path(preset.results)
     tables = list(preset.layouts["tables"])
     name = table_name or next(iter(tables), "")
@@ -68,18 +69,12 @@ def show_results(preset: Preset, table_name: str | None = None) -> None:
 
 def measured_folder(preset: Preset) -> Path | None:
     """Folder with a preset's measurements: its results, else its stored results; None without any."""
-    from eval.results.summary import measurements_file
-
     folders = [Path(preset.results), *(folder / "stored" for folder in preset.folders)]
     return next((folder for folder in folders if measurements_file(folder).is_file()), None)
 
 
 def table_of(preset: Preset, name: str, results: Path) -> Table:
     """A table of a preset from a results folder, which may hold no measurements (published numbers alone)."""
-    from eval.results.summary import measurements_file
-    from eval.tables.build import make_table
-    from workflow.preset.products import product
-
     path = measurements_file(results)
     return make_table(
         preset.layout("tables", name),
@@ -91,7 +86,6 @@ def table_of(preset: Preset, name: str, results: Path) -> Table:
 
 
 SHOW = Verb(
-    "Print a preset's first table, and where its report, figures and LaTeX are.",
     """examples:
   sida show demo                         (results/demo, else the study's stored results)
   sida show released --table table4
@@ -123,7 +117,6 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 VERIFY = Verb(
-    "Check a results folder: hashes, parents, measurements by trials; tables, figures and verdicts made again.",
     """examples:
   sida verify results/demo
   sida verify ~/Downloads/their-results --quiet          (faults and the summary alone)
@@ -148,8 +141,6 @@ def _manifest_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _manifest(args: argparse.Namespace) -> None:
     """Writes the manifest."""
-    from workflow.archive.manifest import manifest_of
-
     folder = Path(args.folder)
     if not folder.is_dir():
         raise UserError(folder, "no such results folder", "run the preset first")
@@ -158,7 +149,6 @@ def _manifest(args: argparse.Namespace) -> None:
 
 
 MANIFEST = Verb(
-    "Record every artefact of a results folder with its sha256, versions and machine.",
     """examples:
   sida manifest results/demo --out results/demo/manifest.json
 """,

@@ -5,15 +5,17 @@ import itertools
 import json
 from typing import Any
 
+from eval.features.registry import EXTRACTORS, get_extractor
+from eval.measuring.protocol import load_protocol
 from sida.assets.cache import cache_dir, fetch_many, forget, read_records, verify_asset
 from sida.assets.registry import ASSET_KINDS, Asset, find_asset, load_registry
 from sida.cli.main import Verb
+from sida.config.families import DECODERS
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import sha256_file, write_json
 
 #: Features of each picture that a description has, besides their mean.
 SHOWN_FEATURES = 4
-_HELP = "Fetch, verify, forget, list or describe the published networks, references and extractors."
 _EXAMPLES = """examples:
   sida assets list --kind teacher
   sida assets fetch cifar10-uncond-sida-a1 fid-ref-cifar10 inception
@@ -58,9 +60,6 @@ def _run(args: argparse.Namespace) -> int:
 
 def _assets_of(protocols: list[str]) -> list[str]:
     """Ids of all downloads that scores under some protocols need."""
-    from eval.measuring.protocol import load_protocol
-    from sida.config.families import DECODERS
-
     # A protocol does not know the network, which decides the decoder.
     decoders = [file for files in DECODERS.values() for file in files]
     assets = {name: load_protocol(name).assets(decoders) for name in protocols}
@@ -126,8 +125,6 @@ def _features_of_pictures(asset: Asset) -> dict[str, list[float]]:
     """Mean and first features of black, white, a ramp and a chequered picture, 32×32."""
     import torch
 
-    from eval.features.registry import EXTRACTORS, get_extractor
-
     extractor = get_extractor(next(name for name, entry in EXTRACTORS.items() if asset.id in entry.assets), "cpu")
     ramp = torch.arange(32).mul(8).expand(32, 32)
     chequers = torch.arange(32).add(torch.arange(32)[:, None]).remainder(2).mul(255)
@@ -179,4 +176,4 @@ _ACTIONS = {
     "list": _list_assets,
     "describe": _describe_assets,
 }
-ASSETS = Verb(_HELP, _EXAMPLES, _arguments, _run)
+ASSETS = Verb(_EXAMPLES, _arguments, _run)

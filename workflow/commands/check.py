@@ -12,9 +12,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from eval.commands._options import parse_trials
+from eval.measuring.protocol import load_protocol
+from eval.results.extended import read_extended
+from eval.results.stored import STORED, read_stored, stored_rows, unchanged_rows
+from eval.results.summary import Estimate
 from sida.cli.main import Verb
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import sha256_file
+from sida.machine import environment
+from workflow.commands.run import snakemake_command
+from workflow.planning.costs import Costs, span
+from workflow.preset import load_preset
+from workflow.preset.extension import stored_results
+from workflow.preset.files import find_preset, listed_name
+from workflow.preset.measuring import measurement
+from workflow.preset.stored_rows import row_digest
 
 if TYPE_CHECKING:
     from workflow.preset import Preset
@@ -33,12 +46,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Measures, compares and prints."""
-    from eval.commands._options import parse_trials
-    from eval.measuring.protocol import load_protocol
-    from eval.results.stored import read_stored
-    from sida.machine import environment
-    from workflow.preset import load_preset
-
     folder = _stored_folder(args.stored)
     facts = read_stored(folder)
     preset = load_preset(_preset_file(folder, facts["preset"]))
@@ -78,8 +85,6 @@ def _of_metrics(spec: dict[str, Any], lines: list[dict[str, str]], keys: list[st
     Raises:
         UserError: A metric is not stored.
     """
-    from eval.measuring.protocol import load_protocol
-
     stored = dict.fromkeys(line["metric"] for line in lines)
     if unknown := next((key for key in keys if key not in stored), None):
         raise UserError(
@@ -95,9 +100,6 @@ def _make_archives(preset: Preset, row: str) -> None:
     Raises:
         UserError: They could not be made.
     """
-    from workflow.commands.run import snakemake_command
-    from workflow.preset.measuring import measurement
-
     files = dict.fromkeys(measurement(preset, row).needs["files"])
     if missing := [path for path in files if path in preset.archives.made and not os.path.exists(path)]:
         say(f"making {', '.join(missing)} first")
@@ -108,9 +110,6 @@ def _make_archives(preset: Preset, row: str) -> None:
 
 def _say_duration(preset: Preset, row: str, spec: Mapping[str, Any], trials: int) -> None:
     """Says how long the measurement takes, by counted operations."""
-    from eval.measuring.protocol import load_protocol
-    from workflow.planning.costs import Costs, span
-
     costs, protocol = Costs(preset, None, 1), load_protocol(spec["protocol"])
     hours = costs.measurement(row).gpu_hours * trials / preset.trials
     images = f"{trials} × {protocol.num_samples:,} images"
@@ -168,10 +167,6 @@ def _stored_folder(study: str) -> Path:
     Raises:
         UserError: There is none.
     """
-    from eval.results.stored import STORED
-    from workflow.preset.extension import stored_results
-    from workflow.preset.files import find_preset
-
     folders = [Path(study), Path(study) / "stored"]
     stored_folder = next((folder for folder in folders if (folder / STORED).is_file()), None)
     stored_folder = stored_folder or stored_results([find_preset(study)])
@@ -184,8 +179,6 @@ def _stored_folder(study: str) -> Path:
 
 def _preset_file(folder: Path, preset: str) -> Path:
     """Preset of stored results: the path or name that they record, else the file of that name beside their folder."""
-    from workflow.preset.files import find_preset
-
     try:
         return find_preset(preset)
     except UserError:
@@ -208,8 +201,6 @@ def trial_agreement(
         decimals: Printed decimals.
         scale: Factor of printed values, such as 100 for per cent.
     """
-    from eval.results.summary import Estimate
-
     before, after = (Estimate.of([side[trial] for trial in here]) for side in (stored, here))
     texts = [
         f"{one.mean * scale:.{decimals}f}" + (f" ± {one.std * scale:.{decimals}f}" if one.std is not None else "")
@@ -243,11 +234,6 @@ def stored_spec(
     Raises:
         UserError: The row or its network is not stored, or has other settings than the preset.
     """
-    from eval.results.stored import stored_rows, unchanged_rows
-    from workflow.preset.files import listed_name
-    from workflow.preset.measuring import measurement
-    from workflow.preset.stored_rows import row_digest
-
     rows = stored_rows(folder)
     names = dict.fromkeys(line["run"] for line in rows)
     if row in preset.runs and row not in names:
@@ -302,8 +288,6 @@ def compared_again(
 
 def _formats(preset: Preset) -> dict[str, tuple[int, float]]:
     """Printed decimals and factor of each metric, by the study's first table that has it."""
-    from eval.results.extended import read_extended
-
     formats: dict[str, tuple[int, float]] = {}
     for name in preset.settings.tables:
         for column in read_extended(preset.layout("tables", name)).get("columns", []):
@@ -313,7 +297,6 @@ def _formats(preset: Preset) -> dict[str, tuple[int, float]]:
 
 
 CHECK = Verb(
-    "Measure a row of stored results again, and say whether its numbers agree.",
     """examples:
   sida check studies/demo sida-a1.0
   sida check demo sida-a1.0 --trials 0              (one trial of ten)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sida.cli.main import Verb
 from workflow.cli import terminal_width
+from workflow.preset.files import presets, read_preset
 
 
 def preset_argument(parser: argparse.ArgumentParser) -> None:
@@ -22,8 +23,6 @@ def _no_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _presets(args: argparse.Namespace) -> int:
     """Prints the list."""
-    from workflow.preset.files import presets
-
     parts = [name for name, path in presets().items() if _is_part(path)]
     for name, (about, needs) in list_presets().items():
         if parts and name == parts[0]:
@@ -37,8 +36,6 @@ def _presets(args: argparse.Namespace) -> int:
 
 def list_presets() -> dict[str, tuple[str, str]]:
     """The comment at the top of each preset's file, and what the preset needs; parts of studies are the last."""
-    from workflow.preset.files import presets, read_preset
-
     descriptions = {}
     for name, path in sorted(presets().items(), key=lambda item: _is_part(item[1])):
         lines = itertools.takewhile(re.compile("# [^ ]").match, path.read_text(encoding="utf-8").splitlines())
@@ -57,7 +54,6 @@ def _is_part(path: Path) -> bool:
 
 
 PRESETS = Verb(
-    "List the presets that `sida run` can run: content and device of each.",
     """examples:
   sida presets
   sida plan gpu       (hours, downloads, disk and memory of one of them)

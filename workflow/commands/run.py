@@ -8,9 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sida.cli.main import Verb, integer
+from sida.config.lookup import ROOT, how_to_install
 from sida.config.registries import Registry
 from sida.errors import UserError, suggestion
+from workflow.checks import check_folder, check_records
 from workflow.commands.presets import preset_argument
+from workflow.preset import load_preset
+from workflow.preset.extension import stored_results, write_extension
+from workflow.preset.files import find_preset
+from workflow.preset.targets import Targets
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,12 +45,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Becomes Snakemake, so signals and the exit status are Snakemake's; does not return."""
-    from sida.config.lookup import how_to_install
-    from workflow.checks import check_folder, check_records
-    from workflow.preset import load_preset
-    from workflow.preset.files import find_preset
-    from workflow.preset.targets import Targets
-
     if args.cores and args.cores != "all":
         integer("--cores", 1, 10**6)(args.cores)
     if importlib.util.find_spec("snakemake") is None:
@@ -56,8 +56,6 @@ def _run(args: argparse.Namespace) -> int:
     check_records(Path.cwd())
     files = [find_preset(args.preset)]
     if args.extend is not None:
-        from workflow.preset.extension import stored_results, write_extension
-
         path, rows = write_extension(files, args.extend, stored_folder := stored_results(files))
         print(f"rows  run here: {', '.join(rows) or 'none'}; all others from {stored_folder}", flush=True)
         files = [*files, path]
@@ -81,16 +79,12 @@ def _run(args: argparse.Namespace) -> int:
 
 def snakemake_command(files: Sequence[Path], options: Sequence[str], profile: Path | None = None) -> list[str]:
     """The command that starts Snakemake on a preset's files, with further options and targets; for a safe path."""
-    from sida.config.lookup import ROOT
-
     words = ["-s", os.path.relpath(ROOT / "Snakefile"), "--workflow-profile", str(profile or ROOT / "profiles/default")]
     return [sys.executable, "-P", "-m", "workflow.snakemake", *words, "--configfile", *map(str, files), *options]
 
 
 def _profile(name: str | None) -> Path | None:
     """The folder of a profile that the user names, or None."""
-    from sida.config.lookup import ROOT
-
     if name is None:
         return None
     ours = {path.parent.name: path.parent for path in (ROOT / "profiles").glob("*/profile.yaml")}
@@ -101,7 +95,6 @@ def _profile(name: str | None) -> Path | None:
 
 
 RUN = Verb(
-    "Run a preset or a study: check its files, start Snakemake.",
     """examples:
   sida run demo --cores 2
   sida run demo tables/main.tex                     (one product; a row of the sheet is a target, too)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sida.cli.main import Verb
 from sida.errors import UserError, suggestion
 from workflow.cli import terminal_width
+from workflow.settings import ABOUT, all_settings, official_values
 
 if TYPE_CHECKING:
     from workflow.settings import Setting
@@ -23,8 +24,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _settings(args: argparse.Namespace) -> int:
     """Prints keys in full, or lists of keys."""
-    from workflow.settings import ABOUT, all_settings
-
     rows = all_settings()
     place, _, key = (args.key or "").rpartition(".")
     in_full = [row for row in rows if row.key == key and place in ("", row.place)]
@@ -61,8 +60,6 @@ def _joined(rows: list[Setting]) -> dict[str, Setting]:
 
 
 def _print_setting(title: str, setting: Setting) -> None:
-    from workflow.settings import official_values
-
     _print_text(title, "")
     if setting.kind:
         _print_text(setting.kind)
@@ -88,7 +85,6 @@ def _print_line(name: str, text: str, width: int) -> None:
 
 
 SETTINGS = Verb(
-    "Look up a key of a preset, sheet, recipe or protocol: type, range, default and meaning.",
     """examples:
   sida settings                      (the places of keys)
   sida settings recipe               (all keys of a recipe, one line each)

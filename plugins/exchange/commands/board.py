@@ -5,7 +5,9 @@ from pathlib import Path
 
 from eval.commands._options import output
 from sida.cli.main import Verb
-from sida.config.registries import verb_help
+from sida.errors import UserError
+from sida.plugins.exchange.board import SENT, read_sent, sent_rows
+from sida.plugins.exchange.board_page import write_board
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +21,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _board(args: argparse.Namespace) -> int:
     """Checks the rows, and writes the page."""
-    from sida.errors import UserError
-    from sida.plugins.exchange.board import SENT, read_sent, sent_rows
-    from sida.plugins.exchange.board_page import write_board
-
     folder = SENT if args.sent is None else Path(args.sent)
     if args.sent is not None and not folder.is_dir():
         raise UserError(folder, "no such folder", "name the folder with a folder for each row")
@@ -36,7 +34,6 @@ def _board(args: argparse.Namespace) -> int:
 
 
 BOARD = Verb(
-    verb_help("board"),
     """examples:
   sida board                                (checks results/board, as CI does)
   sida board board.html                     (one page, sorted and filtered in the browser)

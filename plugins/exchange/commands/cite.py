@@ -6,9 +6,18 @@ import argparse
 from pathlib import Path
 
 from eval.commands._options import output
+from eval.results.bibliography import SUITE, bibliography, references
+from eval.tables.build import make_table
+from eval.tables.latex import cited_keys
 from sida.cli.main import Verb
-from sida.config.registries import verb_help
 from sida.errors import UserError
+from sida.files.atomic import json_text, write_files
+from sida.files.text_files import with_hash
+from sida.plugins.exchange.checklist.facts import Checklist
+from sida.plugins.exchange.checklist.text import to_latex, to_markdown
+from workflow.commands.archive import measured_folder, table_of
+from workflow.preset import load_preset
+from workflow.preset.files import find_preset, listed_name, presets, read_preset
 
 #: Keys that any use of this suite cites: methods and teachers, metrics.
 _ALWAYS = (
@@ -35,10 +44,6 @@ def _cite(args: argparse.Namespace) -> int:
     if args.out:
         raise UserError("--out", "is for --checklist", "leave it out")
 
-    from eval.results.bibliography import SUITE, bibliography, references
-    from eval.tables.build import make_table
-    from eval.tables.latex import cited_keys
-
     keys = [] if args.names else [SUITE, *_ALWAYS]
     for name in args.names:
         keys += [name] if name in references() else [SUITE, *cited_keys(make_table(name, mode="paper"))]
@@ -48,14 +53,6 @@ def _cite(args: argparse.Namespace) -> int:
 
 def _checklist(args: argparse.Namespace) -> int:
     """Prints or writes the answers for a table."""
-    from sida.files.atomic import json_text, write_files
-    from sida.files.text_files import with_hash
-    from sida.plugins.exchange.checklist.facts import Checklist
-    from sida.plugins.exchange.checklist.text import to_latex, to_markdown
-    from workflow.commands.archive import measured_folder, table_of
-    from workflow.preset import load_preset
-    from workflow.preset.files import find_preset, listed_name
-
     if len(args.names) != 1:
         raise UserError("--checklist", "is about one table", "sida cite TABLE --checklist PRESET")
     name = args.names[0]
@@ -86,10 +83,6 @@ def _preset_with(table: str) -> str:
     Raises:
         UserError: None or several have.
     """
-    from workflow.commands.archive import measured_folder
-    from workflow.preset import load_preset
-    from workflow.preset.files import presets, read_preset
-
     names = [
         name
         for name, path in presets().items()
@@ -104,7 +97,6 @@ def _preset_with(table: str) -> str:
 
 
 CITE = Verb(
-    verb_help("cite"),
     """examples:
   sida cite                 (this suite, SiD, SiDA, GDD, their teachers, and the metrics)
   sida cite table1          (the rows of Table 1, and this suite)

@@ -3,7 +3,6 @@
 import argparse
 
 from sida.cli.main import Verb, existing
-from sida.config.registries import verb_help
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +24,6 @@ def _crate(args: argparse.Namespace) -> int:
 
 
 CRATE = Verb(
-    verb_help("crate"),
     """examples:
   sida crate results/demo --license https://spdx.org/licenses/CC-BY-4.0
   sida verify results/demo                  (compares the files with the crate, too)

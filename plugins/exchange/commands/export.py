@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.commands._options import pairs
+from eval.results.exchange import read_numbers
+from eval.results.published import PUBLISHED_DAY, load_published
+from eval.results.summary import Measurements, load_measurements, measured_in, measurements_file
 from sida.cli.main import Verb, existing
 from sida.config.lookup import typed_object
-from sida.config.registries import verb_help
 from sida.config.settings import names_object
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, sha256_file, write_json
+from sida.plugins.exchange.hub_results import read_benchmarks
+from sida.plugins.exchange.records import measured_records, printed_records, record_path
+from workflow.commands.archive import measured_folder
+from workflow.preset import load_preset
+from workflow.preset.files import find_preset
 
 if TYPE_CHECKING:
     from eval.results.sheet import SheetRow
@@ -57,9 +64,6 @@ def _export(args: argparse.Namespace) -> int:
 
 def _write_records(args: argparse.Namespace, out: Path) -> None:
     """Writes a record of Every Eval Ever for each generator of measurements, or of the printed numbers."""
-    from eval.results.published import PUBLISHED_DAY, load_published
-    from sida.plugins.exchange.records import measured_records, printed_records, record_path
-
     if args.run == "published":
         records = printed_records(load_published().values(), PUBLISHED_DAY)
     elif args.origin is None:
@@ -76,12 +80,6 @@ def _write_records(args: argparse.Namespace, out: Path) -> None:
 
 def _measurements(source: str) -> tuple[Measurements, Mapping[str, SheetRow]]:
     """Measurements of a file of ``sida score``, a training, a results folder, or a study, whose sheet comes along."""
-    from eval.results.exchange import read_numbers
-    from eval.results.summary import Measurements, load_measurements, measured_in, measurements_file
-    from workflow.commands.archive import measured_folder
-    from workflow.preset import load_preset
-    from workflow.preset.files import find_preset
-
     if os.path.isfile(source) and Path(source).suffix in (".json", ".jsonl"):
         return read_numbers(source), {}
     if measurements_file(source).is_file():
@@ -103,7 +101,6 @@ def _write_hub_folder(args: argparse.Namespace, out: Path) -> None:
     """Writes the folder for the Hugging Face Hub."""
     from eval.measuring.functions import program_format
     from sida.plugins.exchange.hub_folder import write_generator_folder, write_hub_folder
-    from sida.plugins.exchange.hub_results import read_benchmarks
 
     benchmarks = read_benchmarks(pairs(args.benchmark, "--benchmark"))
     own = not os.path.exists(args.run) and names_object(args.run)
@@ -120,7 +117,6 @@ def _write_hub_folder(args: argparse.Namespace, out: Path) -> None:
 
 
 EXPORT = Verb(
-    verb_help("export"),
     """examples:
   sida export results/demo/students/sida-a1.0 --to hf sida-digits/
   sida export network.safetensors --to hf folder/ --license cc-by-nc-sa-4.0
