@@ -94,7 +94,7 @@ CASES = [
     Case("ImageNet 64 (ADM, 296 M)", {"class": "EDMPrecond", "kwargs": IMAGENET}, 32, 2.5),
     Case("ImageNet 512 (EDM2-S, 280 M)", {"class": "EDM2Precond", "kwargs": EDM2_S}, 32, 2.5),
 ]
-#: Networks of the demo, of Fashion-MNIST's study, and a small one of 32×32.
+#: Networks of the studies on digits, of Fashion-MNIST's study, and a small one of 32×32.
 ON_PROCESSOR = [
     Case("8×8", {"class": "EDMPrecond", "kwargs": DIGITS}, 32, 1.0),
     Case("28×28", {"class": "EDMPrecond", "kwargs": CLOTHES}, 32, 1.0),

@@ -15,7 +15,7 @@ def test_the_probe_counts_every_job_and_images_and_evaluations():
     assert {*preset.teachers, *(row.run for row in preset.students)} | measured < {*seconds}
     assert min(seconds.values()) == start
     work = {name: value - start for name, value in seconds.items()}
-    # The teacher takes 35 evaluations for an image, and SiD²A's row has half of SiD's images or fewer.
+    # The teacher takes 35 evaluations for an image, and SiD²A's row has fewer images than SiD's.
     of = lambda run: sum(work[name] for name in measured if name.startswith(f"{run} "))
     assert of("teacher-nfe35") > 10 * of("sida-a1.0") > 0
     assert 0 < work["sid2a-a1.0"] < work["sid-a1.0"]

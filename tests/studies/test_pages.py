@@ -99,17 +99,38 @@ def test_a_pages_numbers_are_those_of_its_stored_measurements(study, section, st
             assert shown[label][column] == ", ".join(f"{mean(values[run]):.{digits}f}" for run in runs), (label, metric)
 
 
-def test_the_demos_numbers_with_another_seed_are_stored_rows():
+def test_fd_of_the_longer_recipe_with_two_seeds_are_stored_rows():
     page = (ROOT / "docs/measurements.md").read_text()
-    table = cells_by_label(page.split("FD with another training seed")[1].split("\n\nProcessors")[0])
-    values, demo = values_of(ROOT / "studies/scratch/stored"), values_of(ROOT / "studies/demo/stored")
-    for label, run, first in (
-        ("EDM teacher, NFE 35", "teacher-nfe35", "teacher-nfe35"),
-        ("SiD, α = 1.0", "sid", "sid-a1.0"),
-        ("SiDA, α = 1.0", "sida", "sida-a1.0"),
-    ):
+    table = cells_by_label(page.split("FD with two training seeds")[1].split("\n\nProcessors")[0])
+    values = values_of(ROOT / "studies/scratch/stored")
+    for label, run in (("EDM teacher, NFE 35", "teacher-nfe35"), ("SiD, α = 1.0", "sid"), ("SiDA, α = 1.0", "sida")):
         assert table[label] == [f"{mean(values[name]):.2f}" for name in (run, f"{run}-s1")], label
-        assert mean(values[run]) == pytest.approx(mean(demo[first]))
+
+
+def test_fd_with_the_papers_weights_is_that_of_the_stored_row():
+    folder = ROOT / "studies/demo"
+    fd = values_of(folder / "stored") | values_of(folder / "demo-weights/stored")
+    shown = {run: f"{mean(values):.2f} ± {stdev(values):.2f}" for run, values in fd.items()}
+    for page in (ROOT / "README.md", folder / "README.md"):
+        assert f"FD {shown['sida-papers']} (SiD {shown['sid-a1.0']}" in page.read_text(), page
+
+
+def test_losses_and_curves_of_the_questions_are_those_of_the_demos_logs():
+    page, folder = (ROOT / "docs/faq.md").read_text().replace("−", "-"), ROOT / "studies/demo/stored/students"
+    terms = {}
+    for run, term in (("sid-a1.0", "sid"), ("sida-a1.0", "discriminator"), ("sida-a1.0", "adversarial")):
+        ticks = [record["losses"] for record in read_log(folder / run / "train.jsonl")]
+        terms[term] = [losses[term] for losses in ticks if term in losses]
+    curve = lambda run: [record["fd"] for record in read_log(folder / run / "evaluations.jsonl")]
+    sid, sida = curve("sid-a1.0"), curve("sida-a1.0")
+    assert f"rises from {terms['sid'][0]:.1f} to {terms['sid'][-1]:.1f}," in page
+    assert f"falls to {min(sid):.2f} at two thirds of the images and then rises to {sid[-1]:.2f}" in page
+    assert sid.index(min(sid)) == 2 * (len(sid) - 1) / 3
+    assert f"from {min(terms['discriminator']):.0f} to {max(terms['discriminator']):.0f} and" in page
+    assert f"from {min(terms['adversarial']):,.0f} to {max(terms['adversarial']):,.0f}, without" in page
+    assert f"at each of six evaluations, from {sida[0]:.1f} to {sida[-1]:.2f}" in page
+    assert sida == sorted(sida, reverse=True)
+    assert len(sida) == 1 + 6
 
 
 def test_effects_of_a_protocols_choices_are_stored_measurements():
@@ -135,7 +156,8 @@ def test_effects_of_a_protocols_choices_are_stored_measurements():
     }
     for label, text in expected.items():
         assert digits[label].startswith(text), label
-    assert mean(fd) == pytest.approx(mean(values_of(ROOT / "studies/demo/stored")["sida-a1.0"]), rel=0.01)
+    # Another kind of processor rounds differently.
+    assert fd[:5] == pytest.approx(values_of(ROOT / "studies/demo/stored")["sida-a1.0"], rel=1e-3)
 
 
 def test_shares_of_the_adversarial_term_are_those_of_the_log():

@@ -58,7 +58,7 @@ def test_only_the_added_row_has_jobs(here):
     targets, rows = extended(here / "more/my.tsv")
     assert rows == ["mine"]
     results = "results/demo-my"
-    trials = [f"{results}/measurements/mine/trial-{trial}.json" for trial in range(10)]
+    trials = [f"{results}/measurements/mine/trial-{trial}.json" for trial in range(5)]
     assert targets.trials(targets.preset.measurable) == trials
     assert networks_read(targets.preset, targets.preset.measurable)["students"] == ["mine"]
     # The teacher is stored, so the added row trains from it.
@@ -300,17 +300,17 @@ def test_rows_that_are_stored_stay_when_others_join_them(here):
         shutil.copytree(STORED / "students" / run, here / run / "students" / run)
         name = f"students/{run}/train.jsonl"
         (here / run / name).write_text(jsonl_text(dict(logs_of(STORED))[name], final=True))
-        assert store(here / run, here / "all", about, digests, networks=True, trials=10) == {run}
+        assert store(here / run, here / "all", about, digests, networks=True, trials=5) == {run}
     assert list(read_stored(here / "all")["rows"]) == [run for run in digests if run in ("sid-a1.0", "sida-a1.0")]
     assert len([*(here / "all/students").iterdir()]) == 2
     # A stored row that is trained again keeps its log. Stored networks stay, whether or not those of new rows are.
     (here / "sid-a1.0/students/sida-a1.0").mkdir()
     (here / "sid-a1.0" / name).write_text(jsonl_text(dict(logs_of(STORED))[name][:2], final=True))
-    store(here / "sid-a1.0", here / "all", about, digests, trials=10)
+    store(here / "sid-a1.0", here / "all", about, digests, trials=5)
     assert len([*(here / "all/students").iterdir()]) == 2
     assert dict(logs_of(here / "all"))[name] == dict(logs_of(STORED))[name]
     # A row of which trials are missing waits; one whose settings have changed leaves.
-    store(here / "sid-a1.0", here / "all", about, digests | {"sida-a1.0": "other"}, networks=True, trials=10)
+    store(here / "sid-a1.0", here / "all", about, digests | {"sida-a1.0": "other"}, networks=True, trials=5)
     assert list(read_stored(here / "all")["rows"]) == ["sid-a1.0"]
     refused("holds no measurements", store, here / "sid-a1.0", here / "all", about, digests, trials=11)
 
@@ -324,7 +324,7 @@ def test_the_log_of_a_start_is_stored_beside_the_row_that_needs_it(here):
     for name in names:
         (here / "run" / name).parent.mkdir(parents=True)
         (here / "run" / name).write_text(jsonl_text(logs[name], final=True))
-    store(here / "run", here / "all", about, digests, trials=10, before={"sid2a-a1.0": ["sid-a1.0"]})
+    store(here / "run", here / "all", about, digests, trials=5, before={"sid2a-a1.0": ["sid-a1.0"]})
     assert {*dict(logs_of(here / "all"))} == {*names[:2]}
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from eval.measuring.monitor import monitor_facts
 from eval.measuring.protocol import load_protocol
+from eval.results.extended import read_extended
 from eval.results.sheet import read_runs
 from eval.tables.build import make_table
 from sida.assets.registry import load_registry
@@ -34,7 +35,7 @@ from workflow.preset.targets import Targets
 from workflow.preset.trainings import teacher_training, training
 
 DEMO = settings_of("demo")
-PROTOCOL = yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text())
+PROTOCOL = read_extended(ROOT / "config/protocols/digits-five.yaml", by_name=True)
 
 
 class Made(NamedTuple):
@@ -196,17 +197,17 @@ def test_products_and_short_names():
     products = targets.tables_and_figures()
     assert len(products) == len(set(products)) == 1 + 5 + 2 * 3 + 2
     assert {"results/demo/tables/main.tex", "results/demo/figures/samples.png"} < set(products)
-    assert targets.paths_of("data") == [f"results/demo/measurements/data/trial-{trial}.json" for trial in range(10)]
+    assert targets.paths_of("data") == [f"results/demo/measurements/data/trial-{trial}.json" for trial in range(5)]
     assert targets.paths_of("tables/main.tex") == targets.paths_of("results/demo/tables/main.tex")
     assert len(targets.paths_of("figures/")) == 6
     assert targets.paths_of("samples/sida-a1.0/trial-0") == ["results/demo/samples/sida-a1.0/trial-0"]
     assert targets.paths_of("measurements") == ["results/demo/measurements.csv"]
     assert "results/demo/teachers/digits-short/network.safetensors" in targets.paths_of("networks")
-    assert "results/demo/samples/sida-a1.0/trial-9" in targets.paths_of("samples")
+    assert "results/demo/samples/sida-a1.0/trial-4" in targets.paths_of("samples")
     downloads = Targets(shipped("released")).paths_of("downloads")
     assert {"results/released/assets/inception.json", "results/released/assets/fid-ref-cifar10.json"} < {*downloads}
     refused(r"^sida-b1: .*'sida-a1.0'", targets.paths_of, "sida-b1")
-    refused(r"^samples/sida-a1.0/trial-10: .*trial-0 to trial-9$", targets.paths_of, "samples/sida-a1.0/trial-10")
+    refused(r"^samples/sida-a1.0/trial-5: .*trial-0 to trial-4$", targets.paths_of, "samples/sida-a1.0/trial-5")
     refused(r"^samples/sida-a1.0/trial-01: no product", targets.paths_of, "samples/sida-a1.0/trial-01")
     for path in ("./results/demo/tables/main.tex", str(Path("results/demo/tables/main.tex").absolute())):
         assert targets.paths_of(path) == ["results/demo/tables/main.tex"]

@@ -299,7 +299,7 @@ def _formats(preset: Preset) -> dict[str, tuple[int, float]]:
 CHECK = Verb(
     """examples:
   sida check studies/demo sida-a1.0
-  sida check demo sida-a1.0 --trials 0              (one trial of ten)
+  sida check demo sida-a1.0 --trials 0              (one trial of five)
   sida check fashion-anew one-gdd-s104 --trials 0 --metrics fd,recall
 
 The stored network draws the images of the stored trials again, with their seeds. On the same kind of processor all
