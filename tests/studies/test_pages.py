@@ -237,8 +237,8 @@ def test_the_picture_of_the_mechanisms_shows_each_cell_with_a_lead_and_names_the
             assert f"{data.grades[teacher]}k" in line
 
 
-def test_sentences_on_digits_of_the_mechanisms_are_those_of_the_stored_logs():
-    page = (ROOT / "studies/mechanisms/README.md").read_text()
+def test_sentences_on_the_mechanisms_are_those_of_the_stored_rows():
+    page, stored = (ROOT / "studies/mechanisms/README.md").read_text(), leads.HERE / leads.DIGITS.stored
     cells = leads.cells_of(leads.DIGITS)
     ends = {weight: sorted(curve[50] for curve in cells["d10", weight].values()) for weight in (0.0, 3.0)}
     assert f"SiD ends at {ends[0.0][0]:.1f} to {ends[0.0][-1]:.1f}, near its teacher" in page
@@ -247,13 +247,35 @@ def test_sentences_on_digits_of_the_mechanisms_are_those_of_the_stored_logs():
     rises = sorted((curve[50] / min(curve.values()) - 1 for curve in cells["d10", 3.0].values()), reverse=True)
     assert rises[-1] == 0
     assert f"the others end {100 * rises[0]:.0f}, {100 * rises[1]:.0f} and {100 * rises[2]:.0f} % above" in page
-    quarters = []
-    for run in cells["d10", 3.0]:
+    quarters: dict[str, list[list[float]]] = {"d10": [], "d200": []}
+    for teacher, run in ((name, run) for name in quarters for run in cells[name, 3.0]):
         shares = [100 * share for share in leads.shares_of(leads.DIGITS, run).values()]
         parts = [shares[part * len(shares) // 4 : (part + 1) * len(shares) // 4] for part in range(4)]
-        quarters.append([mean(part) for part in parts])
-    words = lambda values: f"{min(values):.0f} to {max(values):.0f} %"
-    assert f"a share of {words([value for parts in quarters for value in parts])} in the quarters" in page
-    first, last = ([parts[place] for parts in quarters] for place in (0, -1))
-    assert f"{words(first)} in the first quarter, {words(last)} in the last" in page
-    assert all(parts[0] > parts[-1] for parts in quarters)
+        quarters[teacher].append([mean(part) for part in parts])
+        assert mean(parts[0]) > mean(parts[-1])
+    words = lambda values: f"{min(values):.0f} to {max(values):.0f}"
+    assert f"a share of {words([value for parts in quarters['d10'] for value in parts])} % in the quarters" in page
+    weak, strong = (
+        " and ".join(words([parts[place] for parts in quarters[teacher]]) for place in (0, -1)) + " %"
+        for teacher in quarters
+    )
+    assert f"{weak} from the teacher of 10 thousand images, {strong} from that of 200 thousand" in page
+    weak, strong = (leads.lead_of(cells, teacher, 3.0, 50) for teacher in quarters)
+    both = [
+        f"{leads.percent(one.value)} % ({leads.percent(one.low)} to {leads.percent(one.high)})"
+        for one in (weak, strong)
+    ]
+    assert f"SiDA leads by {both[0]}, from that of 200 thousand by {both[1]}" in page
+    assert f"Welch's is not ({' to '.join(map(leads.percent, weak.welch))})" in page
+    fashion = leads.lead_of(leads.cells_of(leads.FASHION), "t10", 3.0, 48)
+    below = lambda one: f"{leads.percent(one.value)} % below"
+    recall = {weight: [mean(values_of(stored, "recall")[run]) for run in cells["d10", weight]] for weight in ends}
+    for name in ("README.md", "docs/README.md", "docs/faq.md"):
+        text = (ROOT / name).read_text()
+        assert (
+            f"From a digits teacher of 10 thousand images, with equal settings, SiDA's FD ends {below(weak)} SiD's"
+            in text
+        )
+        assert f"its recall is {max(recall[3.0]):.2f} or less, SiD's {mean(recall[0.0]):.2f}" in text, name
+        assert f"From a teacher of 200 thousand images it ends {below(strong)} (two seeds)" in text, name
+        assert f"From a weak teacher on Fashion-MNIST it ends {below(fashion)} (two seeds" in text, name
