@@ -125,7 +125,7 @@ def read_added(path: str | Path) -> Added:
     if the content is of another form.
 
     Raises:
-        UserError: As :func:`read_exchanged` and :func:`eval.results.measurements.read_score`, or a reader refuses it.
+        UserError: As :func:`read_exchanged` and :func:`eval.results.measurements.score_of`, or a reader refuses it.
     """
     source = str(path)
     if Path(path).suffix == ".jsonl":

@@ -282,17 +282,12 @@ def write_csv(
     return len(rows) + len(more_rows)
 
 
-def read_score(path: str | os.PathLike[str]) -> Measurements:
-    """Reads the measurements of a file of ``sida score --out``.
+def score_of(record: Mapping[str, Any], path: str) -> Measurements:
+    """Measurements of the content of a file of ``sida score --out``, whose path is named in errors.
 
     Raises:
-        UserError: The file is missing, damaged or of another kind.
+        UserError: The file is of another kind, or its numbers contradict each other.
     """
-    return score_of(read_hashed_json(path, RESCORE), str(path))
-
-
-def score_of(record: Mapping[str, Any], path: str) -> Measurements:
-    """As :func:`read_score` for the content of the file, whose path is named in errors."""
     try:
         fault = next(filter(None, map(contradiction, record["measurements"])), None)
         rows = long_rows(record["measurements"])

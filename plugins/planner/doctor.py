@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from eval.report.paper import INSTALL, missing_latex
-from sida.assets.cache import by_hand, cache_dir, check_pinned_code, check_reachable
+from sida.assets.cache import cache_dir, check_pinned_code, check_reachable, unfetchable_error
 from sida.config.lookup import how_to_install
 from sida.errors import UserError
 from sida.plugins.planner.plan import LEFT_OUT, Plan, make_plan
@@ -149,7 +149,7 @@ def _assets(plan: Plan) -> Iterator[Check]:
     names = [job.name for job in plan.jobs.values() if job.kind == "fetch"]
     missing = [asset for asset in map(plan.costs.registry.__getitem__, names) if not asset.path.exists()]
     for asset in (asset for asset in missing if not asset.urls):
-        yield Check("assets", "missing", f"{asset.id} has no link", str(by_hand(asset)))
+        yield Check("assets", "missing", f"{asset.id} has no link", str(unfetchable_error(asset)))
     loaded = [asset for asset in missing if asset.urls]
     ids, size = [asset.id for asset in loaded], sum(map(plan.costs.assumptions.gigabytes, loaded))
     text, command = f"{len(loaded)} to download, {size:,.1f} GB", f"sida assets fetch {' '.join(ids)}"

@@ -132,7 +132,7 @@ def make_ect(parts: Parts) -> training.StudentTrainer:
 
     class ECTTrainer(training.StudentTrainer):
         def iteration(self, nimg: int, *args: Any, **kwargs: Any) -> Any:
-            loss.stage = stage_at(nimg, self.recipe.batch_size, stage_kimg)
+            loss.stage = stage_at(nimg, self.config.batch_size, stage_kimg)
             return super().iteration(nimg, *args, **kwargs)
 
     # Both evaluations need the same dropout mask; a CUDA graph cannot rewind its generator in between (nor in CD).

@@ -157,7 +157,7 @@ def _download(asset: Asset, transfer: Transfer) -> None:
         check_cached(asset)
         return
     if not asset.urls or (hub_offline() if asset.hub else offline()):
-        raise by_hand(asset)
+        raise unfetchable_error(asset)
     asset.path.parent.mkdir(parents=True, exist_ok=True)
     path, url = Download(asset, asset.sha256 or recorded(asset.target), transfer).run()
     _record(asset, path, url)
@@ -269,7 +269,7 @@ def check_cached(asset: Asset, record: bool = True) -> str:
     return digest
 
 
-def by_hand(asset: Asset) -> UserError:
+def unfetchable_error(asset: Asset) -> UserError:
     """The error for a file that the user must put into the cache, in one line."""
     why = f"{'SIDA_OFFLINE' if offline() else 'HF_HUB_OFFLINE'} is set" if asset.urls else "has no direct link"
     origin = asset.urls[0] if asset.urls else asset.source

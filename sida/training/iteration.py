@@ -406,8 +406,11 @@ class StudentTrainer(StepTrainer):
         resumable: Further parts by name whose state a resumed run needs.
 
     Attributes:
+        config: The recipe.
         generator: The last of the networks.
     """
+
+    config: ResolvedConfig
 
     def __init__(
         self,
@@ -417,7 +420,7 @@ class StudentTrainer(StepTrainer):
         graphs: bool = True,
         resumable: Mapping[str, Resumable] | None = None,
     ) -> None:
-        self.recipe, self.generator, self.max_nan_share = recipe, steps[-1].network, recipe.max_nan_share
+        self.generator, self.max_nan_share = steps[-1].network, recipe.max_nan_share
         # StepTrainer's constructor reads these two.
         self.through_all, self.generator_steps = recipe.gradient == "all", recipe.generator_steps
         step_settings = {"num_steps": recipe.num_steps, "noise": recipe.noise, "step_levels": recipe.step_levels}
@@ -435,8 +438,8 @@ class StudentTrainer(StepTrainer):
     @property
     def provenance(self) -> dict[str, Any]:
         """See :class:`sida.training.loop.Trainer`."""
-        guidance: dict[str, Any] = {} if self.recipe.guidance == 1 else {"guidance": self.recipe.guidance}
-        guidance |= {"guide": NULL_LABEL} if self.recipe.guide == NULL_LABEL else {}
+        guidance: dict[str, Any] = {} if self.config.guidance == 1 else {"guidance": self.config.guidance}
+        guidance |= {"guide": NULL_LABEL} if self.config.guide == NULL_LABEL else {}
         return {**guidance, "sampler": self.sampler_settings}
 
 

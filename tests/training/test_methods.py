@@ -35,7 +35,7 @@ def test_gdd_starts_as_released(teacher):
     assert (generator.network.lr, generator.network.adam.betas) == (1e-3, (0.0, 0.99))
     assert judge.weights(64) == {"real_or_fake": 64, "r1": 16, "fooling": 64}
     assert generator.network.net.init_config["kwargs"]["dropout"] == 0
-    assert (trainer.recipe.init_sigma, trainer.recipe.ema_half_life_kimg) == (80.0, 500)
+    assert (trainer.config.init_sigma, trainer.config.ema_half_life_kimg) == (80.0, 500)
     # Patience counts from the first image, since no term joins later.
     assert trainer.begun == 0
     start, _ = load_network(teacher)

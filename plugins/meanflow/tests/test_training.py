@@ -101,7 +101,7 @@ def test_a_seed_gives_the_start_and_the_family_the_settings():
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert len(dit) != len(first)
-    assert [trainer.recipe.betas for trainer in trainers[2:]] == [(0.9, 0.999), (0.9, 0.95)]
+    assert [trainer.config.betas for trainer in trainers[2:]] == [(0.9, 0.999), (0.9, 0.95)]
     assert trainers[3].recipe.ema_half_life_kimg == 1774.4
     # 0.9999 for each step of 256 images.
     assert 0.5 ** (256 / (trainers[3].recipe.ema_half_life_kimg * 1000)) == pytest.approx(0.9999, abs=1e-8)

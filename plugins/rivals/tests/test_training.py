@@ -78,7 +78,7 @@ def test_steps_and_optimizers_are_the_official_ones(teacher, method, init_sigma,
         for name, network in trainer.networks.items()
     }
     assert found == optimizers
-    assert trainer.recipe.init_sigma == init_sigma
+    assert trainer.config.init_sigma == init_sigma
 
 
 @pytest.mark.parametrize("method", RUNS)

@@ -18,9 +18,9 @@ from eval.report.paper import training_time
 from eval.results import load
 from eval.results.agreement import RETRAINING, agreement, agreement_of_two
 from eval.results.bibliography import SUITE, bibliography, cited_label, references
-from eval.results.exchange import exchanged, read_exchanged
+from eval.results.exchange import exchanged, read_exchanged, read_numbers
 from eval.results.logs import kept_images, read_evaluations, read_log
-from eval.results.measurements import long_rows, read_measurement, read_score, write_csv
+from eval.results.measurements import long_rows, read_measurement, write_csv
 from eval.results.published import load_published
 from eval.results.retraining import Retraining, load_retraining
 from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements, measurements_text
@@ -330,7 +330,7 @@ def changed(value, path, new):
 RECORDS = {
     "trial-0.json": (read_measurement, made_up.trial_record(), "measure this trial again"),
     "claims.json": (read_verdicts, {"preamble": "", "comparisons": "", "claims": [CLAIM]}, "decide the claims again"),
-    "score.json": (read_score, {"measurements": [made_up.trial_record()]}, "is not a result of sida score"),
+    "score.json": (read_numbers, {"measurements": [made_up.trial_record()]}, "is not a result of sida score"),
 }
 
 
