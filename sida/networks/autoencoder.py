@@ -22,7 +22,7 @@ from sida.networks.file import building_on_meta, check_tensors
 #: Most blocks, each of which but the last doubles the sides of an image.
 _MOST_BLOCKS = 6
 #: Settings of a pipeline's latents: those of Stable Diffusion, from which all kinds of latents here are made.
-_LATENTS = {"scaling_factor": 0.18215, "shift_factor": None, "latents_mean": None, "latents_std": None}
+LATENT_SCALE = {"scaling_factor": 0.18215, "shift_factor": None, "latents_mean": None, "latents_std": None}
 #: Options that change nothing in a whole image.
 _UNUSED = ("sample_size", "force_upcast")
 
@@ -85,8 +85,8 @@ def _options(path: Path) -> AutoencoderOptions:
     """
     config = read_config(path)
     check_class(path, config, ("AutoencoderKL",))
-    check_values(path, config, _LATENTS)
-    read = {key: value for key, value in config.items() if key[:1] != "_" and key not in (*_LATENTS, *_UNUSED)}
+    check_values(path, config, LATENT_SCALE)
+    read = {key: value for key, value in config.items() if key[:1] != "_" and key not in (*LATENT_SCALE, *_UNUSED)}
     options = from_mapping(AutoencoderOptions, read, str(path))
     lengths = {len(options.down_block_types), len(options.up_block_types), len(options.block_out_channels)}
     if len(lengths) > 1 or not 1 <= max(lengths) <= _MOST_BLOCKS:

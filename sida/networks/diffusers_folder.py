@@ -1,7 +1,9 @@
 """Pipelines of diffusers, in a folder or on the Hugging Face Hub, as networks; nothing in them is executed.
 
-Files are ``unet/config.json``, ``scheduler/scheduler_config.json`` and the U-Net's weights, or the same without
-folders. ``model_index.json`` names further parts, of which none is read.
+Files are ``unet/config.json`` or ``transformer/config.json``, the weights beside it and
+``scheduler/scheduler_config.json``, or the same without folders. ``model_index.json`` names further parts, of which
+none is read. The class that the first file names decides how the network is read: `UNet2DModel` here, others by
+plugins (registry ``diffusers_models``).
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import torch
 
 from sida.assets.cache import fetch
 from sida.assets.registry import asset_at, names_on_hub
+from sida.config.lookup import our_object
+from sida.config.registries import additions, refuse_missing
 from sida.errors import UserError, one_line, say
 from sida.files.atomic import sha256_file, sha256_json
 from sida.files.state_dicts import read_state_dict
@@ -24,12 +28,14 @@ from sida.networks.diffusers_unet import SCHEDULE, UNET_OPTIONS, DiffusersPrecon
 from sida.networks.file import check_finite
 
 _INDEX = "model_index.json"
-_CONFIGS = ("unet/config.json", "config.json")
-#: Folder of the average of the weights in a checkpoint of a training, and the keys that take it.
-_EMA, _EMA_KEYS = "unet_ema", ("ema", "unet_ema")
+#: Folders of the network; without one its files lie beside those of the scheduler.
+_FOLDERS = ("unet", "transformer")
+_CONFIGS = (*(f"{folder}/config.json" for folder in _FOLDERS), "config.json")
+#: Decoder of a pipeline of latents, of which only the scale of the latents is read.
+_VAE = "vae/config.json"
 _SCHEDULERS = ("scheduler/scheduler_config.json", "scheduler_config.json")
-#: File of a model's weights.
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+#: Files of a model's weights, the first that is there; a file of ``torch.save`` is read without executing it.
+WEIGHTS, _BINARY = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
 #: Schedulers on discrete steps, all with the defaults of `DDPMScheduler`. Only the training counts, not the sampler.
 SCHEDULERS = (
     *("DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"),
@@ -37,7 +43,7 @@ SCHEDULERS = (
     "EulerAncestralDiscreteScheduler",
 )
 #: Settings of a sampler that would change the levels of the schedule, with the values that do not.
-_PLAIN_SCHEDULE = {"use_flow_sigmas": False, "timestep_type": "discrete"}
+PLAIN_SCHEDULE = {"use_flow_sigmas": False, "timestep_type": "discrete"}
 #: Options of `UNet2DModel` that are read only with these values; and what else its file may have.
 _PLAIN = {
     "center_input_sample": False,
@@ -55,26 +61,44 @@ _AVERAGE = (
 _OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
+class DiffusersModel(NamedTuple):
+    """A class of the library that becomes a network.
+
+    Attributes:
+        parts: Parts that its pipeline may have.
+        read: Function of the files and of whether the last class stands for no class, which returns the network
+            ``{class, kwargs}`` and its state dict.
+    """
+
+    parts: tuple[str, ...]
+    read: Callable[[DiffusersFiles, bool], tuple[dict[str, Any], dict[str, torch.Tensor]]]
+
+
 class DiffusersFiles(NamedTuple):
-    """The files of a U-Net and its scheduler.
+    """The files of a network and its scheduler.
 
     Attributes:
         where: Folder or address, named in errors.
+        model: How the network is read.
         config, scheduler, weights: Paths.
+        vae: Path of the settings of a decoder, or None.
         init_sigma, num_classes: σ_init and number of classes of a generator that `sida export` wrote, else None.
     """
 
     where: str
+    model: DiffusersModel
     config: Path
     scheduler: Path
     weights: Path
+    vae: Path | None = None
     init_sigma: Any = None
     num_classes: Any = None
 
     @property
     def sha256(self) -> str:
-        """Digest of all three."""
-        return sha256_json([*map(sha256_file, (self.config, self.scheduler, self.weights)), *self[4:]])
+        """Digest of all of them."""
+        paths = [path for path in (self.config, self.scheduler, self.weights, self.vae) if path]
+        return sha256_json([*map(sha256_file, paths), self.init_sigma, self.num_classes])
 
 
 def files_of(source: str | Path, key: str = "ema") -> DiffusersFiles | None:
@@ -83,7 +107,7 @@ def files_of(source: str | Path, key: str = "ema") -> DiffusersFiles | None:
     Args:
         source: Folder or address.
         key: Weights of a training's checkpoint, which has both: ``ema`` or ``unet_ema``, their average, which diffusers
-            draws with; ``unet``, the last ones.
+            draws with; ``unet``, the last ones. (Or ``transformer`` for ``unet``.)
 
     Raises:
         UserError: It is a pipeline with other parts, or a file is missing.
@@ -95,12 +119,13 @@ def files_of(source: str | Path, key: str = "ema") -> DiffusersFiles | None:
             return None
         return _files(where, names_on_hub(*hub[:2]), lambda name: fetch(f"{where}/{name}"), key)
     folder = Path(source)
-    average = f"{_EMA}/config.json"
-    names = [name for name in (_INDEX, average, *_CONFIGS, *_SCHEDULERS) if (folder / name).is_file()]
+    averages = [f"{name}_ema" for name in _FOLDERS]
+    candidates = (_INDEX, *(f"{name}/config.json" for name in averages), *_CONFIGS, *_SCHEDULERS, _VAE)
+    names = [name for name in candidates if (folder / name).is_file()]
     # Weights have several possible names, which the message lists.
     names += [
         str(path.relative_to(folder))
-        for prefix in ("", "unet/", f"{_EMA}/")
+        for prefix in ("", *(f"{name}/" for name in (*_FOLDERS, *averages)))
         for path in folder.glob(f"{prefix}diffusion_*")
     ]
     return _files(where, names, lambda name: folder / name, key)
@@ -111,32 +136,49 @@ def _files(where: str, names: Collection[str], path: Callable[[str], Path], key:
     index = read_config(path(_INDEX)) if _INDEX in names else {}
     if config is None or (config == _CONFIGS[1] and not index and scheduler is None):
         return None
-    parts = [
-        key for key, value in index.items() if key[:1] != "_" and isinstance(value, list) and value != [None, None]
-    ]
-    if other := [one_line(key, 40) for key in parts if key not in ("unet", "scheduler")]:
-        fault = f"is a pipeline with more than a U-Net and its scheduler ({', '.join(other[:3])})"
-        raise UserError(where, fault, "a UNet2DModel of pixels is read")
+    model, folder = _model_of(path(config)), config.rpartition("/")[0]
+    parts = [name for name, value in index.items() if name[:1] != "_" and isinstance(value, list) and any(value)]
+    if other := [one_line(name, 40) for name in parts if name not in model.parts]:
+        fault = f"is a pipeline with more than {', '.join(model.parts)} ({', '.join(other[:3])})"
+        raise UserError(where, fault, "a network that needs further parts is not read")
     if scheduler is None:
-        remedy = "name the folder of DDPMPipeline.save_pretrained, or copy the file of the training there"
+        remedy = "name the folder of the pipeline's save_pretrained, or copy the file of the training there"
         raise UserError(where, f"no {_SCHEDULERS[0]}, which has the noise of each step", remedy)
-    if f"{_EMA}/config.json" in names:
-        if key not in (*_EMA_KEYS, "unet"):
-            fault = f"holds {_EMA}, the average of the weights, and unet, the last ones, not '{one_line(key, 40)}'"
+    if folder and f"{folder}_ema/config.json" in names:
+        if key not in ("ema", f"{folder}_ema", folder):
+            fault = f"holds {folder}_ema, the average of the weights, and {folder}, the last, not '{one_line(key, 40)}'"
             raise UserError(where, fault, "name one with --key")
-        if key in _EMA_KEYS:
-            config = f"{_EMA}/config.json"
-            say(f"{where}: {_EMA} is read, the average of the weights; --key unet reads the last ones")
-    weights = config.removesuffix("config.json") + WEIGHTS
-    if weights not in names:
-        other = sorted(name for name in names if name.startswith(weights.removesuffix(".safetensors")))
+        if key != folder:
+            config = f"{folder}_ema/config.json"
+            say(f"{where}: {folder}_ema is read, the average of the weights; --key {folder} reads the last ones")
+    stem = config.removesuffix("config.json")
+    weights = next((f"{stem}{name}" for name in (WEIGHTS, _BINARY) if f"{stem}{name}" in names), None)
+    if weights is None:
+        other = sorted(name for name in names if name.startswith(f"{stem}{WEIGHTS}".removesuffix(".safetensors")))
         # Without its variant from_pretrained does not find the file.
         variant = re.search(r"model\.(\w+)\.(safetensors|bin)$", other[0]) if other else None
-        options = f"subfolder='unet'{f', variant={variant[1]!r}' if variant else ''}"
-        remedy = f"write it: UNet2DModel.from_pretrained(FOLDER, {options}).save_pretrained('FOLDER/unet')"
-        raise UserError(where, f"no {weights}{f', but {one_line(other[0])}' if other else ''}", remedy)
+        options = f"subfolder='{folder}'{f', variant={variant[1]!r}' if variant else ''}"
+        cls = read_config(path(config))["_class_name"]
+        remedy = f"write it: {cls}.from_pretrained(FOLDER, {options}).save_pretrained('FOLDER/{folder}')"
+        raise UserError(where, f"no {stem}{WEIGHTS}{f', but {one_line(other[0])}' if other else ''}", remedy)
+    vae = path(_VAE) if _VAE in names else None
     exported = index.get("init_sigma"), index.get("num_classes")
-    return DiffusersFiles(where, path(config), path(scheduler), path(weights), *exported)
+    return DiffusersFiles(where, model, path(config), path(scheduler), path(weights), vae, *exported)
+
+
+def _model_of(config: Path) -> DiffusersModel:
+    """How the class is read that a file names.
+
+    Raises:
+        UserError: It is not read.
+    """
+    name, added = read_config(config).get("_class_name"), additions("diffusers_models")
+    if name in added:
+        model: DiffusersModel = our_object(added[name].object)
+        return model
+    refuse_missing("model of diffusers", "diffusers_models", str(name), str(config))
+    check_class(config, {"_class_name": name}, (_UNET_CLASS, *added))
+    return UNET
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -151,21 +193,16 @@ def read_config(path: Path) -> dict[str, Any]:
     return value
 
 
-def network_config(files: DiffusersFiles, null_label: bool = False) -> dict[str, Any]:
-    """The ``{class, kwargs}`` of the files.
-
-    Args:
-        files: See :func:`files_of`.
-        null_label: Whether the last class stands for no class.
+def _read_unet(files: DiffusersFiles, null_label: bool) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Network and state dict of a U-Net's files; see :class:`DiffusersModel`.
 
     Raises:
-        UserError: Another class, a setting that is not read, or a label for no class where there are no classes.
+        UserError: A setting that is not read, or a label for no class where there are no classes.
     """
     unet, schedule = read_config(files.config), read_config(files.scheduler)
-    check_class(files.config, unet, ("UNet2DModel",))
     check_class(files.scheduler, schedule, SCHEDULERS)
     check_values(files.config, unet, _PLAIN)
-    check_values(files.scheduler, schedule, _PLAIN_SCHEDULE)
+    check_values(files.scheduler, schedule, PLAIN_SCHEDULE)
     kwargs = {name: schedule[name] for name in SCHEDULE if name in schedule}
     options = {
         key: value for key, value in unet.items() if key[:1] != "_" and key not in (*_PLAIN, *_IMAGES, *_AVERAGE)
@@ -195,7 +232,12 @@ def network_config(files: DiffusersFiles, null_label: bool = False) -> dict[str,
     images = {"img_resolution": side, "img_channels": channels, "label_dim": classes}
     if null_label or (files.num_classes is not None and files.num_classes == classes - 1):
         images |= {"label_dim": classes - 1, "null_label": True}
-    return {"class": DiffusersPrecond.__name__, "kwargs": {**images, **kwargs, **options}}
+    network = {"class": DiffusersPrecond.__name__, "kwargs": {**images, **kwargs, **options}}
+    return network, read_state(files.weights, "unet.")
+
+
+_UNET_CLASS = "UNet2DModel"
+UNET = DiffusersModel(("unet", "scheduler"), _read_unet)
 
 
 def _json_line(value: Any) -> str:

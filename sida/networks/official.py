@@ -24,8 +24,7 @@ from sida.files.pickles import PickleFile, errors_of_answer
 from sida.files.state_dicts import open_state_dict
 from sida.files.tensors import read_tensor_header, starts_as_pickle
 from sida.networks.described import family_of
-from sida.networks.diffusers_folder import DiffusersFiles, files_of, read_state
-from sida.networks.diffusers_folder import network_config as diffusers_config
+from sida.networks.diffusers_folder import DiffusersFiles, files_of
 from sida.networks.file import (
     NETWORKS,
     architecture,
@@ -128,7 +127,7 @@ def find_source(source: str, key: str = "ema") -> tuple[Path | DiffusersFiles, A
     if path.is_dir():
         existing = next((path / name for name in _OF_FOLDER if (path / name).is_file()), None)
         if existing is None:
-            fault = f"is a folder without {_OF_FOLDER[0]} and not a pipeline of diffusers (unet/ and scheduler/)"
+            fault = f"is a folder without {_OF_FOLDER[0]} and not a pipeline of diffusers (unet/ or transformer/)"
             raise UserError(source, fault, "name the network's file, or the folder of DDPMPipeline.save_pretrained")
         return existing, None
     if path.exists() and not is_address(source):
@@ -260,7 +259,7 @@ def _import_diffusers(
 ) -> dict[str, Any]:
     """Writes the network of a pipeline of diffusers; see :func:`import_network`."""
     refuse_same(files.weights, out)
-    config, state = diffusers_config(files, null_label), read_state(files.weights, "unet.")
+    config, state = files.model.read(files, null_label)
     net = fitting_network(Path(files.where), config, {name: tuple(tensor.shape) for name, tensor in state.items()})
     check_prediction(files.where, architecture(net), state)
     sampler = {} if files.init_sigma is None else {"sampler": {"kind": "one_step", "init_sigma": files.init_sigma}}

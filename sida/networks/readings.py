@@ -99,8 +99,10 @@ def check_prediction(where: str, network: Mapping[str, Any], state: Mapping[str,
     """
     own = _shares(network, state)
     if any(share >= most for share, (_, most) in zip(own, LEVELS)):
-        fault = f"{where}: read as {network['kwargs']['prediction_type']}, its output is not a denoised image"
-        say(f"{fault}: {_percent(own)} of the noise are left; check prediction_type, and that its weights are trained")
+        kind = network["kwargs"].get("prediction_type", network["class"])
+        check = "prediction_type, and that its weights are trained" if kind != network["class"] else "its weights"
+        fault = f"{where}: read as {kind}, its output is not a denoised image"
+        say(f"{fault}: {_percent(own)} of the noise are left; check {check}")
 
 
 def _percent(shares: list[float]) -> str:

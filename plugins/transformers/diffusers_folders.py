@@ -1,0 +1,213 @@
+"""Transformers in folders of diffusers: DiT's under the library's names, SiT's under its own.
+
+The library's `DiTTransformer2DModel` has DiT's blocks under other names: queries, keys and values apart, and a copy of
+the embeddings of time and class in each block. Weights whose copies are equal are those of DiT's own code, and become
+a network of that code. The library computes slightly differently with them: its frequencies of times fall by
+10,000^(1/127) instead of 10,000^(1/128), and the second normalisation of a block has an ε of 1e-5 instead of 1e-6.
+
+Source: huggingface/diffusers:scripts/convert_dit_to_diffusers.py, src/diffusers/models/embeddings.py
+(``CombinedTimestepLabelEmbeddings``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+
+from sida.config.settings import from_mapping
+from sida.errors import UserError, one_line, say
+from sida.networks.autoencoder import LATENT_SCALE
+from sida.networks.body import Classes, Few, Share, Side, Size
+from sida.networks.diffusers_folder import (
+    PLAIN_SCHEDULE,
+    SCHEDULERS,
+    DiffusersFiles,
+    DiffusersModel,
+    check_class,
+    check_values,
+    read_config,
+    read_state,
+)
+from sida.plugins.transformers.networks import Depth, DiTPrecond, Ratio, SiTPrecond, position_table
+
+Network = tuple[dict[str, Any], dict[str, torch.Tensor]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiTOptions:
+    """Options of `DiTTransformer2DModel` and of its former class `Transformer2DModel`; most have one value."""
+
+    num_attention_heads: Few = 16
+    attention_head_dim: Size = 72
+    in_channels: Size = 4
+    out_channels: Size | None = None
+    num_layers: Depth = 28
+    sample_size: Side = 32
+    patch_size: Side = 2
+    num_embeds_ada_norm: Classes = 1000
+    norm_type: Literal["ada_norm_zero"] = "ada_norm_zero"
+    activation_fn: Literal["gelu-approximate"] = "gelu-approximate"
+    attention_bias: Literal[True] = True
+    norm_elementwise_affine: Literal[False] = False
+    cross_attention_dim: None = None
+    num_vector_embeds: None = None
+    caption_channels: None = None
+    interpolation_scale: Literal[1] | None = None
+    attention_type: Literal["default"] = "default"
+    only_cross_attention: Literal[False] = False
+    double_self_attention: Literal[False] = False
+
+
+#: Options that change nothing: of training, of other kinds of the class, and ε (see the module).
+_UNUSED = (
+    *("dropout", "norm_num_groups", "upcast_attention", "use_linear_projection", "norm_eps"),
+    "use_additional_conditions",
+)
+#: Settings of a schedule of noise, of which DiT's steps have a straight line of β.
+_DIT_SCHEDULE: dict[str, Any] = {"prediction_type": "epsilon", "beta_schedule": "linear", "trained_betas": None}
+_DIT_SCHEDULE |= {"rescale_betas_zero_snr": False, **PLAIN_SCHEDULE}
+_STEPS = {"num_train_timesteps": "num_steps", "beta_start": "beta_start", "beta_end": "beta_end"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SiTOptions:
+    """Options of `SiTTransformer2DModel`, whose tensors have SiT's own names."""
+
+    input_size: Side = 32
+    patch_size: Side = 2
+    in_channels: Size = 4
+    hidden_size: Size = 1152
+    depth: Depth = 28
+    num_heads: Few = 16
+    mlp_ratio: Ratio = 4.0
+    class_dropout_prob: Share = 0.1
+    num_classes: Classes = 1000
+    learn_sigma: bool = True
+    norm_type: Literal["ln"] = "ln"
+
+
+#: Schedulers of flows; SiT's time runs from noise to data with each of them.
+_FLOWS = ("FlowMatchEulerDiscreteScheduler", "SiTFlowMatchScheduler")
+
+
+def layers(depth: int) -> dict[str, list[str]]:
+    """Layers of DiT by its own names, each with those of the library: one, three to be joined, or copies."""
+    names = {"x_embedder.proj": ["pos_embed.proj"]}
+    names |= {"final_layer.adaLN_modulation.1": ["proj_out_1"], "final_layer.linear": ["proj_out_2"]}
+    for own, theirs in _EMBEDDINGS.items():
+        names[own] = [f"transformer_blocks.{block}.norm1.emb.{theirs}" for block in range(depth)]
+    for block in range(depth):
+        inner = {"adaLN_modulation.1": ["norm1.linear"], "attn.proj": ["attn1.to_out.0"]}
+        inner |= {"attn.qkv": ["attn1.to_q", "attn1.to_k", "attn1.to_v"]}
+        inner |= {"mlp.fc1": ["ff.net.0.proj"], "mlp.fc2": ["ff.net.2"]}
+        for own, parts in inner.items():
+            names[f"blocks.{block}.{own}"] = [f"transformer_blocks.{block}.{part}" for part in parts]
+    return names
+
+
+_EMBEDDINGS = {
+    "t_embedder.mlp.0": "timestep_embedder.linear_1",
+    "t_embedder.mlp.2": "timestep_embedder.linear_2",
+    "y_embedder.embedding_table": "class_embedder.embedding_table",
+}
+#: Tables of fixed positions in files of some versions.
+_POSITIONS = "pos_embed.pos_embed"
+
+
+def own_state(files: DiffusersFiles, state: Mapping[str, torch.Tensor], depth: int) -> dict[str, torch.Tensor]:
+    """Tensors by DiT's own names, of those by the library's.
+
+    Raises:
+        UserError: A tensor is missing or more, or blocks have embeddings of their own, which is another network.
+    """
+    own, used = {}, {_POSITIONS}
+    for layer, parts in layers(depth).items():
+        for kind in ("weight", "bias") if layer != "y_embedder.embedding_table" else ("weight",):
+            names = [f"{part}.{kind}" for part in parts]
+            if missing := [name for name in names if name not in state]:
+                raise UserError(files.weights, f"no tensor {missing[0]}", "save the transformer again")
+            used |= {*names}
+            if layer not in _EMBEDDINGS:
+                own[f"{layer}.{kind}"] = torch.cat([state[name] for name in names])
+                continue
+            own[f"{layer}.{kind}"] = state[names[0]]
+            if other := [name for name in names if not torch.equal(state[name], state[names[0]])]:
+                fault = f"{other[0]} differs from the first block's, as after a training by diffusers"
+                raise UserError(files.weights, fault, "read are those of DiT's own code, with one embedding")
+    if more := [name for name in state if name not in used]:
+        raise UserError(files.weights, f"tensor {one_line(more[0], 80)} is none of DiT's", "save the transformer again")
+    return own
+
+
+def _read_dit(files: DiffusersFiles, null_label: bool) -> Network:
+    """Network and state dict of DiT's files; see `DiffusersModel`.
+
+    Raises:
+        UserError: A setting or a tensor that is not read.
+    """
+    schedule = read_config(files.scheduler)
+    check_class(files.scheduler, schedule, SCHEDULERS)
+    check_values(files.scheduler, schedule, _DIT_SCHEDULE)
+    options = from_mapping(DiTOptions, _settings(files, null_label, _UNUSED), str(files.config))
+    outputs = options.out_channels or options.in_channels
+    if outputs not in (options.in_channels, 2 * options.in_channels):
+        fault = f"out_channels: {outputs}, but in_channels is {options.in_channels}"
+        raise UserError(files.config, fault, "read are as many, or twice as many with the variance")
+    width = options.num_attention_heads * options.attention_head_dim
+    kwargs = {
+        "img_resolution": options.sample_size,
+        "img_channels": options.in_channels,
+        "label_dim": options.num_embeds_ada_norm,
+        "patch_size": options.patch_size,
+        "hidden_size": width,
+        "depth": options.num_layers,
+        "num_heads": options.num_attention_heads,
+        "learn_sigma": outputs > options.in_channels,
+        **{own: schedule[theirs] for theirs, own in _STEPS.items() if theirs in schedule},
+    }
+    loaded = read_state(files.weights)
+    state = own_state(files, loaded, options.num_layers)
+    state["pos_embed"] = loaded.get(_POSITIONS, position_table(width, options.sample_size // options.patch_size))
+    say(f"{files.where}: all blocks have one embedding, so it computes as DiT's own code, not as diffusers")
+    return {"class": DiTPrecond.__name__, "kwargs": kwargs}, state
+
+
+def _read_sit(files: DiffusersFiles, null_label: bool) -> Network:
+    """Network and state dict of SiT's files; see `DiffusersModel`.
+
+    Raises:
+        UserError: A setting that is not read.
+    """
+    check_class(files.scheduler, read_config(files.scheduler), _FLOWS)
+    options = from_mapping(SiTOptions, _settings(files, null_label), str(files.config))
+    kwargs = {
+        "img_resolution": options.input_size,
+        "img_channels": options.in_channels,
+        "label_dim": options.num_classes,
+        "label_dropout": options.class_dropout_prob,
+        **{
+            name: getattr(options, name)
+            for name in ("patch_size", "hidden_size", "depth", "num_heads", "mlp_ratio", "learn_sigma")
+        },
+    }
+    state, table = read_state(files.weights), "y_embedder.embedding_table.weight"
+    if options.class_dropout_prob == 0 and table in state:
+        # The library's table then has no row for no class, which the network's table has.
+        state[table] = torch.nn.functional.pad(state[table], (0, 0, 0, 1))
+    return {"class": SiTPrecond.__name__, "kwargs": kwargs}, state
+
+
+def _settings(files: DiffusersFiles, null_label: bool, unused: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Settings of the network's file that count; checks that its latents are those of Stable Diffusion."""
+    if null_label:
+        raise UserError(files.where, "has a row of its own for no class", "leave out --null-label")
+    if files.vae is not None:
+        check_values(files.vae, read_config(files.vae), LATENT_SCALE)
+    return {key: value for key, value in read_config(files.config).items() if key[:1] != "_" and key not in unused}
+
+
+_PARTS = ("transformer", "scheduler", "vae")
+DIT, SIT = DiffusersModel(_PARTS, _read_dit), DiffusersModel(_PARTS, _read_sit)

@@ -1,0 +1,161 @@
+"""Folders of diffusers with transformers: DiT computes as the library's class does, SiT is read by its settings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import sida
+from sida.networks import build_network
+from sida.networks.file import load_network
+from tests.near import assert_near
+from tests.refused import command, refusal, refusing
+
+diffusers = pytest.importorskip("diffusers", reason="the extra 'diffusers' is not installed")
+
+CONFIG, WEIGHTS = "transformer/config.json", "transformer/diffusion_pytorch_model.safetensors"
+SCHEDULER = "scheduler/scheduler_config.json"
+SIZES = {"num_attention_heads": 3, "attention_head_dim": 8, "in_channels": 4, "num_layers": 3, "sample_size": 6}
+
+
+def random_dit(**options):
+    """The library's transformer with random weights, one embedding in all blocks, and DiT's own frequencies."""
+    torch.manual_seed(1)
+    options = {**SIZES, "out_channels": 8, "num_embeds_ada_norm": 5, "norm_eps": 1e-6, **options}
+    net = diffusers.DiTTransformer2DModel(**options).eval()
+    for parameter in net.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    first = net.transformer_blocks[0].norm1.emb
+    for block in net.transformer_blocks:
+        block.norm1.emb.load_state_dict(first.state_dict())
+        block.norm1.emb.time_proj.downscale_freq_shift = 0
+    return net
+
+
+def write_dit(folder: Path, vae: bool = False, **options):
+    """Writes the parts of a `DiTPipeline` as its `save_pretrained` does, and returns the transformer."""
+    net = random_dit(**options)
+    net.save_pretrained(folder / "transformer")
+    diffusers.DDIMScheduler(num_train_timesteps=200, clip_sample=False).save_pretrained(folder / "scheduler")
+    parts = {"transformer": ["diffusers", "Transformer2DModel"], "scheduler": ["diffusers", "DDIMScheduler"]}
+    if vae:
+        diffusers.AutoencoderKL(block_out_channels=(4,), norm_num_groups=2).save_pretrained(folder / "vae")
+        parts["vae"] = ["diffusers", "AutoencoderKL"]
+    index = {"_class_name": "DiTPipeline", "id2label": {"0": "tench"}, **parts}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return net
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    write_dit(path := tmp_path_factory.mktemp("dit"), vae=True)
+    return path
+
+
+def converted(source, target):
+    command("convert", source, target)
+    return load_network(target)[0]
+
+
+@pytest.mark.parametrize(("options", "learned"), [({}, True), ({"out_channels": None, "patch_size": 3}, False)])
+def test_dit_computes_as_the_class_of_the_library(tmp_path, options, learned):
+    """At each step the predicted noise, and the share of the variance if it is learnt."""
+    theirs = write_dit(tmp_path / "dit", **options)
+    ours = converted(tmp_path / "dit", tmp_path / "net.safetensors")
+    x, classes = torch.randn(4, 4, 6, 6), torch.tensor([0, 4, 2, 5])
+    labels = torch.eye(6)[classes][:, :5]
+    for step in (0, 17, 199):
+        with torch.no_grad():
+            expected = theirs(x, torch.full((4,), step), classes).sample
+            got = ours.at_step(x, step, labels)
+        assert got.shape[1] == (8 if learned else 4)
+        assert_near(got, expected)
+    assert len(ours.steps.log_sigmas) == 200
+
+
+def test_positions_of_a_file_are_taken(folder, tmp_path):
+    """As versions of the library wrote them that stored the fixed table."""
+    other, positions = shutil.copytree(folder, tmp_path / "other"), torch.randn(1, 9, 24)
+    save_file({**load_file(other / WEIGHTS), "pos_embed.pos_embed": positions}, other / WEIGHTS)
+    assert torch.equal(converted(other, tmp_path / "net.safetensors").pos_embed, positions)
+
+
+def test_images_come_from_the_folder_with_its_decoder(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    generator = sida.load(str(folder), "ddpm:4", vae=str(folder / "vae"))
+    assert generator.sample(2).shape == (2, 3, 6, 6)
+    assert "DiT's own code" in capsys.readouterr().err
+
+
+def test_sit_is_read_by_the_settings_beside_it(tmp_path):
+    """With the names and settings of the converted weights on the Hub; heads and classes are the file's."""
+    kwargs = {"img_resolution": 8, "img_channels": 4, "label_dim": 3, "hidden_size": 24, "depth": 2, "num_heads": 3}
+    net = build_network({"class": "SiTPrecond", "kwargs": {**kwargs, "learn_sigma": True}}).eval()
+    for name in ("transformer", "scheduler"):
+        (tmp_path / "sit" / name).mkdir(parents=True)
+    save_file(net.state_dict(), tmp_path / "sit" / WEIGHTS)
+    settings = {"_class_name": "SiTTransformer2DModel", "input_size": 8, "patch_size": 2, "in_channels": 4}
+    settings |= {"hidden_size": 24, "depth": 2, "num_heads": 3, "num_classes": 3, "learn_sigma": True}
+    (tmp_path / "sit" / CONFIG).write_text(json.dumps(settings))
+    (tmp_path / "sit" / SCHEDULER).write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"}))
+    read = converted(tmp_path / "sit", tmp_path / "net.safetensors")
+    assert read.init_config == net.init_config
+    assert all(torch.equal(value, read.state_dict()[name]) for name, value in net.state_dict().items())
+
+
+def edited(name, **changes):
+    def edit(folder):
+        path = folder / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return edit
+
+
+def tensors(change):
+    def edit(folder):
+        state = load_file(folder / WEIGHTS)
+        change(state)
+        save_file(state, folder / WEIGHTS)
+
+    return edit
+
+
+EMBEDDING = "transformer_blocks.2.norm1.emb.class_embedder.embedding_table.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "told"),
+    [
+        (edited(CONFIG, norm_type="ada_norm_single"), CONFIG, "norm_type"),
+        (edited(CONFIG, num_layers="3"), CONFIG, "num_layers"),
+        (edited(CONFIG, secret=1), CONFIG, "secret"),
+        (edited(CONFIG, out_channels=6), CONFIG, "out_channels: 6"),
+        (edited(CONFIG, num_layers=4), WEIGHTS, "transformer_blocks.3"),
+        (edited(CONFIG, num_layers=2), WEIGHTS, "transformer_blocks.2"),
+        (edited(CONFIG, num_attention_heads=2), "", "qkv|embedder"),
+        (edited(CONFIG, _class_name="SD3Transformer2DModel"), CONFIG, "SD3Transformer2DModel.*DiTTransformer2DModel"),
+        (edited(SCHEDULER, prediction_type="v_prediction"), SCHEDULER, "v_prediction.*epsilon"),
+        (edited(SCHEDULER, beta_schedule="scaled_linear"), SCHEDULER, "scaled_linear.*linear"),
+        (edited(SCHEDULER, _class_name="FlowMatchEulerDiscreteScheduler"), SCHEDULER, "FlowMatch.*DDIMScheduler"),
+        (edited("vae/config.json", scaling_factor=0.13025), "vae/config.json", "0.13025.*0.18215"),
+        (edited("model_index.json", text_encoder=["transformers", "CLIPTextModel"]), "", "text_encoder"),
+        (tensors(lambda state: state[EMBEDDING].add_(1)), WEIGHTS, f"{EMBEDDING} differs.*one embedding"),
+        (tensors(lambda state: state.pop("proj_out_2.bias")), WEIGHTS, "no tensor proj_out_2.bias"),
+        (tensors(lambda state: state.update(more=torch.zeros(1))), WEIGHTS, "tensor more"),
+    ],
+)
+def test_what_is_not_read_is_refused_by_one_line_and_nothing_is_written(folder, tmp_path, change, place, told):
+    other = shutil.copytree(folder, tmp_path / "other")
+    change(other)
+    with refusing(told, place):
+        command("convert", other, tmp_path / "net.safetensors")
+    assert not (tmp_path / "net.safetensors").exists()
+
+
+def test_a_null_label_is_there_already(folder, tmp_path):
+    assert "leave out --null-label" in refusal(command, "convert", folder, tmp_path / "net", "--null-label")
