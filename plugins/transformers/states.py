@@ -29,10 +29,10 @@ def read_transformer(
 ) -> StateReading:
     """How a state dict becomes a network: its tensors say the sizes, the user or the file says classes and heads.
 
-    Depth and width of a published size also say its heads. Where nothing says the number of classes, the last row of
-    the label table is that of no class, as the default of all three trainings makes it, and a remark says so. A table
-    without that row gets one of zeros, which no training knows. REPA's alignment heads are left out, and its earlier
-    ``decoder_blocks`` follow ``blocks``.
+    No shape depends on the heads, and a wrong number changes images a little, so they are not guessed. Where nothing
+    says the number of classes, the last row of the label table is that of no class, as the default of all three
+    trainings makes it, and a remark says so. A table without that row gets one of zeros, which no training knows.
+    REPA's alignment heads are left out, and its earlier ``decoder_blocks`` follow ``blocks``.
 
     Args:
         cls: Name of the network's class.
@@ -114,7 +114,7 @@ def _heads_of(
     """Number of attention heads, and a remark.
 
     Raises:
-        SettingError: Neither the user nor the file says it, and the sizes are not published ones.
+        SettingError: Neither the user nor the file says it.
     """
     size = re.match(r"\w+-(S|B|L|XL)\b", str(arguments.get("model", "")))
     own = arguments.get("num_heads") or (SIZES[size[1]][2] if size and SIZES[size[1]][:2] == (depth, width) else None)
@@ -124,14 +124,7 @@ def _heads_of(
     if isinstance(own, int):
         return own, ""
     published = next((number for *sizes, number in SIZES.values() if sizes == [depth, width]), None)
-    if published is None:
-        fault = f"the file does not say it, and no published transformer has depth {depth} and width {width}"
-        raise SettingError(
-            "network.kwargs.num_heads", fault, f"name it: {_to_name(cls, {**kwargs, 'num_heads': '...'})}"
-        )
-    return published, f"{published} heads, as in the published network of this size"
-
-
-def _to_name(cls: str, kwargs: Mapping[str, Any]) -> str:
-    """The option of the command that names arguments."""
-    return f"--network '{json.dumps({'class': cls, 'kwargs': kwargs})}'"
+    hint = f" (the published one has {published})" if published else ""
+    fault = f"the file does not say it; its network has depth {depth} and width {width}{hint}"
+    named = json.dumps({"class": cls, "kwargs": {**kwargs, "num_heads": published or "..."}})
+    raise SettingError("network.kwargs.num_heads", fault, f"name it: --network '{named}'")

@@ -20,8 +20,9 @@ _CONVERT_EXAMPLES = """examples:
   sida convert ddpm-flowers/ teacher.safetensors       (diffusers: folder of DDPMPipeline.save_pretrained)
   sida convert hf://google/ddpm-cifar10-32 teacher.safetensors
   sida convert weights.pt net.safetensors --network config.json    (a plain state dict: {"class": ..., "kwargs": ...})
-  sida convert SiT-XL-2-256.pt sit.safetensors --network-class SiTPrecond    (or REPAPrecond, DiTPrecond: the file does
-                     not say which; its sizes come from the tensors, and a wrong class is noticed by one step)
+  sida convert SiT-XL-2-256.pt sit.safetensors --network '{"class": "SiTPrecond", "kwargs": {"num_heads": 16}}'
+                     (or REPAPrecond, DiTPrecond: the file does not say which; further sizes come from its tensors, and
+                     a wrong class is noticed by one step; with arguments in the file: --network-class SiTPrecond)
 """
 
 
@@ -65,7 +66,7 @@ _INFO_EXAMPLES = """examples:
   sida info cifar10-uncond-sida-a1                         (an id of `sida assets list`, or an address: downloads it)
   sida info edm2-img512-xs-2147483-0.135.pkl
   sida info cifar_uncond_gdd_i.pkl --network-class GDDPrecond
-  sida info SiT-XL-2-256.pt --network-class SiTPrecond
+  sida info SiT-XL-2-256.pt --network '{"class": "SiTPrecond", "kwargs": {"num_heads": 16}}'
   sida info network.safetensors --json
 """
 #: Longest line, and most entries of a list or mapping.
@@ -81,6 +82,7 @@ def _info_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=check_network, metavar="NETWORK", help=text)
     parser.add_argument("--key", default="ema", help="entry of a pickle that holds the network (default: ema)")
     parser.add_argument("--network-class", metavar="NAME", help="class instead of a pickle's, or of a state dict")
+    parser.add_argument("--network", metavar="CONFIG", help="architecture of a state dict, as for convert")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a list")
 
 
@@ -92,7 +94,9 @@ def _info(args: argparse.Namespace) -> None:
     path, asset = find_source(args.file)
     if not isinstance(path, Path) or (asset and asset.architecture):
         path = network_file(args.file)
-    facts = describe_file(path, args.key, args.network_class or (asset.network_class if asset else None))
+    network_class = args.network_class or (asset.network_class if asset else None)
+    network_spec = load_spec(args.network, "--network") if args.network else None
+    facts = describe_file(path, args.key, network_class, network_spec)
     if args.json:
         print(json.dumps(facts, indent=2, sort_keys=True))
         return

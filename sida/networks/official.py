@@ -277,7 +277,12 @@ def _network_of(file: PickleFile, network_class: str | None) -> Any:
     return fitting_network(Path(file.path), config, file.shapes)
 
 
-def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class: str | None = None) -> dict[str, Any]:
+def describe_file(
+    path: str | os.PathLike[str],
+    key: str = "ema",
+    network_class: str | None = None,
+    network: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Describes a network file.
 
     Args:
@@ -285,6 +290,7 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
         key: Entry of a pickle that holds the network.
         network_class: The suite's class of a pickle's network, if the name in the pickle is ambiguous; or the class of
             a state dict that completes its arguments from the tensors (SiT, REPA, DiT).
+        network: Architecture ``{"class": ..., "kwargs": {...}}`` of a state dict, as for :func:`import_network`.
 
     Returns:
         ``file``, ``bytes``, ``sha256``, ``format``, ``network`` (class and kwargs), ``parameters`` (trainable
@@ -298,9 +304,9 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
     path = Path(path)
     _check_class(path, network_class)
     facts: dict[str, Any] = {}
-    of_state = network_class in NETWORKS and bool(NETWORKS[str(network_class)].landmarks)
-    if of_state and starts_as_pickle(path):
+    if network is None and network_class in NETWORKS and NETWORKS[str(network_class)].landmarks:
         network = {"class": str(network_class), "kwargs": {}}
+    if network is not None and starts_as_pickle(path):
         net, _, omitted = _network_of_state(path, key, network, described=True)
         facts |= {"format": "state dict", **({"left_out": omitted} if omitted else {})}
     elif starts_as_pickle(path):

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -129,11 +130,10 @@ def test_a_label_table_for_another_number_of_classes_is_refused():
     [
         ({"num_heads": 12}, {}, 12, ""),
         ({"model": "SiT-S/2"}, {}, 8, ""),
-        ({"model": "SiT-XL/2"}, {}, 8, "8 heads, as in the published"),
         ({"num_heads": 12}, {"num_heads": 3}, 3, "num_heads 3 as named; the file's arguments say 12"),
     ],
 )
-def test_heads_are_those_of_the_files_arguments_or_of_a_published_size(arguments, kwargs, heads, told, monkeypatch):
+def test_heads_are_those_of_the_files_arguments_or_their_size(arguments, kwargs, heads, told, monkeypatch):
     monkeypatch.setitem(SIZES_BY_NAME, "S", (3, 48, 8))
     shapes = {name: tuple(value.shape) for name, value in removing_noise().state_dict().items()}
     reading = read_transformer("SiTPrecond", {}, shapes, kwargs, {"num_classes": 3, **arguments})
@@ -218,17 +218,28 @@ def test_a_file_that_does_not_fit_is_one_line(changes, kwargs, told):
     assert not Path("net.safetensors").exists()
 
 
-def test_the_command_takes_the_class_alone_for_a_published_size(monkeypatch):
-    """A tiny network with a published size, whose number of heads is known; others are asked for."""
+@pytest.mark.parametrize("published", [False, True])
+@pytest.mark.parametrize("arguments", [{}, {"model": "DiT-XL/2"}, {"num_classes": 3, "lr": 1e-4}])
+def test_heads_that_nothing_states_are_asked_for_by_words_that_work(monkeypatch, published, arguments):
+    """Of a published size, too: other heads fit its tensors and draw other images."""
     net = build_network({"class": "DiTPrecond", "kwargs": SIZES})
-    saved(net.state_dict())
-    words = ["convert", "weights.pt", "out.safetensors", "--network-class", "DiTPrecond"]
-    refused("num_heads: the file does not say it", command, *words)
-    monkeypatch.setitem(SIZES_BY_NAME, "B", (3, 48, 4))
-    assert command(*words) == "out.safetensors: DiTPrecond\n"
+    saved({"ema": net.state_dict(), "args": arguments})
+    if published:
+        monkeypatch.setitem(SIZES_BY_NAME, "B", (3, 48, 4))
+    words = ["weights.pt", "--network-class", "DiTPrecond"]
+    error = refused("num_heads: the file does not say it", command, "convert", *words, "out.safetensors")
+    assert not Path("out.safetensors").exists()
+    option = [word.replace('"..."', "4") for word in shlex.split(str(error).partition("name it: ")[2])]
+    assert command("convert", "weights.pt", "out.safetensors", *option) == "out.safetensors: DiTPrecond\n"
+    assert load_network("out.safetensors")[1]["network"] == net.init_config
+    refused("num_heads: the file does not say it", command, "info", *words)
+    assert "DiTPrecond" in command("info", "weights.pt", *option)
+
+
+def test_a_class_is_named_with_its_spelling():
+    saved(build_network({"class": "DiTPrecond", "kwargs": SIZES}).state_dict())
     for verb in (["convert", "weights.pt", "other.safetensors"], ["info", "weights.pt"]):
         refused("--network-class: .*'DiTPrecnd' .*'DiTPrecond'", command, *verb, "--network-class", "DiTPrecnd")
-    assert load_network("out.safetensors")[1]["network"] == net.init_config
 
 
 def test_a_state_dict_is_described_without_a_conversion():
