@@ -18,7 +18,16 @@ from sida.data.dataset import read_sketch
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.methods.method import Parts
-from sida.methods.registry import METHODS, DistillConfig, checked_method, faults_of, find_method, resolve_recipe
+from sida.methods.registry import (
+    METHODS,
+    UNKNOWN,
+    DistillConfig,
+    checked_method,
+    exposure_of_training,
+    faults_of,
+    find_method,
+    resolve_recipe,
+)
 from sida.networks import adjusted, architecture, family_of
 from sida.networks.file import build_on_meta, load_network, read_metadata
 from sida.networks.precond import checkpoint_blocks
@@ -93,7 +102,9 @@ def distill(
 
     resolved_run = Run(resolved, run.folder, device, dataset)
     sketches = [read_sketch(header.get("images")) for header in headers.values()]
-    return resolved_run.train(resolved.method, digest, start, parents, set_aside, sketches)
+    stated = all(exposure_of_training(header) is not None for header in headers.values())
+    known = {} if stated else {"saw": UNKNOWN}
+    return resolved_run.train(resolved.method, digest, start, parents, set_aside, sketches, known)
 
 
 def student_digest(

@@ -12,18 +12,41 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from sida import networks
+from sida.assets.registry import load_registry
 from sida.config.lookup import foreign_faults
 from sida.config.recipe import OFFICIAL, WEIGHT_NORMS, ResolvedConfig, StudentConfig
 from sida.config.registries import Registry
 from sida.config.settings import OneOf, names_object
 from sida.errors import SettingError, settings_in
 from sida.methods.gdd import GDD, GDD_I
-from sida.methods.method import Method
+from sida.methods.method import Exposure, Method
 from sida.methods.sid import SID, SID2A, SIDA
 
 #: In the order in which help and documents list them; those of plugins follow.
 _CORE = (SID, SIDA, SID2A, GDD, GDD_I)
 METHODS = Registry("method", "sida.methods.method:Method", {method.name: method for method in _CORE}, "methods")
+
+
+#: Word for the exposure of a network that nobody states, in the header of its file and in records of measurements.
+UNKNOWN = "unknown"
+
+
+def exposure_of_training(header: Mapping[str, Any]) -> Exposure | None:
+    """Feature networks that a network's training was exposed to, by the header of its file; None if nothing states it.
+
+    Trainings of this suite record their method, and whether a network that they start from is unknown. Released
+    files are those of the registry, which is known by where a file was converted from.
+    """
+    method, origin = header.get("method"), header.get("origin")
+    if header.get("saw") == UNKNOWN:
+        return None
+    if method == "teacher":
+        return Exposure()
+    if isinstance(method, str) and method in METHODS:
+        return METHODS[method].exposure
+    # Files that the registry asks to be put by hand have no address.
+    released = {asset.url for asset in load_registry().values()}
+    return Exposure() if isinstance(origin, Mapping) and origin.get("url") in released else None
 
 
 def find_method(name: str, where: str = "method") -> Method:

@@ -449,6 +449,7 @@ class Run(Generic[AnyConfig]):
         parents: Mapping[str, str | None] | None = None,
         set_aside: bool = False,
         sketches: Iterable[Sketch | None] = (),
+        known: Mapping[str, Any] | None = None,
     ) -> Path:
         """Trains to the end, or writes the results of a finished run again.
 
@@ -459,6 +460,7 @@ class Run(Generic[AnyConfig]):
             parents: SHA-256 of the networks from which a student starts.
             set_aside: Start a new run although the folder holds an unfinished run of another configuration.
             sketches: Sketches of the images that the parents have seen; None is unknown.
+            known: Further facts for the header of the network's file.
 
         Returns:
             Path of the network.
@@ -483,6 +485,7 @@ class Run(Generic[AnyConfig]):
                 metadata = {
                     **self._metadata(trainer, method, sketch),
                     "parents": dict(parents or {}),
+                    **(known or {}),
                     "code_version": code,
                     "device": f"{ranks.world_size} × " * (ranks.world_size > 1) + device_name(str(self.device)),
                     "config_sha256": digest,

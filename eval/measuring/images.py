@@ -1,0 +1,210 @@
+"""Images in files under a protocol, and all that their list shows: protocol, trials, sizes.
+
+This module does not import torch, so that what a list shows is refused at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eval.features.registry import ON_PROCESSOR
+from eval.measuring.protocol import Protocol, load_protocol
+from eval.measuring.stores import ImageStore, in_batches
+from sida.assets.registry import NETWORK_ENDS, is_address, load_registry
+from sida.data.arrays import holds_images
+from sida.errors import UserError
+from sida.late import torch
+
+if TYPE_CHECKING:
+    from eval.measuring.trial import ImageBatch
+
+
+def names_network(source: str) -> bool:
+    """Whether a text names a network: a file, the folder of a run or of ``sida export``, an id or an address.
+
+    A file of tensors may hold images instead; a damaged one counts as a network, whose reader says more.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return (path / "network.safetensors").is_file() or (path / "generator" / "network.safetensors").is_file()
+    images = False
+    with contextlib.suppress(UserError):
+        images = holds_images(path)
+    return (
+        is_address(source)
+        or (path.suffix in (*NETWORK_ENDS, ".pt2") and not images)
+        or (not path.exists() and source in load_registry())
+    )
+
+
+class Duplicates:
+    """Refuses equal images, since copies would count as samples.
+
+    Args:
+        name: Gives the name of the image at a position, for the error.
+        remedy: Remedy in the error, beside that of allowing them.
+    """
+
+    def __init__(self, name: Callable[[int], str], remedy: str) -> None:
+        allowing = "or allow them (--allow-duplicates; in a spec allow_duplicates: true of the sampler)"
+        self._name, self._remedy = name, f"{remedy}, {allowing} if the generator may draw equal images"
+        self._seen: dict[bytes, int] = {}
+
+    def check(self, images: Iterable[np.ndarray], first: int) -> None:
+        """Checks the images from position ``first`` on.
+
+        Raises:
+            UserError: An image equals an image at another position.
+        """
+        for position, image in enumerate(images, start=first):
+            digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+            twin = self._seen.setdefault(digest, position)
+            if twin != position:
+                raise UserError(self._name(position), f"is the same image as {self._name(twin)}", self._remedy)
+
+
+@dataclass
+class ImageFiles:
+    """Source of images in files.
+
+    Args:
+        store: The opened files.
+        protocol: Protocol, which determines the number of images of a trial.
+        allow_duplicates: False refuses equal images, since copied files would count as samples.
+    """
+
+    store: ImageStore
+    protocol: Protocol
+    allow_duplicates: bool = False
+
+    def __post_init__(self) -> None:
+        self.store.side = self.protocol.resolution
+        self._duplicates = Duplicates(self.store.name, "remove copies")
+
+    @property
+    def trials(self) -> int:
+        """Number of complete trials that the images allow."""
+        return self.store.order.trials or self.store.count // self.protocol.num_samples
+
+    def identity(self) -> dict[str, Any]:
+        """Digest of the files, and the order of their images where it is not the stored one."""
+        return {"images": self.store.digest} | ({"order": self.store.order.facts} if self.store.order.facts else {})
+
+    def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
+        """Decodes the images of these positions.
+
+        Raises:
+            UserError: Too few images, or one that is broken, of another size or mode, or a duplicate.
+        """
+        begin, end = seeds.start - self.protocol.seed0, seeds.stop - self.protocol.seed0
+        if end > self.store.count:
+            takes = f"protocol '{self.protocol.name}' takes {self.protocol.num_samples} for each trial"
+            fault = f"holds {self.store.count} images, this trial needs {end}"
+            raise UserError(self.store.path, fault, f"generate more ({takes})")
+        from eval.measuring.trial import ImageBatch
+
+        for images in in_batches(self.store.read, begin, end, batch_size):
+            if not self.allow_duplicates:
+                self._duplicates.check(images.numpy(), begin)
+            all_classes = self.store.classes
+            classes = None if all_classes is None else torch.from_numpy(all_classes[begin : begin + len(images)])
+            yield ImageBatch(images, classes)
+            begin += len(images)
+
+
+def check_size(shape: Sequence[int], protocol: Protocol, origin: str) -> None:
+    """Checks that images (C, H, W) have the size that a protocol measures.
+
+    Raises:
+        UserError: The size differs; ``origin`` names the images.
+    """
+    channels, height, width = shape
+    size = protocol.resolution
+    # Feature networks repeat grey images to three channels, as the official tools do.
+    fits = protocol.channels in (None, channels) or (channels, protocol.channels) == (1, 3)
+    if not fits or (size is not None and (height, width) != (size, size)):
+        plural = "" if protocol.channels == 1 else "s"
+        expected = f"{protocol.channels or 'any'} channel{plural} of {size or 'any'}×{size or 'any'}"
+        seen = f"images have {channels} channel{'s' * (channels > 1)} of {height}×{width}"
+        remedy = "generate images of that size, or choose the protocol of this data set"
+        why = "nothing is resized here, since that changes the numbers"
+        raise UserError(origin, f"{seen}, protocol '{protocol.name}' measures {expected}", f"{remedy} ({why})")
+
+
+def check_count(protocol: Protocol, count: int, where: str) -> None:
+    """Refuses so few images that a metric cannot be computed."""
+    faults = [f"{metric.key}: {fault}" for metric in protocol.metrics if (fault := metric.fault(count))]
+    if faults:
+        raise UserError(where, f"has too few images ({faults[0]})", "give more images")
+
+
+def chosen_protocol(
+    protocol: str | Path | Mapping[str, Any] | Protocol, num_samples: int | None = None, fast: bool = False
+) -> Protocol:
+    """The protocol of a score: under another name if it has another n; with feature networks for processors if fast.
+
+    Raises:
+        UserError: An unknown or faulty protocol, or fewer than two images.
+    """
+    new_protocol = load_protocol(protocol)
+    if num_samples is not None and num_samples != new_protocol.num_samples:
+        if num_samples < 2:
+            raise UserError("--num-samples", f"must be at least 2, got {num_samples}")
+        fitting = tuple(metric.for_samples(num_samples) for metric in new_protocol.metrics)
+        name = f"{new_protocol.name}-n{num_samples}"
+        new_protocol = dataclasses.replace(new_protocol, name=name, num_samples=num_samples, metrics=fitting)
+        check_count(new_protocol, num_samples, f"--num-samples {num_samples}")
+    if fast:
+        replaced = tuple(dataclasses.replace(m, extractor=on_processor(m.extractor)) for m in new_protocol.metrics)
+        new_protocol = dataclasses.replace(new_protocol, metrics=replaced)
+    return new_protocol
+
+
+def on_processor(extractor: str) -> str:
+    """The variant of a feature network for processors; the network itself if it has none."""
+    return ON_PROCESSOR.get(extractor, (extractor,))[0]
+
+
+class TooFewError(UserError):
+    """Fewer images than the trials of a protocol take.
+
+    Attributes:
+        more: Words for the images that are missing.
+        fits: Images of a trial for which the images suffice.
+    """
+
+    def __init__(self, where: object, fault: object, remedy: object, more: str, fits: int) -> None:
+        super().__init__(where, fault, remedy)
+        self.more, self.fits = more, fits
+
+
+def count_trials(images: ImageFiles, trials: int | None) -> int:
+    """Number of trials.
+
+    Raises:
+        UserError: Too few images; or images of a wrong size, whose message comes first.
+    """
+    n, present = images.protocol.num_samples, images.store.count
+    if images.trials < (trials or 1):
+        check_first(images)
+        count = trials or 1
+        takes = f"{n:,} for each of {count} trials" if count > 1 else f"{n:,}"
+        fits = present // count
+        other = f", or give --num-samples {fits} (a number of its own, not comparable with the protocol's)"
+        fault = f"holds {present:,} images, protocol '{images.protocol.name}' takes {takes}"
+        more = f"generate {n * count - present:,} more"
+        raise TooFewError(images.store.path, fault, f"{more}{other if fits >= 2 else ''}", more, fits)
+    return trials if trials is not None else min(images.trials, images.protocol.trials)
+
+
+def check_first(images: ImageFiles) -> None:
+    """Refuses images of another size than the protocol's, by the first one."""
+    check_size(images.store.read(0, 1).shape[1:], images.protocol, str(images.store.path))
