@@ -6,7 +6,7 @@ MEAN_FLOW = Family(
     name="mean-flow",
     title="MeanFlow",
     like="edm",
-    classes=("MeanFlowPrecond",),
+    classes=("MeanFlowPrecond", "SoFlowPrecond"),
     options={"dropout": 0.1, "label_dropout": 0.0},
 )
 MEAN_FLOW_DIT = Family(

@@ -136,6 +136,27 @@ class MeanFlowPrecond(MeanVelocity, UNetPrecond):
         return StateReading({**cls.CIFAR10, **kwargs}, names, omitted)
 
 
+class AlternatingUNet(TwoTimeUNet):
+    """`TwoTimeUNet` whose attention has query, key and value channels in turn, as EDM's; no shape shows the order."""
+
+    stacked = False
+
+
+class SoFlowPrecond(MeanFlowPrecond):
+    """SoFlow's U-Net for small images: f(x; t, s) = x − (t − s) u(x; t, t − s) with its network u.
+
+    Options as `MeanFlowPrecond`. State-dict names are those of zlab-princeton/SoFlow:unet.py (commit 3b60d60) behind
+    ``model.``, with ``network.`` before them in its files.
+    """
+
+    CIFAR10: ClassVar[Mapping[str, Any]] = {**MeanFlowPrecond.CIFAR10, "dropout": 0.3}
+
+    @classmethod
+    def unet_class(cls, kwargs: Mapping[str, Any]) -> type[AlternatingUNet]:
+        """See `UNetPrecond.unet_class`."""
+        return AlternatingUNet
+
+
 class MeanFlowDiT(MeanVelocity, TransformerPrecond):
     """MeanFlow's transformer: DiT's, with a second embedding for h, and the velocity of straight paths.
 

@@ -57,6 +57,30 @@ def test_outputs_equal_those_of_the_official_network():
     assert_near(one_step(net, arrays["sample/noise"], None, "infinite"), arrays["sample/images"])
 
 
+@torch.no_grad()
+def test_soflows_network_has_the_channels_of_attention_in_turn():
+    """The same function as py-meanflow's with the rows of query, key and value reordered, and another one without."""
+    soflow, meanflow = (random_network(cls, UNET) for cls in ("SoFlowPrecond", "MeanFlowPrecond"))
+    state = soflow.state_dict()
+    given, labels = batch(soflow)[:3], batch(soflow)[3]
+    meanflow.load_state_dict(state)
+    assert relative_error(meanflow.mean_velocity(*given, labels), soflow.mean_velocity(*given, labels)) > 1e-3
+    rows = lambda value: value.unflatten(0, (-1, 3)).transpose(0, 1).flatten(0, 1)
+    meanflow.load_state_dict({name: rows(value) if ".qkv." in name else value for name, value in state.items()})
+    assert_near(meanflow.mean_velocity(*given, labels), soflow.mean_velocity(*given, labels))
+
+
+def test_files_of_soflow_are_read_by_their_average(tmp_path):
+    net = random_network("SoFlowPrecond", UNET)
+    state = {f"network.{name.removeprefix('model.')}": value for name, value in net.state_dict().items()}
+    last = {name: value + 1 for name, value in state.items()}
+    torch.save({"model": last, "ema_model": state, "optimizer": {}}, path := tmp_path / "8.pt")
+    network = {"class": "SoFlowPrecond", "kwargs": UNET}
+    import_network(path, tmp_path / "net.safetensors", key="ema_model", network=network)
+    read = load_network(tmp_path / "net.safetensors")[0].state_dict()
+    assert all(torch.equal(value, read[name]) for name, value in net.state_dict().items())
+
+
 @pytest.mark.parametrize("recomputed", [False, True])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_forward_derivatives_are_those_of_differences(name, recomputed):
