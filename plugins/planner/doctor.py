@@ -4,7 +4,7 @@ import dataclasses
 import importlib.util
 import os
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,10 @@ from workflow.preset.outside_code import NotAllowedError, origin
 from workflow.preset.specs import missing_data
 
 CheckVerdict = Literal["ok", "note", "missing"]
+
+
+#: Most ids of missing assets that are listed; more are counted by kind.
+_MOST_IDS = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,12 +150,14 @@ def _data(plan: Plan) -> Iterator[Check]:
 
 def _assets(plan: Plan) -> Iterator[Check]:
     """Runs the checks that a run makes before its first job."""
-    names = [job.name for job in plan.jobs.values() if job.kind == "fetch"]
+    names = sorted(job.name for job in plan.jobs.values() if job.kind == "fetch")
     missing = [asset for asset in map(plan.costs.registry.__getitem__, names) if not asset.path.exists()]
     for asset in (asset for asset in missing if not asset.urls):
         yield Check("assets", "missing", f"{asset.id} has no link", str(unfetchable_error(asset)))
     loaded = [asset for asset in missing if asset.urls]
     ids, size = [asset.id for asset in loaded], sum(map(plan.costs.assumptions.gigabytes, loaded))
+    kinds = Counter(asset.kind for asset in loaded)
+    items = ids if len(ids) <= _MOST_IDS else [f"{kind}: {count}" for kind, count in sorted(kinds.items())]
     text, command = f"{len(loaded)} to download, {size:,.1f} GB", f"sida assets fetch {' '.join(ids)}"
     try:
         check_pinned_code(names)
@@ -162,11 +168,11 @@ def _assets(plan: Plan) -> Iterator[Check]:
         check_reachable(names)
     except UserError as fault:
         why = fault.fault.partition(" (")[2].rstrip(")")
-        yield Check("assets", "missing", f"{text}: {why}", fault.remedy, ids)
+        yield Check("assets", "missing", f"{text}: {why}", fault.remedy, items)
         loaded = []
     if loaded:
         remedy = command if len(loaded) < 6 else "the workflow fetches them first"
-        yield Check("assets", "note", text, remedy, ids)
+        yield Check("assets", "note", text, remedy, items)
     if not missing:
         yield Check("assets", "ok", "all in the cache")
 
