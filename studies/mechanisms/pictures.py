@@ -136,7 +136,7 @@ def map_of_leads(data_sets: DataSets) -> tuple[Figure, Records]:
         if missing:
             lines = [f"weight {weight:g}: {', '.join(grades)}" for weight, grades in missing.items()]
             text = "teachers not trained from, by weight:\n" + "\n".join(lines)
-            axes.text(0.03, 0.03, text, transform=axes.transAxes, fontsize=5.5, color="#666666", va="bottom")
+            axes.text(0.03, 0.97, text, transform=axes.transAxes, fontsize=5.5, color="#666666", va="top")
     _legend(figure)
     return figure, records
 
