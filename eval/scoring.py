@@ -14,10 +14,11 @@ import numpy as np
 
 from eval.measuring.arrays import as_pixels
 from eval.measuring.functions import CallableSource, callable_name
+from eval.measuring.images import names_network
 from eval.measuring.order import Groups
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.score import Score, score_images
-from eval.measuring.scored import NetworkFile, names_network
+from eval.measuring.scored import NetworkFile
 from eval.measuring.stores import open_images
 from eval.results.measurements import long_rows
 from eval.results.summary import MEASUREMENT_COLUMNS

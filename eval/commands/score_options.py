@@ -18,13 +18,15 @@ from sida.assets.registry import load_registry
 from sida.cli.main import integer
 from sida.config.families import EDM2_LATENTS
 from sida.config.samplers import read_sampler
-from sida.config.settings import load_spec
+from sida.config.settings import load_spec, names_object
 from sida.errors import UserError
 from sida.networks import network_latents
 
 if TYPE_CHECKING:
+    from eval.measuring.order import Groups
     from eval.measuring.protocol import Protocol
     from eval.measuring.scored import Scored
+    from eval.measuring.stores import ImageStore
     from eval.results.identity import Identity
     from sida.assets.registry import Asset
 
@@ -44,7 +46,7 @@ class ScoreOptions:
     against: str | None = None
     like: str | None = None
     trials: int | None = None
-    groups: str | None = None
+    groups: Groups | None = None
     labels: str | None = None
     num_samples: int | None = None
     dataset: str | None = None
@@ -92,16 +94,18 @@ class ScoreOptions:
     @functools.cached_property
     def network(self) -> str | None:
         """The source if it names a network, else None."""
-        from eval.measuring.scored import names_network
+        from eval.measuring.images import names_network
 
         return self.source if names_network(self.source) else None
 
     @functools.cached_property
     def program(self) -> str:
         """Format of a network's file that is a program, such as TorchScript; empty for other sources."""
+        if not (self.network and os.path.isfile(self.network)):
+            return ""
         from eval.measuring.functions import program_format
 
-        return program_format(self.network) if self.network and os.path.isfile(self.network) else ""
+        return program_format(self.network)
 
     @functools.cached_property
     def protocol_name(self) -> str:
@@ -111,9 +115,36 @@ class ScoreOptions:
     @functools.cached_property
     def _row_protocol(self) -> Protocol:
         """Protocol of a row of a table."""
-        from eval.measuring.score_plan import chosen_protocol
+        from eval.measuring.images import chosen_protocol
 
         return chosen_protocol(self.protocol_name, self.num_samples, bool(self.fast))
+
+    def check_files(self) -> None:
+        """Refuses images in files that their list shows to be unfit, without an import of torch.
+
+        Raises:
+            UserError: They cannot be opened, or are too few for the trials.
+        """
+        if self.opened is not None:
+            from eval.measuring.images import ImageFiles, count_trials
+
+            count_trials(ImageFiles(self.opened, self._row_protocol, self.allow_duplicates), self.trials)
+
+    @functools.cached_property
+    def opened(self) -> ImageStore | None:
+        """The opened images in files; None for a function, a network, or the first of two sets.
+
+        Raises:
+            UserError: They cannot be opened.
+        """
+        from eval.measuring.order import Trials
+        from eval.measuring.stores import open_images
+
+        is_function = names_object(self.source) and not os.path.exists(self.source)
+        if self.network or is_function or self.against:
+            return None
+        size = self._row_protocol.num_samples, self._row_protocol.trials
+        return open_images(self.source, Trials(*size, self.trials, self.groups), self.labels != "none")
 
     def table_check(self) -> Callable[[Mapping[str, Identity]], object] | None:
         """Check that a table takes the identities of the values; None for a comparison, which is not a row.
@@ -201,6 +232,7 @@ class ScoreOptions:
             "dataset": load_spec(self.dataset, "--dataset") if self.dataset else None,
             "references": pairs(self.reference, "--reference"),
             "extractors": extractor_options(self.extractor_option),
+            "opened": self.opened,
         }
 
     def own_number(self, num_samples: int) -> str:

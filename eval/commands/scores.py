@@ -84,12 +84,15 @@ def _score(args: argparse.Namespace) -> int:
     if options.verbose:
         os.environ[TRACE] = "1"
 
-    from eval.measuring.score import score_images
-    from eval.measuring.score_plan import TooFewError
+    from eval.measuring.images import TooFewError
 
-    fits, settings = options.table_check(), options.settings()
+    fits = options.table_check()
     try:
-        score = score_images(options.images, options.protocol_name, fits=fits, **settings)
+        # Before torch is imported, which takes longer than everything that a list of files shows.
+        options.check_files()
+        from eval.measuring.score import score_images
+
+        score = score_images(options.images, options.protocol_name, fits=fits, **options.settings())
     except TooFewError as error:
         if options.like and error.fits >= 2:
             error.remedy = f"{error.more}, or without the table: {options.own_number(error.fits)}"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import logging
+import marshal
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
 from eval.features.inception import load_torchscript
-from eval.measuring.sources import Duplicates
+from eval.measuring.images import Duplicates
 from eval.measuring.trial import ImageBatch
 from sida.config.lookup import check_code_path, code_sha256, foreign_faults, load_object
 from sida.data.archive import Files
@@ -86,10 +89,12 @@ class CallableSource:
     function: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
+        self.module: ModuleType | None
         if self.function is None:
             self.module, self._function = load_object(self.name, "sampler.callable", "function")
         else:
-            self.module, self._function = sys.modules[self.function.__module__], self.function
+            # Cells of a notebook and unpickled functions have a name of a module at most.
+            self.module, self._function = sys.modules.get(str(self.function.__module__)), self.function
         if not callable(self._function):
             kind = type(self._function).__name__
             raise UserError("sampler.callable", f"'{self.name}' is of type {kind}, not a function")
@@ -112,8 +117,10 @@ class CallableSource:
         return built.eval() if isinstance(built, torch.nn.Module) else built
 
     def identity(self) -> dict[str, Any]:
-        """Name, arguments (files among them by their bytes) and source file of the callable."""
+        """Name, arguments (files among them by their bytes), and source file or else code of the callable."""
         source = code_sha256(self.module, self._function)
+        if source is None and (code := getattr(self._function, "__code__", None)):
+            source = hashlib.sha256(marshal.dumps(code)).hexdigest()
         facts = getattr(self._function, "facts", {}) if isinstance(self._function, ProgramFile) else {}
         return {"callable": self.name, "kwargs": by_content(self.kwargs), "source_sha256": source, **facts}
 

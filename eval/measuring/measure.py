@@ -15,10 +15,11 @@ from eval.features.pixels import PixelExtractor
 from eval.features.registry import make_extractors
 from eval.measuring.finished import FinishedBatches
 from eval.measuring.functions import CallableSource
+from eval.measuring.images import ImageFiles
 from eval.measuring.order import Trials
 from eval.measuring.protocol import Protocol
 from eval.measuring.references import Reference, held_out_shares, load_references, records_of
-from eval.measuring.sources import DataSource, ImageFiles, MeasureSpec, NetworkSource, Source
+from eval.measuring.sources import DataSource, MeasureSpec, NetworkSource, Source
 from eval.measuring.stores import ImageStore, open_images
 from eval.measuring.trial import ImageBatch, TrialSums, compute_metrics, cpu_threads, run_pass, sized
 from eval.metrics.kinds import Mean

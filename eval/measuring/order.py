@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.special import chdtrc
 
 from sida.data.folders import counted_by_tool, is_tools
 from sida.errors import UserError
@@ -118,6 +117,9 @@ def _are_alike(groups: np.ndarray, parts: np.ndarray) -> bool:
     expected = np.outer(table.sum(1), table.sum(0)) / count
     # Fewer images than parts leave parts empty.
     present = expected > 0
+    # Its import takes longer than listing the files, which alone may show a fault.
+    from scipy.special import chdtrc
+
     distance = ((table - expected)[present] ** 2 / expected[present]).sum()
     return bool(chdtrc((len(table) - 1) * (len(names) - 1), distance) >= 1e-6)
 

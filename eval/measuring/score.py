@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.measuring.images import ImageFiles
 from eval.measuring.measure import Measurer, TrialRecords
 from eval.measuring.protocol import Protocol
 from eval.measuring.score_plan import ScorePlan, plan_score
 from eval.measuring.scored import Scored
-from eval.measuring.sources import ImageFiles
 from eval.measuring.stores import ImageStore
 from eval.measuring.trial import cpu_threads
 from eval.measuring.unfinished import forget_trials, trials_folder
@@ -26,6 +26,7 @@ from sida import machine
 from sida.data.dataset import Sketch
 from sida.errors import say
 from sida.files.atomic import sha256_json
+from sida.methods.method import Exposure
 
 
 @dataclass(frozen=True)
@@ -197,10 +198,8 @@ def run_score(plan: ScorePlan, fits: CheckIdentities | None = None) -> Score:
         if fits is not None:
             fits(measurer.identities)
         records |= job.measure(f"score {plan.spec.label}", interval=2)
-    known = {"saw": saw} if (saw := _saw_of_method(measurer)) else {}
-    # The caller's words are about all parts; the method's are about the generator alone.
-    said = {} if plan.saw is None else {"saw": plan.saw}
-    trial_records = [{**known, **records[trial], **said} for trial in trials]
+    by_method = _exposure_of_method(measurer)
+    trial_records = [{**records[trial], **_saw(records[trial], by_method, plan.saw)} for trial in trials]
     return Score(
         plan.spec.label,
         plan.protocol,
@@ -213,10 +212,20 @@ def run_score(plan: ScorePlan, fits: CheckIdentities | None = None) -> Score:
     )
 
 
-def _saw_of_method(measurer: Measurer) -> str | None:
-    """Exposure by the method in a network's header, in words; None if the method is not one of this suite."""
-    official = official_exposure(str(getattr(measurer.source, "metadata", {}).get("method")))
-    return str(official) if official else None
+def _exposure_of_method(measurer: Measurer) -> Exposure | None:
+    """Exposure by the method in a network's header; None if the method is not one of this suite."""
+    return official_exposure(str(getattr(measurer.source, "metadata", {}).get("method")))
+
+
+def _saw(record: Mapping[str, Any], by_method: Exposure | None, said: str | None) -> dict[str, str]:
+    """Exposure of a record: the caller's words, which are about all parts, else that of the method and the parts."""
+    if said is not None:
+        return {"saw": said}
+    parts = record.get("saw", "")
+    of_parts = read_exposure(parts)
+    if by_method is None or (parts and of_parts is None):
+        return {}
+    return {"saw": str(by_method | (of_parts or Exposure()))}
 
 
 def _remarks(plan: ScorePlan, measurer: Measurer) -> Iterator[str]:

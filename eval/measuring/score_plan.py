@@ -8,13 +8,13 @@ from typing import Any
 
 from eval.features.registry import ON_PROCESSOR
 from eval.measuring.functions import CallableSource
+from eval.measuring.images import ImageFiles, check_count, check_first, chosen_protocol, count_trials, on_processor
 from eval.measuring.measure import Measurer, check_second
 from eval.measuring.order import Groups, Trials
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.scored import Scored, origin_of
-from eval.measuring.sources import ImageFiles, MeasureSpec
+from eval.measuring.sources import MeasureSpec
 from eval.measuring.stores import ImageStore, open_images
-from eval.measuring.trial import sized
 from eval.results.identity import read_exposure
 from sida.config.datasets import dataset_spec
 from sida.config.settings import from_mapping
@@ -73,6 +73,7 @@ def plan_score(
     groups: Groups | None = None,
     labels: str | None = None,
     saw: str | None = None,
+    opened: ImageStore | None = None,
     **settings: Any,
 ) -> ScorePlan:
     """Plans a score.
@@ -95,6 +96,7 @@ def plan_score(
         labels: ``none`` leaves classes of images in files out; ``auto``, the default, reads them where they are.
         saw: Networks of the generator's exposure (``docs/score.md``); by default from the method in the header of a
             network file, if it is a method of this suite, else unknown.
+        opened: The images in files, if they are open already.
         **settings: Other fields of :class:`~eval.measuring.sources.MeasureSpec` (dataset, references, device, ...).
 
     Raises:
@@ -124,13 +126,13 @@ def plan_score(
         # Before the number of images is: a second set is measured with all images of both.
         check_second(score_protocol, settings.get("references") or {}, "score")
         parts = Trials(score_protocol.num_samples, score_protocol.trials, trials, groups)
-        store = open_images(path, parts, with_classes) if path else None
+        store = (opened or open_images(path, parts, with_classes)) if path else None
     else:
         second, store = open_images(against), open_images(path, None, with_classes) if path else None
         pair = _pair(store, second, load_protocol(protocol), trials, num_samples)
         score_protocol, settings["references"] = chosen_protocol(pair, fast=fast), {"against": str(against)}
     files = ImageFiles(store, score_protocol, allow_duplicates) if store else None
-    count = _trials(files, trials) if files else trials or score_protocol.trials
+    count = count_trials(files, trials) if files else trials or score_protocol.trials
     if count > score_protocol.trials:
         score_protocol = dataclasses.replace(score_protocol, trials=count)
     spec = _spec(name or label, score_protocol, fields, settings, fast)
@@ -155,7 +157,7 @@ def _spec(
         raise UserError(f"--nfe {settings['nfe']}", fault, "leave it out")
     extractors = settings.get("extractors") or {}
     if fast:
-        extractors = {_on_processor(extractor): options for extractor, options in extractors.items()}
+        extractors = {on_processor(extractor): options for extractor, options in extractors.items()}
     stated = {key: value for key, value in settings.items() if value is not None}
     values = {**fields, **stated, "extractors": extractors}
     if "network" in values and "dataset" not in values:
@@ -181,78 +183,7 @@ def _pair(
     if num_samples < 2:
         raise UserError(where, f"a comparison takes two images or more, got {num_samples}")
     pair_protocol = protocol.against(num_samples)
-    _check_size(ImageFiles(second, pair_protocol))
-    _check_count(pair_protocol, pair_protocol.num_samples, where)
-    _check_count(pair_protocol, second.count, str(second.path))
+    check_first(ImageFiles(second, pair_protocol))
+    check_count(pair_protocol, pair_protocol.num_samples, where)
+    check_count(pair_protocol, second.count, str(second.path))
     return pair_protocol
-
-
-def _check_count(protocol: Protocol, count: int, where: str) -> None:
-    """Refuses so few images that a metric cannot be computed."""
-    faults = [f"{metric.key}: {fault}" for metric in protocol.metrics if (fault := metric.fault(count))]
-    if faults:
-        raise UserError(where, f"has too few images ({faults[0]})", "give more images")
-
-
-def chosen_protocol(
-    protocol: str | Path | Mapping[str, Any] | Protocol, num_samples: int | None = None, fast: bool = False
-) -> Protocol:
-    """The protocol of a score: under another name if it has another n; with feature networks for processors if fast.
-
-    Raises:
-        UserError: An unknown or faulty protocol, or fewer than two images.
-    """
-    new_protocol = load_protocol(protocol)
-    if num_samples is not None and num_samples != new_protocol.num_samples:
-        if num_samples < 2:
-            raise UserError("--num-samples", f"must be at least 2, got {num_samples}")
-        fitting = tuple(metric.for_samples(num_samples) for metric in new_protocol.metrics)
-        name = f"{new_protocol.name}-n{num_samples}"
-        new_protocol = dataclasses.replace(new_protocol, name=name, num_samples=num_samples, metrics=fitting)
-        _check_count(new_protocol, num_samples, f"--num-samples {num_samples}")
-    if fast:
-        replaced = tuple(dataclasses.replace(m, extractor=_on_processor(m.extractor)) for m in new_protocol.metrics)
-        new_protocol = dataclasses.replace(new_protocol, metrics=replaced)
-    return new_protocol
-
-
-def _on_processor(extractor: str) -> str:
-    return ON_PROCESSOR.get(extractor, (extractor,))[0]
-
-
-class TooFewError(UserError):
-    """Fewer images than the trials of a protocol take.
-
-    Attributes:
-        more: Words for the images that are missing.
-        fits: Images of a trial for which the images suffice.
-    """
-
-    def __init__(self, where: object, fault: object, remedy: object, more: str, fits: int) -> None:
-        super().__init__(where, fault, remedy)
-        self.more, self.fits = more, fits
-
-
-def _trials(images: ImageFiles, trials: int | None) -> int:
-    """Number of trials.
-
-    Raises:
-        UserError: Too few images; or images of a wrong size, whose message comes first.
-    """
-    n, present = images.protocol.num_samples, images.store.count
-    if images.trials < (trials or 1):
-        _check_size(images)
-        count = trials or 1
-        takes = f"{n:,} for each of {count} trials" if count > 1 else f"{n:,}"
-        fits = present // count
-        other = f", or give --num-samples {fits} (a number of its own, not comparable with the protocol's)"
-        fault = f"holds {present:,} images, protocol '{images.protocol.name}' takes {takes}"
-        more = f"generate {n * count - present:,} more"
-        raise TooFewError(images.store.path, fault, f"{more}{other if fits >= 2 else ''}", more, fits)
-    return trials if trials is not None else min(images.trials, images.protocol.trials)
-
-
-def _check_size(images: ImageFiles) -> None:
-    """Refuses images of another size than the protocol's, by the first one."""
-    seed0 = images.protocol.seed0
-    next(sized(images.batches(range(seed0, seed0 + 1), 1), images.protocol, str(images.store.path)))

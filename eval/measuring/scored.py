@@ -1,16 +1,12 @@
 """Images that can be scored: files, a Python function, a network; and how each is drawn or read."""
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.measuring.functions import callable_name
-from sida.assets.registry import NETWORK_ENDS, is_address, load_registry
 from sida.config.samplers import Sampler
 from sida.config.settings import names_object
-from sida.data.arrays import holds_images
-from sida.errors import UserError
 from sida.sampling.job import LoadedGenerator
 
 
@@ -21,24 +17,6 @@ class NetworkFile(NamedTuple):
     sampler: Sampler = Sampler(kind="one_step")
     guide: str | None = None
     vae: str | None = None
-
-
-def names_network(source: str) -> bool:
-    """Whether a text names a network: a file, the folder of a run or of ``sida export``, an id or an address.
-
-    A file of tensors may hold images instead; a damaged one counts as a network, whose reader says more.
-    """
-    path = Path(source)
-    if path.is_dir():
-        return (path / "network.safetensors").is_file() or (path / "generator" / "network.safetensors").is_file()
-    images = False
-    with contextlib.suppress(UserError):
-        images = holds_images(path)
-    return (
-        is_address(source)
-        or (path.suffix in (*NETWORK_ENDS, ".pt2") and not images)
-        or (not path.exists() and source in load_registry())
-    )
 
 
 #: Images to score: files, a function (or its name, ``module:function``), a network file, a loaded generator.

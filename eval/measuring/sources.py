@@ -8,26 +8,24 @@ from outside are checked: type, shape, and no duplicates.
 from __future__ import annotations
 
 import functools
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
-import numpy as np
-import torch
-
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.references import data_digest
-from eval.measuring.stores import ImageStore, in_batches
 from eval.measuring.trial import ImageBatch
+from sida.config.families import NULL_LABEL
 from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
 from sida.config.settings import Count, Natural, Settings
 from sida.data.dataset import Sketch, read_sketch
 from sida.data.load import check_labels
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import sha256_file
-from sida.networks.file import load_network
+from sida.methods.method import Exposure
+from sida.methods.registry import UNKNOWN, exposure_of_training
+from sida.networks.file import load_network, read_metadata
 from sida.sampling import Drawer
 from sida.sampling.job import decoder_digest, guide_digest, is_registered_decoder, open_guide, trained_sampler
 
@@ -103,32 +101,6 @@ class MeasureSpec(Settings):
         object.__setattr__(self, "protocol", load_protocol(self.protocol))
 
 
-class Duplicates:
-    """Refuses equal images, since copies would count as samples.
-
-    Args:
-        name: Gives the name of the image at a position, for the error.
-        remedy: Remedy in the error, beside that of allowing them.
-    """
-
-    def __init__(self, name: Callable[[int], str], remedy: str) -> None:
-        allowing = "or allow them (--allow-duplicates; in a spec allow_duplicates: true of the sampler)"
-        self._name, self._remedy = name, f"{remedy}, {allowing} if the generator may draw equal images"
-        self._seen: dict[bytes, int] = {}
-
-    def check(self, images: Iterable[np.ndarray], first: int) -> None:
-        """Checks the images from position ``first`` on.
-
-        Raises:
-            UserError: An image equals an image at another position.
-        """
-        for position, image in enumerate(images, start=first):
-            digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-            twin = self._seen.setdefault(digest, position)
-            if twin != position:
-                raise UserError(self._name(position), f"is the same image as {self._name(twin)}", self._remedy)
-
-
 class Source(Interface):
     """Images by seed."""
 
@@ -144,7 +116,27 @@ def exposure_of_decoder(drawer: Drawer) -> str:
 
     The word makes the exposure of the whole row unknown, whatever its generator was exposed to.
     """
-    return "" if drawer.latents is None or is_registered_decoder(drawer.vae) else "unknown"
+    return "" if drawer.latents is None or is_registered_decoder(drawer.vae) else UNKNOWN
+
+
+def exposure_of_parts(header: Mapping[str, Any], guide: str | None, drawer: Drawer) -> str:
+    """Exposure by a network's parts beside its own method, in words; empty if they add nothing.
+
+    Args:
+        header: Header of the network's file, which states an unknown teacher or start.
+        guide: File of the guiding network; ``null`` is the network itself.
+        drawer: Draws the images, with a decoder if they are latents.
+
+    Returns:
+        ``unknown`` if nothing states what trained one of them; else the networks that trained the guiding network.
+    """
+    guided = Exposure() if guide in (None, NULL_LABEL) else exposure_of_training(read_metadata(str(guide)))
+    if guided is None or header.get("saw") == UNKNOWN or exposure_of_decoder(drawer):
+        return UNKNOWN
+    if guided == Exposure():
+        return ""
+    # Words of a guiding network do not make its unknown generator known.
+    return UNKNOWN if exposure_of_training(header) is None else str(guided)
 
 
 @dataclass
@@ -226,8 +218,8 @@ class NetworkSource:
 
     @property
     def saw(self) -> str:
-        """See :func:`exposure_of_decoder`."""
-        return exposure_of_decoder(self.drawer)
+        """See :func:`exposure_of_parts`."""
+        return exposure_of_parts(self.metadata, self._spec.guide, self.drawer)
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -278,50 +270,3 @@ class NetworkSource:
         rule = class_labels if class_labels is not None else self._counts or self._protocol.label_dist
         samples = self.drawer.draw(seeds, batch_size, rule, self._spec.device)
         return (ImageBatch.of(batch.images, batch.classes) for batch in samples)
-
-
-@dataclass
-class ImageFiles:
-    """Source of images in files.
-
-    Args:
-        store: The opened files.
-        protocol: Protocol, which determines the number of images of a trial.
-        allow_duplicates: False refuses equal images, since copied files would count as samples.
-    """
-
-    store: ImageStore
-    protocol: Protocol
-    allow_duplicates: bool = False
-
-    def __post_init__(self) -> None:
-        self.store.side = self.protocol.resolution
-        self._duplicates = Duplicates(self.store.name, "remove copies")
-
-    @property
-    def trials(self) -> int:
-        """Number of complete trials that the images allow."""
-        return self.store.order.trials or self.store.count // self.protocol.num_samples
-
-    def identity(self) -> dict[str, Any]:
-        """Digest of the files, and the order of their images where it is not the stored one."""
-        return {"images": self.store.digest} | ({"order": self.store.order.facts} if self.store.order.facts else {})
-
-    def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
-        """Decodes the images of these positions.
-
-        Raises:
-            UserError: Too few images, or one that is broken, of another size or mode, or a duplicate.
-        """
-        begin, end = seeds.start - self.protocol.seed0, seeds.stop - self.protocol.seed0
-        if end > self.store.count:
-            takes = f"protocol '{self.protocol.name}' takes {self.protocol.num_samples} for each trial"
-            fault = f"holds {self.store.count} images, this trial needs {end}"
-            raise UserError(self.store.path, fault, f"generate more ({takes})")
-        for images in in_batches(self.store.read, begin, end, batch_size):
-            if not self.allow_duplicates:
-                self._duplicates.check(images.numpy(), begin)
-            all_classes = self.store.classes
-            classes = None if all_classes is None else torch.from_numpy(all_classes[begin : begin + len(images)])
-            yield ImageBatch(images, classes)
-            begin += len(images)

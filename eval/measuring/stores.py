@@ -4,6 +4,8 @@ Nothing is resized, converted or rescaled, since a silent conversion would chang
 refused with the file's name and the remedy.
 """
 
+from __future__ import annotations
+
 import abc
 import functools
 import hashlib
@@ -13,12 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from eval.measuring.order import Order, Trials, arranged
 from sida.data.archive import Files
 from sida.data.arrays import ImageArrays, find_arrays
 from sida.errors import UserError
+from sida.late import torch
 
 #: Largest array in bytes whose images are dealt in memory.
 _MOST_HELD = 4 << 30

@@ -19,6 +19,7 @@ import torch
 
 from eval.features.base import Extractor
 from eval.features.registry import Features
+from eval.measuring.images import check_size
 from eval.measuring.protocol import Protocol
 from eval.measuring.references import Reference
 from eval.metrics.kinds import Mean
@@ -206,15 +207,5 @@ def sized(items: Iterator[ImageBatch], protocol: Protocol, origin: str) -> Itera
     """
     for number, batch in enumerate(items):
         if number == 0:
-            channels, height, width = batch.images.shape[1:]
-            size = protocol.resolution
-            # Feature networks repeat grey images to three channels, as the official tools do.
-            fits = protocol.channels in (None, channels) or (channels, protocol.channels) == (1, 3)
-            if not fits or (size is not None and (height, width) != (size, size)):
-                plural = "" if protocol.channels == 1 else "s"
-                expected = f"{protocol.channels or 'any'} channel{plural} of {size or 'any'}×{size or 'any'}"
-                shape = f"images have {channels} channel{'s' * (channels > 1)} of {height}×{width}"
-                remedy = "generate images of that size, or choose the protocol of this data set"
-                why = "nothing is resized here, since that changes the numbers"
-                raise UserError(origin, f"{shape}, protocol '{protocol.name}' measures {expected}", f"{remedy} ({why})")
+            check_size(batch.images.shape[1:], protocol, origin)
         yield batch

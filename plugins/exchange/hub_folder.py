@@ -261,7 +261,7 @@ def _opened(generator: str, scored: dict[str, Any], row: str) -> tuple[CallableS
     if names_object(generator) and not Path(generator).exists():
         source = CallableSource(generator)
         module, _, name = generator.partition(":")
-        file = inspect.getsourcefile(source.module)
+        file = inspect.getsourcefile(source.module) if source.module else None
         if file is None or Path(file).name == "__init__.py" or "." in module:
             raise UserError(generator, "is not a function of a single file", "put it into a module of one file")
         source_object = getattr(source.module, name)

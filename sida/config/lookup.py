@@ -371,7 +371,7 @@ def source_sha256(item: Any) -> str | None:
     return sha256_file(source) if source else None
 
 
-def code_sha256(module: ModuleType, target: Any) -> str | None:
+def code_sha256(module: ModuleType | None, target: Any) -> str | None:
     """SHA-256 of the source of a module and object from :func:`load_object`, or None if there are no source files.
 
     The digest covers the named module (a package with all its modules) and, outside this package, the modules that
@@ -382,7 +382,8 @@ def code_sha256(module: ModuleType, target: Any) -> str | None:
     # Functions of a class are defined in the class's module, or were generated for it.
     parts = [target] if inspect.isclass(target) else [target, *getattr(target, "__dict__", {}).values()]
     modules = [sys.modules.get(part.__module__) for part in parts if inspect.isroutine(part) or inspect.isclass(part)]
-    for code in [module, *(other for other in modules if other is not None and not is_ours(other.__name__))]:
+    others = (other for other in modules if other is not None and not is_ours(other.__name__))
+    for code in filter(None, [module, *others]):
         source = inspect.getsourcefile(code) if getattr(code, "__file__", None) else None
         files |= {Path(source).resolve()} if source else set()
     digests = sorted(map(sha256_file, files))

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 from safetensors.torch import save_file
 
-from eval.measuring.scored import names_network
+from eval.measuring.images import names_network
 from eval.measuring.stores import open_images
 from sida.data.archive import Files
 from sida.data.folders import picture_labels

@@ -4,6 +4,8 @@ import io
 import itertools
 import json
 import os
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -14,17 +16,18 @@ from PIL import Image
 
 from eval.measuring.arrays import as_pixels
 from eval.measuring.functions import CallableSource
+from eval.measuring.images import ImageFiles
 from eval.measuring.order import dealt_order
 from eval.measuring.protocol import load_protocol
 from eval.measuring.score import score_images
-from eval.measuring.sources import ImageFiles
 from eval.measuring.stores import open_images
 from eval.measuring.trial import ImageBatch
 from eval.results.exchange import exchanged
+from sida.config.lookup import ROOT
 from tests.data.test_archive import png, tar_of, write_folder, write_zip
 from tests.eval.measuring.specs import TINY, noise
 from tests.eval.metric_networks import images
-from tests.refused import refused
+from tests.refused import command, refused
 from workflow.cli import main
 
 
@@ -329,3 +332,59 @@ def test_a_random_order_and_numbered_folders_of_tools_stay(tmp_path, digits):
     write_folder(tmp_path / "tool", named)
     assert not open_images(tmp_path / "tool").order.facts
     assert dealt_order(np.arange(100)) is None
+
+
+@pytest.mark.parametrize("scope", [{}, {"__name__": "cell_1"}, {"__name__": None}])
+def test_a_function_of_no_module_is_known_by_its_code(scope):
+    """As cells of notebooks, cloudpickle and exec make them."""
+    made = []
+    for level in (3, 3, 4):
+        exec(f"def draw(seeds, level={level}): return {level} + len(seeds)", space := dict(scope))
+        made.append(space["draw"])
+    digests = [CallableSource("mine", function=function).identity()["source_sha256"] for function in made]
+    assert digests[0] == digests[1] != digests[2]
+
+
+#: Runs commands where torch and scipy cannot be imported, and prints the last line of each.
+WITHOUT_TORCH = """
+import contextlib, io, json, sys
+sys.modules["torch"] = sys.modules["scipy"] = None
+from workflow.cli import main
+for words in json.loads(sys.argv[1]):
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors):
+        status = main(words)
+    print(status, errors.getvalue().splitlines()[-1])
+"""
+UNFIT = {
+    "few --like table1": "few: holds 3 images, protocol 'cifar10' takes 50,000; .*--num-samples 3",
+    "few --protocol cifar10 --trials 2": "few: holds 3 images.* 50,000 for each of 2 trials",
+    "few --protocol imagenet64 --num-samples 9": "few: images have 3 channels of 32×32, .*64×64",
+    "missing/ --protocol cifar10": "missing/: no such file or folder",
+    "few --protocol cifra10": "no protocol 'cifra10'.*cifar10",
+    "few --like table111": "table111",
+    "words.txt --protocol cifar10": "words.txt: ",
+    "empty --protocol cifar10": "empty: ",
+    "floats.npz --protocol cifar10": "floats.npz.*float32",
+    "few --protocol cifar10 --num-samples 1": "--num-samples: must be at least 2",
+}
+
+
+def test_what_a_list_of_files_shows_is_refused_without_an_import_of_torch(tmp_path, monkeypatch):
+    """In the words that the command has with torch."""
+    monkeypatch.chdir(tmp_path)
+    pictures = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    write_folder(Path("few"), {f"{i}.png": encode(image) for i, image in enumerate(pictures)})
+    Path("empty").mkdir()
+    Path("words.txt").write_text("a cat")
+    np.savez("floats.npz", arr_0=np.zeros((4, 32, 32, 3), np.float32))
+    commands = [["score", *words.split()] for words in UNFIT]
+    python = [sys.executable, "-c", WITHOUT_TORCH, json.dumps(commands)]
+    done = subprocess.run(
+        python, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(commands)
+    for words, line, told in zip(commands, lines, UNFIT.values()):
+        assert line.startswith("1 error: ")
+        assert line[len("1 error: ") :] == str(refused(told, command, *words))

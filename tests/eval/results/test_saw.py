@@ -8,7 +8,7 @@ import yaml
 
 from eval.claims.finding import Operand
 from eval.features import EXTRACTORS
-from eval.measuring.sources import exposure_of_decoder
+from eval.measuring.sources import exposure_of_decoder, exposure_of_parts
 from eval.results.identity import read_exposure
 from eval.results.sheet import SheetRow, exposure_of, official_exposure, read_runs
 from eval.results.summary import Measurements
@@ -20,9 +20,11 @@ from sida.assets.registry import load_registry
 from sida.config.feature_networks import BACKBONES, network_of
 from sida.config.lookup import find_file
 from sida.config.samplers import read_sampler
+from sida.methods import distill
 from sida.methods.method import Exposure
-from sida.methods.registry import METHODS
+from sida.methods.registry import METHODS, exposure_of_training
 from sida.networks import build_network
+from sida.networks.file import read_metadata, save_network
 from sida.sampling import Drawer
 from tests.eval.claims import evidence as made_up
 from tests.plugins import needs
@@ -244,6 +246,64 @@ def test_a_decoder_from_elsewhere_is_of_unknown_origin(tmp_path, monkeypatch, na
     drawn = lambda vae, channels: exposure_of_decoder(Drawer(read_sampler("one_step"), small(channels), vae=vae))
     assert drawn(str(tmp_path / ("link" if linked else "vae")), 4) == ("" if registered else "unknown")
     assert drawn("sd-vae-ft-ema", 4) == drawn(None, 4) == drawn(None, 3) == ""
+
+
+def of_file(path, **header):
+    """A small network's file with a header."""
+    save_network(small(3), path, header)
+    return str(path)
+
+
+RELEASED = {"url": next(asset.url for asset in load_registry().values() if asset.url), "file": "net.pkl"}
+#: Headers of networks by how they came here, and the exposure of their training in words.
+NETWORKS = {
+    "trained here": ({"method": "teacher"}, "none"),
+    "distilled here": ({"method": "sida"}, str(METHODS["sida"].exposure)),
+    "released": ({"origin": RELEASED}, "none"),
+    "released, put by hand": ({"origin": {**RELEASED, "url": ""}}, "none"),
+    "distilled from an unknown teacher": ({"method": "sida", "saw": "unknown"}, "unknown"),
+    "a teacher from an unknown start": ({"method": "teacher", "saw": "unknown"}, "unknown"),
+    "bare": ({}, "unknown"),
+    "a file of torch": ({"origin": {"file": "net.pt", "url": None}}, "unknown"),
+    "a file without an origin's address": ({"origin": {"file": "net.pt"}}, "unknown"),
+    "a pipeline of diffusers": ({"origin": {"file": "ddpm", "url": "hf://someone/ddpm"}}, "unknown"),
+    "another address": ({"origin": {**RELEASED, "url": f"{RELEASED['url']}.bak"}}, "unknown"),
+    "the name of a released file": ({"origin": {"file": RELEASED["file"], "url": None}}, "unknown"),
+    "a method of one's own": ({"method": "mine:METHOD"}, "unknown"),
+    "a method of a name alone": ({"method": "fine-tuned"}, "unknown"),
+    "an average": ({"method": "teacher", "parents": {"average 1 2": "0" * 64}}, "none"),
+    "an origin that is no mapping": ({"origin": "edm"}, "unknown"),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_guiding_network_and_a_teacher_are_parts_of_the_exposure(tmp_path, name):
+    header, words = NETWORKS[name]
+    assert exposure_of_training(header) == read_exposure(words)
+    drawer = Drawer(read_sampler("heun"), small(3))
+    of = lambda own, guide: exposure_of_parts(own, guide, drawer)
+    guide = of_file(tmp_path / "guide.safetensors", **header)
+    assert of({"method": "teacher"}, guide) == ("" if words == "none" else words)
+    assert of({}, guide) == ("" if words == "none" else "unknown")
+    assert of({"method": "sida"}, "null") == of({"method": "sida"}, None) == of({}, None) == ""
+    assert of(header, None) == (words if "saw" in header else "")
+
+
+@pytest.mark.parametrize("origin", [None, {"origin": {"file": "edm.pkl", "url": "https://example.org/edm.pkl"}}])
+def test_students_of_a_teacher_that_nothing_states_say_so(tmp_path, origin):
+    """Also their own students: a later start takes over the word."""
+    header = {"method": "teacher"} if origin is None else origin
+    spec = {"name": "s", "dataset": {"name": "digits", "kind": "digits"}, "total_kimg": 0.008, "batch_size": 8}
+    spec |= {"method": "sid", "seed": 1, "tick_kimg": 0.008, "lr": 1e-4}
+    sizes = {"img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_channels": 4, "channel_mult": [1]}
+    network = build_network({"class": "EDMPrecond", "kwargs": {**sizes, "model_type": "SongUNet", "num_blocks": 1}})
+    save_network(network, teacher := tmp_path / "teacher.safetensors", header)
+    first = distill({**spec, "teacher": str(teacher)}, tmp_path / "first")
+    assert read_metadata(first).get("saw") == (None if origin is None else "unknown")
+    if origin is not None:
+        save_network(network, stated := tmp_path / "stated.safetensors", {"method": "teacher"})
+        second = distill({**spec, "teacher": str(stated), "init": str(first)}, tmp_path / "second")
+        assert read_metadata(second)["saw"] == "unknown"
 
 
 def test_a_start_and_optional_judges_are_part_of_a_row(tmp_path):
