@@ -57,6 +57,17 @@ def test_outputs_equal_those_of_the_official_network():
     assert_near(one_step(net, arrays["sample/noise"], None, "infinite"), arrays["sample/images"])
 
 
+@torch.no_grad()
+def test_soflows_network_has_the_channels_of_attention_in_turn():
+    """The same function as py-meanflow's with the rows of query, key and value reordered."""
+    soflow, meanflow = (random_network(cls, UNET) for cls in ("SoFlowPrecond", "MeanFlowPrecond"))
+    state = soflow.state_dict()
+    given, labels = batch(soflow)[:3], batch(soflow)[3]
+    rows = lambda value: value.unflatten(0, (-1, 3)).transpose(0, 1).flatten(0, 1)
+    meanflow.load_state_dict({name: rows(value) if ".qkv." in name else value for name, value in state.items()})
+    assert_near(meanflow.mean_velocity(*given, labels), soflow.mean_velocity(*given, labels))
+
+
 def test_files_of_soflow_are_read_by_their_average(tmp_path):
     net = random_network("SoFlowPrecond", UNET)
     state = {f"network.{name.removeprefix('model.')}": value for name, value in net.state_dict().items()}
