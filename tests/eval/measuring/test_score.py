@@ -205,7 +205,7 @@ def test_numbers_are_printed_also_if_their_row_cannot_be(tmp_path, monkeypatch, 
     def fails(*_):
         raise UserError("", "no row")
 
-    monkeypatch.setattr("eval.tables.scores.latex_row", fails)
+    monkeypatch.setattr("eval.commands.scores.latex_row", fails)
     assert main(score_of_grey(tmp_path)) == 1
     assert "FD ↓" in capsys.readouterr().out
 
