@@ -34,5 +34,6 @@ def test_there_are_fifteen():
 def test_the_section_has_the_answer(line):
     page, _, anchor = line["place"].partition("#")
     text = sections(page)[anchor]
-    assert len(text.split()) > 10 and line["words"]
+    assert len(text.split()) > 10
+    assert line["words"]
     assert [word for word in filter(None, line["words"].split(", ")) if word not in text] == []

@@ -125,9 +125,11 @@ class ScoreOptions:
         Raises:
             UserError: They cannot be opened, or are too few for the trials.
         """
-        if self.opened is not None:
-            from eval.measuring.images import ImageFiles, count_trials
+        from eval.measuring.images import ImageFiles, check_second, count_trials
 
+        if not self.against:
+            check_second(self._row_protocol, pairs(self.reference, "--reference"), "score")
+        if self.opened is not None:
             count_trials(ImageFiles(self.opened, self._row_protocol, self.allow_duplicates), self.trials)
 
     @functools.cached_property

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,13 @@ def names_network(source: str) -> bool:
         or (path.suffix in (*NETWORK_ENDS, ".pt2") and not images)
         or (not path.exists() and source in load_registry())
     )
+
+
+def check_second(protocol: Protocol, references: Container[str], where: str) -> None:
+    """Refuses a protocol of two sets without the second one among the keys of the given references."""
+    second_sets = [key for key, source in protocol.sources.items() if source.kind == "given"]
+    if second_sets and not any(key in references for key in second_sets):
+        raise UserError(where, f"protocol '{protocol.name}' compares two sets", "add --against FOLDER|ZIP|NPZ")
 
 
 class Duplicates:

@@ -4,7 +4,7 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,7 @@ from eval.features.pixels import PixelExtractor
 from eval.features.registry import make_extractors
 from eval.measuring.finished import FinishedBatches
 from eval.measuring.functions import CallableSource
-from eval.measuring.images import ImageFiles
+from eval.measuring.images import ImageFiles, check_second
 from eval.measuring.order import Trials
 from eval.measuring.protocol import Protocol
 from eval.measuring.references import Reference, held_out_shares, load_references, records_of
@@ -34,13 +34,6 @@ from sida.errors import Progress, UserError, suggestion
 from sida.files.atomic import sha256_json
 from sida.files.ordinary import UnreadableError
 from sida.machine import keep_freed_memory, take_device, tf32
-
-
-def check_second(protocol: Protocol, references: Container[str], where: str) -> None:
-    """Refuses a protocol of two sets without the second one among the keys of the given references."""
-    second_sets = [key for key, source in protocol.sources.items() if source.kind == "given"]
-    if second_sets and not any(key in references for key in second_sets):
-        raise UserError(where, f"protocol '{protocol.name}' compares two sets", "add --against FOLDER|ZIP|NPZ")
 
 
 class Measurer:

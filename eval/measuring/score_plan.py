@@ -8,8 +8,16 @@ from typing import Any
 
 from eval.features.registry import ON_PROCESSOR
 from eval.measuring.functions import CallableSource
-from eval.measuring.images import ImageFiles, check_count, check_first, chosen_protocol, count_trials, on_processor
-from eval.measuring.measure import Measurer, check_second
+from eval.measuring.images import (
+    ImageFiles,
+    check_count,
+    check_first,
+    check_second,
+    chosen_protocol,
+    count_trials,
+    on_processor,
+)
+from eval.measuring.measure import Measurer
 from eval.measuring.order import Groups, Trials
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.scored import Scored, origin_of
