@@ -270,9 +270,19 @@ def test_sentences_on_the_mechanisms_are_those_of_the_stored_rows():
     assert f"SiDA leads by {both[0]}, from that of 200 thousand by {both[1]}" in page
     assert f"the interval contains 0 ({' to '.join(map(leads.percent, (strong.low, strong.high)))})" in page
     assert f"Welch's is not ({' to '.join(map(leads.percent, weak.welch))})" in page
+    light, papers = (leads.lead_of(cells, "d10", weight, 50) for weight in (0.3, 0.01))
+    doses = [
+        f"{leads.percent(one.value)} % ({leads.percent(one.low)} to {leads.percent(one.high)})"
+        for one in (papers, light)
+    ]
+    assert f"the lead is {doses[0]} with the papers' weight 0.01, {doses[1]} with 0.3" in page
+    assert f"{leads.percent(papers.value)} against {leads.percent(light.value)} %, as predicted" in page
+    assert [len(cells["d10", weight]) for weight in (0.01, 0.3)] == [2, 2]
     fashion = leads.lead_of(leads.cells_of(leads.FASHION), "t10", 3.0, 48)
     below = lambda one: f"{leads.percent(one.value)} % below"
-    recall = {weight: [mean(values_of(stored, "recall")[run]) for run in cells["d10", weight]] for weight in ends}
+    weights = (*ends, 0.3)
+    recall = {weight: [mean(values_of(stored, "recall")[run]) for run in cells["d10", weight]] for weight in weights}
+    assert f"weight 0.3 with {min(recall[0.3]):.2f} to {max(recall[0.3]):.2f}" in page
     for name in ("README.md", "docs/README.md", "docs/faq.md"):
         text = (ROOT / name).read_text()
         assert (
@@ -280,5 +290,9 @@ def test_sentences_on_the_mechanisms_are_those_of_the_stored_rows():
             in text
         )
         assert f"its recall is {max(recall[3.0]):.2f} or less, SiD's {mean(recall[0.0]):.2f}" in text, name
+        assert (
+            f"With weight 0.3 in place of 3 it ends {below(light)}, with recall {min(recall[0.3]):.2f} or more" in text
+        )
+        assert f"the papers' weight, 0.01, it ends {below(papers)} (two seeds each)" in text, name
         assert f"From a teacher of 200 thousand images it ends {below(strong)} (four seeds)" in text, name
         assert f"From a weak teacher on Fashion-MNIST it ends {below(fashion)} (two seeds" in text, name
