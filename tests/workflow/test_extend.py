@@ -232,10 +232,10 @@ def test_trials_and_metrics_that_cannot_be_compared_are_named(here, capsys, monk
     # A path with a space is one path.
     shutil.copytree(DEMO, here / "my study", ignore=shutil.ignore_patterns("stored"))
     facts = {**read_stored(STORED), "preset": str(here / "my study/preset.yaml")}
-    monkeypatch.setattr("eval.results.stored.read_stored", lambda folder: facts)
+    monkeypatch.setattr("workflow.commands.check.read_stored", lambda folder: facts)
     rows = [row for row in stored_rows(STORED) if row["run"] == "data" and row["trial"] == "0"]
     values = {row["metric"]: float(row["value"]) for row in rows}
-    monkeypatch.setattr("eval.results.stored.stored_rows", lambda folder: rows)
+    monkeypatch.setattr("workflow.commands.check.stored_rows", lambda folder: rows)
     assert main(["check", "demo", "data", "--trials", "0,1"]) == 1
     assert "--trials: trial 1 of row 'data' is not stored" in capsys.readouterr().err
     for known, status in (({"fd"}, 0), (set(), 1)):

@@ -102,9 +102,9 @@ def test_a_seed_gives_the_start_and_the_family_the_settings():
     assert not torch.equal(first, other)
     assert len(dit) != len(first)
     assert [trainer.config.betas for trainer in trainers[2:]] == [(0.9, 0.999), (0.9, 0.95)]
-    assert trainers[3].recipe.ema_half_life_kimg == 1774.4
+    assert trainers[3].config.ema_half_life_kimg == 1774.4
     # 0.9999 for each step of 256 images.
-    assert 0.5 ** (256 / (trainers[3].recipe.ema_half_life_kimg * 1000)) == pytest.approx(0.9999, abs=1e-8)
+    assert 0.5 ** (256 / (trainers[3].config.ema_half_life_kimg * 1000)) == pytest.approx(0.9999, abs=1e-8)
     assert trainers[0].schedule.at(0).lr_factor == 0 < trainers[0].schedule.at(16).lr_factor < 1
     assert trainers[0].steps[0].augment.label_dim == 6
 

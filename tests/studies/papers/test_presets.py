@@ -277,7 +277,9 @@ def test_clean_numbers_have_columns_without_a_published_side(clean):
 
 def test_rows_that_are_trained_here_are_measured_twice_and_trained_once():
     preset = shipped("demo")
-    more = preset_from(settings_of("demo") | {"second_protocols": {"digits": "digits-mini"}}, "d.yaml", preset.folders)
+    more = preset_from(
+        settings_of("demo") | {"second_protocols": {"digits-five": "digits-mini"}}, "d.yaml", preset.folders
+    )
     networks = [name for name, run in preset.runs.items() if not run.without_network]
     assert set(more.runs) - set(preset.runs) == {f"{name}.digits-mini" for name in networks}
     for run in preset.students:
