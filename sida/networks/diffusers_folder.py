@@ -134,7 +134,7 @@ def files_of(source: str | Path, key: str = "ema") -> DiffusersFiles | None:
 def _files(where: str, names: Collection[str], path: Callable[[str], Path], key: str) -> DiffusersFiles | None:
     config, scheduler = (next((name for name in kind if name in names), None) for kind in (_CONFIGS, _SCHEDULERS))
     index = read_config(path(_INDEX)) if _INDEX in names else {}
-    if config is None or (config == _CONFIGS[1] and not index and scheduler is None):
+    if config is None or (config == _CONFIGS[-1] and not index and scheduler is None):
         return None
     model, folder = _model_of(path(config)), config.rpartition("/")[0]
     parts = [name for name, value in index.items() if name[:1] != "_" and isinstance(value, list) and any(value)]

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import sida
 from sida.networks import build_network, load_network
+from sida.networks.diffusers_folder import files_of
 from sida.networks.file import build_on_meta
 from sida.networks.official import find_source, import_network
 from sida.sampling.guidance import Unlabelled
@@ -362,6 +363,16 @@ def test_options_that_do_not_go_with_a_pipeline_are_refused(folder, tmp_path):
         command, "convert", other, tmp_path / "out", "--null-label"
     )
     assert "--network" in refusal(command, "convert", folder, tmp_path / "out", "--network-class", "EDMPrecond")
+
+
+@pytest.mark.parametrize(("name", "is_pipeline"), [("config.json", False), ("transformer/config.json", True)])
+def test_settings_alone_are_a_pipeline_only_in_the_folder_of_a_network(tmp_path, name, is_pipeline):
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / name).write_text('{"_class_name": "UNet2DModel"}')
+    if not is_pipeline:
+        assert files_of(tmp_path) is None
+        return
+    refused("scheduler_config.json", files_of, tmp_path)
 
 
 def test_a_folder_of_a_unet_alone_is_not_taken_for_a_file(folder, tmp_path):
