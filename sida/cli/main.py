@@ -83,13 +83,17 @@ def run_command_line(
         return 2
 
     def run() -> int | None:
-        if verb.startswith("-"):
-            print(f"sida {code_version()}" if verb == "--version" else _overview(about, verbs()))
+        if verb == "--version":
+            print(f"sida {code_version()}")
             return 0
-        if verb in verbs():
-            return _run(verbs()[verb], arguments)
+        listed = verbs()
+        if verb.startswith("-"):
+            print(_overview(about, listed))
+            return 0
+        if verb in listed:
+            return _run(listed[verb], arguments)
         refuse_missing("verb", "verbs", verb, "")
-        say(f"error: sida has no command '{verb}'{suggestion(verb, verbs())}")
+        say(f"error: sida has no command '{verb}'{suggestion(verb, listed)}")
         return 2
 
     replace_unencodable()
