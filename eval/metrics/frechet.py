@@ -13,6 +13,7 @@ tr Σ + ‖μ‖²: for identical images the covariance is rounding error only.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -145,16 +146,21 @@ def moments_report(first: "Moments", second: "Moments") -> FrechetReport:
     return frechet_report(first.mean, first.cov, second.mean, second.cov, (first.count, second.count))
 
 
+def products_of_rows(sides: Sequence["Moments"]) -> np.ndarray:
+    """Products (N, N) of all rows of some sets, each minus its set's mean; a few features at a time in float64."""
+    products = np.zeros((sum(len(rows) for side in sides for rows in side.rows),) * 2)
+    for start in range(0, len(sides[0].mean), _COLUMNS):
+        columns = slice(start, start + _COLUMNS)
+        panel = np.concatenate([rows[:, columns] - side.mean[columns] for side in sides for rows in side.rows])
+        products += panel @ panel.T
+    return products
+
+
 def _report_of_rows(first: "Moments", second: "Moments") -> FrechetReport:
     """The distance of two sets with fewer images than features, in the space of the images."""
     sides, width = (first, second), len(first.mean)
     counts = [sum(map(len, side.rows)) for side in sides]
-    products = np.zeros((sum(counts),) * 2)
-    for start in range(0, width, _COLUMNS):
-        columns = slice(start, start + _COLUMNS)
-        parts = [(rows[:, columns] - side.mean[columns]) for side in sides for rows in side.rows]
-        panel = np.concatenate(parts)
-        products += panel @ panel.T
+    products = products_of_rows(sides)
     scales = np.repeat([1 / math.sqrt(side.divisor) for side in sides], counts)
     products *= scales
     products *= scales[:, None]

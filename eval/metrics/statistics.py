@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from scipy.linalg.blas import dsyrk
 
+from eval.metrics.frechet import products_of_rows
 from sida.errors import UserError
 from sida.machine import available_memory
 
@@ -55,12 +56,8 @@ class Moments:
 
         Roy and Vetterli 2007; 0 where no feature varies.
         """
-        if self.rows:
-            # The products of centred rows have the covariance's eigenvalues besides zeros.
-            centred = np.concatenate([rows.astype(np.float64) - self.mean for rows in self.rows])
-            products = centred @ centred.T
-        else:
-            products = self.cov
+        # The products of centred rows have the covariance's eigenvalues besides zeros.
+        products = products_of_rows([self]) if self.rows else self.cov
         eigenvalues = np.linalg.eigvalsh((products + products.T) / 2)
         shares = eigenvalues[eigenvalues > len(eigenvalues) * np.finfo(np.float64).eps * eigenvalues.max(initial=0)]
         shares = shares / shares.sum()
