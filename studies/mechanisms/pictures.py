@@ -7,6 +7,7 @@ that was not trained is named as missing.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -38,31 +39,26 @@ DataSets = list[tuple[Data, Cells]]
 def curves(data_sets: DataSets) -> tuple[Figure, Records]:
     """FD against images: a panel a teacher, a colour a weight; bands from the lowest to the highest seed."""
     figure, records = style.new_figure(6.8, 4.2), Records()
-    grid = figure.subplots(2, 4, squeeze=False)
-    for line, (data, cells) in zip(grid, data_sets):
-        for axes, (teacher, grade) in zip(line, data.grades.items()):
-            axes.set_title(f"{data.name.removeprefix('8×8 ')}, {grade}k", loc="left")
-            for weight in data.weights:
-                trainings = [*cells.get((teacher, weight), {}).values()]
-                if not trainings:
-                    continue
-                images = sorted(set.intersection(*({*curve} for curve in trainings)) - {0})
-                values = [[curve[at] for curve in trainings] for at in images]
-                means = [math.exp(fmean(map(math.log, of_one))) for of_one in values]
-                colour, marker = LOOKS[weight]
-                axes.plot(images, means, color=colour, marker=marker, label=_name(weight))
-                low, high = [*map(min, values)], [*map(max, values)]
-                axes.fill_between(images, low, high, color=colour, alpha=0.2, linewidth=0)
-                records += [
-                    {"data": data.name, "teacher": teacher, "weight": weight, "images": at * 1000, "value": mean,
-                     "low": one, "high": other, "trainings": len(trainings)}
-                    for at, mean, one, other in zip(images, means, low, high)
-                ]  # fmt: skip
-            _dress(axes, "thousand images", "FD")
-            _log_ticks(axes.yaxis)
-            _say_missing(axes, data, cells, teacher)
-        for axes in line[len(data.grades) :]:
-            axes.set_axis_off()
+    for axes, data, cells, teacher in _panels(figure, data_sets):
+        for weight in data.weights:
+            trainings = [*cells.get((teacher, weight), {}).values()]
+            if not trainings:
+                continue
+            images = sorted(set.intersection(*({*curve} for curve in trainings)) - {0})
+            values = [[curve[at] for curve in trainings] for at in images]
+            means = [math.exp(fmean(map(math.log, of_one))) for of_one in values]
+            colour, marker = LOOKS[weight]
+            axes.plot(images, means, color=colour, marker=marker, label=_name(weight))
+            low, high = [*map(min, values)], [*map(max, values)]
+            axes.fill_between(images, low, high, color=colour, alpha=0.2, linewidth=0)
+            records += [
+                {"data": data.name, "teacher": teacher, "weight": weight, "images": at * 1000, "value": mean,
+                 "low": one, "high": other, "trainings": len(trainings)}
+                for at, mean, one, other in zip(images, means, low, high)
+            ]  # fmt: skip
+        _dress(axes, "thousand images", "FD")
+        _log_ticks(axes.yaxis)
+        _say_missing(axes, data, cells, teacher)
     _legend(figure)
     return figure, records
 
@@ -70,27 +66,32 @@ def curves(data_sets: DataSets) -> tuple[Figure, Records]:
 def share(data_sets: DataSets) -> tuple[Figure, Records]:
     """Share of the adversarial term against images: a panel a teacher, a line a training, means of five ticks."""
     figure, records = style.new_figure(6.8, 4.2), Records()
-    grid = figure.subplots(2, 4, squeeze=False)
-    for line, (data, cells) in zip(grid, data_sets):
-        for axes, (teacher, grade) in zip(line, data.grades.items()):
-            axes.set_title(f"{data.name.removeprefix('8×8 ')}, {grade}k", loc="left")
-            for weight in data.weights[1:]:
-                for run in cells.get((teacher, weight), {}):
-                    ticks = sorted(shares_of(data, run).items())
-                    parts = [ticks[n : n + 5] for n in range(0, len(ticks) - 4, 5)]
-                    x, y = ([fmean(tick[place] for tick in part) for part in parts] for place in (0, 1))
-                    axes.plot(x, [100 * value for value in y], color=LOOKS[weight][0], label=_name(weight))
-                    about = {"data": data.name, "teacher": teacher, "weight": weight, "run": run}
-                    records += [about | {"images": 1000 * at, "value": value} for at, value in zip(x, y)]
-            _dress(axes, "thousand images", "share in %")
-            axes.set_yscale("log")
-            axes.set_ylim(0.05, 100)
-            axes.yaxis.set_major_formatter(_plain())
-            _say_missing(axes, data, cells, teacher)
-        for axes in line[len(data.grades) :]:
-            axes.set_axis_off()
+    for axes, data, cells, teacher in _panels(figure, data_sets):
+        for weight in data.weights[1:]:
+            for run in cells.get((teacher, weight), {}):
+                ticks = sorted(shares_of(data, run).items())
+                parts = [ticks[n : n + 5] for n in range(0, len(ticks) - 4, 5)]
+                x, y = ([fmean(tick[place] for tick in part) for part in parts] for place in (0, 1))
+                axes.plot(x, [100 * value for value in y], color=LOOKS[weight][0], label=_name(weight))
+                about = {"data": data.name, "teacher": teacher, "weight": weight, "run": run}
+                records += [about | {"images": 1000 * at, "value": value} for at, value in zip(x, y)]
+        _dress(axes, "thousand images", "share in %")
+        axes.set_yscale("log")
+        axes.set_ylim(0.05, 100)
+        axes.yaxis.set_major_formatter(_plain())
+        _say_missing(axes, data, cells, teacher)
     _legend(figure)
     return figure, records
+
+
+def _panels(figure: Figure, data_sets: DataSets) -> Iterator[tuple[Axes, Data, Cells, str]]:
+    """Yields a panel for each teacher, a line of panels for each data set; places without a teacher stay empty."""
+    for line, (data, cells) in zip(figure.subplots(2, 4, squeeze=False), data_sets):
+        for axes, (teacher, grade) in zip(line, data.grades.items()):
+            axes.set_title(f"{data.name.removeprefix('8×8 ')}, {grade}k", loc="left")
+            yield axes, data, cells, teacher
+        for axes in line[len(data.grades) :]:
+            axes.set_axis_off()
 
 
 def map_of_leads(data_sets: DataSets) -> tuple[Figure, Records]:
