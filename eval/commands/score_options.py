@@ -18,7 +18,7 @@ from sida.assets.registry import load_registry
 from sida.cli.main import integer
 from sida.config.families import EDM2_LATENTS
 from sida.config.samplers import read_sampler
-from sida.config.settings import load_spec, names_object
+from sida.config.settings import load_spec
 from sida.errors import UserError
 from sida.networks import network_latents
 
@@ -139,11 +139,11 @@ class ScoreOptions:
         Raises:
             UserError: They cannot be opened.
         """
+        from eval.measuring.images import names_function
         from eval.measuring.order import Trials
         from eval.measuring.stores import open_images
 
-        is_function = names_object(self.source) and not os.path.exists(self.source)
-        if self.network or is_function or self.against:
+        if self.network or names_function(self.source) or self.against:
             return None
         size = self._row_protocol.num_samples, self._row_protocol.trials
         return open_images(self.source, Trials(*size, self.trials, self.groups), self.labels != "none")

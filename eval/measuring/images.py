@@ -19,6 +19,7 @@ from eval.features.registry import ON_PROCESSOR
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.stores import ImageStore, in_batches
 from sida.assets.registry import NETWORK_ENDS, is_address, load_registry
+from sida.config.settings import names_object
 from sida.data.arrays import holds_images
 from sida.errors import UserError
 from sida.late import torch
@@ -43,6 +44,11 @@ def names_network(source: str) -> bool:
         or (path.suffix in (*NETWORK_ENDS, ".pt2") and not images)
         or (not path.exists() and source in load_registry())
     )
+
+
+def names_function(source: str) -> bool:
+    """Whether a text names a function, ``module:function``, and not a file of that name."""
+    return names_object(source) and not Path(source).exists()
 
 
 def check_second(protocol: Protocol, references: Container[str], where: str) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.measuring.functions import callable_name
+from eval.measuring.images import names_function
 from sida.config.samplers import Sampler
-from sida.config.settings import names_object
 from sida.sampling.job import LoadedGenerator
 
 
@@ -38,7 +38,7 @@ def origin_of(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, An
         return label, fields | {"network": str(path), "guide": images.guide, "vae": images.vae}
     repeats = {"allow_duplicates": allow_duplicates}
     name = callable_name(images) if callable(images) else str(images)
-    if callable(images) or (names_object(name) and not Path(name).exists()):
+    if callable(images) or names_function(name):
         sampler_spec = {"kind": "python", "callable": name, **repeats}
         return name.rpartition(":")[2], {"method": "external", "sampler": sampler_spec}
     return Path(name).name, {"method": "images", "sampler": {"kind": "images", "path": name, **repeats}}

@@ -27,7 +27,7 @@ from sida.config.settings import (
 from sida.errors import UserError
 from sida.files.text_files import MOST_LINES, check_amount, first_double, read_text
 from sida.methods.method import Exposure
-from sida.methods.registry import METHODS
+from sida.methods.registry import METHODS, UNKNOWN
 
 #: Values of the column ``method`` for rows that are measured but not distilled here.
 NOT_DISTILLED = ("data", "teacher", "external")
@@ -104,7 +104,7 @@ class SheetRow:
     def exposure(self) -> Exposure | None:
         """Networks of its exposure; None if unknown. A cell of the sheet adds to the words of a known method."""
         own = None if self.saw is None else read_exposure(self.saw)
-        if self.saw == "unknown":
+        if self.saw == UNKNOWN:
             return None
         if self.method in ("data", "teacher"):
             return own or Exposure()
@@ -228,7 +228,7 @@ def exposure_of(measured: Measurement, row: SheetRow | None) -> Exposure | None:
 
     A record that says ``unknown`` has a part of unknown origin, on which only the words of the sheet decide.
     """
-    if measured.saw.strip() == "unknown" and (row is None or row.saw is None):
+    if measured.saw.strip() == UNKNOWN and (row is None or row.saw is None):
         return None
     of_record = read_exposure(measured.saw)
     of_row = (row or SheetRow(measured.run, "", measured.method)).exposure

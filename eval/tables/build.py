@@ -88,8 +88,8 @@ def make_table(
     kind = layout
     if not isinstance(kind, TableKind):
         kind = load_table_layout(find_file("tables", str(layout), where="table"))
-    own = [measurements, spec, results] if kind.shows_settings else [measurements]
-    if mode is None and kind.mode == "audit" and own.count(None) == len(own):
+    sources = (measurements, spec, results) if kind.shows_settings else (measurements,)
+    if mode is None and kind.mode == "audit" and all(source is None for source in sources):
         mode = "paper"
     measured = None
     if measurements is not None and (mode or kind.mode) != "paper" and not kind.shows_settings:

@@ -22,6 +22,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCardData
 
 from eval.measuring.functions import CallableSource, ProgramFile
+from eval.measuring.images import names_function
 from eval.measuring.protocol import load_protocol
 from eval.results.bibliography import cited_label
 from eval.results.measurements import RESCORE, score_of
@@ -31,7 +32,7 @@ from eval.tables.render import markdown_cell, template, to_markdown
 from sida.config.lookup import our_object
 from sida.config.registries import PACKAGE, additions
 from sida.config.samplers import GeneratorSteps, Sampler
-from sida.config.settings import load_spec, names_object
+from sida.config.settings import load_spec
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, read_hashed_json, write_json, write_text
 from sida.machine import code_version, to_device
@@ -258,7 +259,7 @@ def write_generator_folder(
 
 def _opened(generator: str, scored: dict[str, Any], row: str) -> tuple[CallableSource, Path, dict[str, Any]]:
     """The generator as it was scored, the file of its code, and how the card draws with it."""
-    if names_object(generator) and not Path(generator).exists():
+    if names_function(generator):
         source = CallableSource(generator)
         module, _, name = generator.partition(":")
         file = inspect.getsourcefile(source.module) if source.module else None

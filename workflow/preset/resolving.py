@@ -17,7 +17,7 @@ from sida.config.samplers import SAMPLER_KINDS, read_sampler
 from sida.config.settings import names_object
 from sida.errors import SettingError, UserError, settings_in, suggestion
 from sida.methods.method import Exposure, Method
-from sida.methods.registry import METHODS, find_method
+from sida.methods.registry import METHODS, UNKNOWN, find_method
 from workflow.preset.data_sets import DataSets
 from workflow.preset.networks import NULL_NETWORK, Network, NetworkFiles
 from workflow.preset.rows import Row, Teacher
@@ -261,7 +261,7 @@ def _with_exposure(row: Row) -> Row:
     cells, start = row.cells, row.start.cells if row.start else None
     judges = _judges(row)
     if judges is None or (start is not None and start.exposure is None):
-        return _with_saw(row, "unknown")
+        return _with_saw(row, UNKNOWN)
     own_exposure = Exposure(loss=judges)
     if start is not None and start.exposure is not None:
         # The choice of the start's file does not choose this row's.

@@ -14,7 +14,6 @@ from eval.results.published import PUBLISHED_DAY, load_published
 from eval.results.summary import Measurements, load_measurements, measured_in, measurements_file
 from sida.cli.main import Verb, existing
 from sida.config.lookup import typed_object
-from sida.config.settings import names_object
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, sha256_file, write_json
 from sida.plugins.exchange.hub_results import read_benchmarks
@@ -100,10 +99,11 @@ def _measurements(source: str) -> tuple[Measurements, Mapping[str, SheetRow]]:
 def _write_hub_folder(args: argparse.Namespace, out: Path) -> None:
     """Writes the folder for the Hugging Face Hub."""
     from eval.measuring.functions import program_format
+    from eval.measuring.images import names_function
     from sida.plugins.exchange.hub_folder import write_generator_folder, write_hub_folder
 
     benchmarks = read_benchmarks(pairs(args.benchmark, "--benchmark"))
-    own = not os.path.exists(args.run) and names_object(args.run)
+    own = names_function(args.run)
     if not own:
         existing()(args.run)
     own = own or (os.path.isfile(args.run) and bool(program_format(args.run)))
