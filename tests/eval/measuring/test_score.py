@@ -212,12 +212,12 @@ def test_numbers_are_printed_also_if_their_row_cannot_be(tmp_path, monkeypatch, 
 
 def test_a_score_prints_the_geometry_of_its_reference_as_the_page_does(tmp_path):
     output = command(*score_of_grey(tmp_path), "--trials", "1")
-    printed = re.search(
-        r"reference: effective rank (\S+) \(digits\), (\S+) \(pixels\)(?:; nearest distance (\S+) )?", output
-    )
+    pattern = r"reference: effective rank (\S+) \(digits\), (\S+) \(pixels\); nearest distance (\S+) \(digits\)"
     page = Path("docs/metrics.md").read_text()
-    documented = re.search(r"effective rank of (\S+) of 256 features \(pixels: (\S+) of 64\)", page)
-    assert printed.groups()[:2] == documented.groups()
+    documented = re.search(
+        r"effective rank of (\S+) of 256 features \(pixels: (\S+) of 64\) and a nearest distance of (\S+)\.\n", page
+    )
+    assert re.search(pattern, output).groups() == documented.groups()
 
 
 @pytest.fixture
