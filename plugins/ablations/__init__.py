@@ -1,0 +1,1 @@
+"""SiDA with one part replaced (README.md)."""
