@@ -67,10 +67,14 @@ def cells_of(data: Data, metric: str = "fd") -> Cells:
     stored = read_stored(folder)["rows"]
     for row in read_runs(HERE / data.sheet):
         if row.run in stored and (weight := re.fullmatch(r"(?:digits-)?w([\d.]+)", row.recipe or "")):
-            log = read_log(folder / "students" / row.run / "evaluations.jsonl")
-            curve = {round(record["nimg"] / 1000): float(record[metric]) for record in log if metric in record}
-            cells.setdefault((str(row.teacher), float(weight[1])), {})[row.run] = curve
+            cells.setdefault((str(row.teacher), float(weight[1])), {})[row.run] = curve_of(data, row.run, metric)
     return cells
+
+
+def curve_of(data: Data, run: str, metric: str = "fd") -> Curve:
+    """Values of a metric in the evaluations of a stored training."""
+    log = read_log(HERE / data.stored / "students" / run / "evaluations.jsonl")
+    return {round(record["nimg"] / 1000): float(record[metric]) for record in log if metric in record}
 
 
 def shares_of(data: Data, run: str) -> dict[float, float]:
@@ -157,6 +161,30 @@ def _ends(one: Lead) -> str:
     return f"{percent(one.low)} to {percent(one.high)}"
 
 
+#: What differs from SiDA, by recipe.
+PARTS = {
+    "digits-alone": "the adversarial term alone",
+    "digits-generated": "generated images for real ones",
+    "digits-own-encoder": "a discriminator with its own encoder",
+    "digits-separate-steps": "separate steps",
+    "digits-sample": "pooling by sample",
+    "digits-gamma": "γ = 1",
+}
+#: The weight of SiDA in which a part is replaced; it has no effect on the adversarial term alone.
+PARTS_WEIGHT = 0.3
+#: FD that trainings are timed to, in images.
+REACHED = 20.0
+
+
+def trainings_of(data: Data) -> dict[tuple[str, str], dict[str, Curve]]:
+    """FD of the stored trainings with a replaced part, by recipe and teacher."""
+    stored, trainings = read_stored(HERE / data.stored)["rows"], {}
+    for row in read_runs(HERE / data.sheet):
+        if row.run in stored and row.recipe in PARTS:
+            trainings.setdefault((row.recipe, str(row.teacher)), {})[row.run] = curve_of(data, row.run)
+    return trainings
+
+
 #: Heading, factor and decimals of the metrics of kept networks.
 KEPT = {
     "fd": ("FD", 1, 1),
@@ -181,6 +209,11 @@ def kept_table(data: Data) -> str:
             for weight in data.weights
             if (teacher, weight) in cells
         }
+        groups |= {
+            f"{PARTS[recipe]}, from {grade} thousand": [*runs]
+            for (recipe, of_teacher), runs in trainings_of(data).items()
+            if of_teacher == teacher
+        }
     lines = [["", *(head for head, _, _ in KEPT.values())], ["---", *["---:"] * len(KEPT)]]
     for label, runs in groups.items():
         if not all((run, "fd") in means for run in runs):
@@ -193,10 +226,44 @@ def kept_table(data: Data) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def parts_table(data: Data) -> str:
+    """Markdown table of SiDA with a part replaced: FD of each training, ratios to SiD and SiDA with their intervals."""
+    cells, trainings, end = cells_of(data), trainings_of(data), data.images[-1]
+    heads = ["part", "teacher", f"FD of each training at {end} thousand images", f"thousand images to FD {REACHED:g}"]
+    lines = [[*heads, "FD / SiD's, 95 %", f"FD / SiDA's of weight {PARTS_WEIGHT:g}, 95 %"], ["---"] * 2 + ["---:"] * 4]
+    # First SiDA itself, then with each part replaced.
+    sida = {("", teacher): cells[teacher, PARTS_WEIGHT] for teacher in data.grades if (teacher, PARTS_WEIGHT) in cells}
+    known = {
+        key: trainings[key] for recipe in PARTS for teacher in data.grades if (key := (recipe, teacher)) in trainings
+    }
+    for (recipe, teacher), curves in {**sida, **known}.items():
+        line = [PARTS.get(recipe, f"none: SiDA, weight {PARTS_WEIGHT:g}"), f"{data.grades[teacher]} thousand"]
+        line.append(", ".join(f"{curve[end]:.2f}" for curve in curves.values()))
+        line.append(", ".join(_first_below(curve) for curve in curves.values()))
+        for reference in (0.0, PARTS_WEIGHT):
+            others = cells.get((teacher, reference), {})
+            is_known = min(len(others), len(curves)) > 1 and not (reference and not recipe)
+            line.append(
+                _ratio(*([curve[end] for curve in side.values()] for side in (others, curves))) if is_known else ""
+            )
+        lines.append(line)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _first_below(curve: Curve) -> str:
+    return next((str(images) for images, value in sorted(curve.items()) if value <= REACHED), "—")
+
+
+def _ratio(reference: Sequence[float], values: Sequence[float]) -> str:
+    one = lead(reference, values)
+    return f"{1 - one.value:.2f} ({1 - one.high:.2f} to {1 - one.low:.2f})"
+
+
 def main() -> None:
     """Prints the tables."""
     for data in (DIGITS, FASHION):
         print(f"{data.name}\n\n{table(data)}\n\n{kept_table(data)}\n")
+    print(parts_table(DIGITS))
 
 
 if __name__ == "__main__":
