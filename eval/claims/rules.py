@@ -265,24 +265,56 @@ def reaches(
                 raise NotMeasuredError("", f"{evidence.label(other)} never reaches {text[:-2]}")
             text += f"{evidence.label(other)} after {slow:,} images, "
             limit, numbers = slow / times, numbers | {"images_b": slow}
-        crossing, latest, earliest = (
-            first_at_or_below(curve, bound - sign * margin, shift=sign * Z) for sign in (0.0, 1.0, -1.0)
-        )
-        before = max((p.nimg for p in curve if earliest is not None and p.nimg < earliest), default=0)
-        text += f"{evidence.label(name)} " + ("never" if crossing is None else f"after {crossing:,}")
-        text += f" of {curve[-1].nimg:,} (with noise after "
-        text += (
-            f"{'no' if earliest is None else f'{before:,}'} to {'no' if latest is None else f'{latest:,}'} images), "
-        )
-        text += f"claimed within {limit:,.0f}"
-        if earliest is None and curve[-1].nimg < limit:
+        crossing = _crossing(curve, bound, margin)
+        text += f"{evidence.label(name)} {crossing.words}, claimed within {limit:,.0f}"
+        if crossing.earliest is None and curve[-1].nimg < limit:
             raise NotMeasuredError("", f"{evidence.label(name)} has seen {curve[-1].nimg:,} images of {limit:,.0f}")
-        outcome: Outcome = "supported" if latest is not None and latest <= limit else UNDECIDED
-        outcome = "contradicted" if earliest is None or before > limit else outcome
-        speed = {"ratio": numbers["images_b"] / crossing} if crossing and b else {}
-        return Finding(outcome, text, numbers | {"images": crossing, "claimed": limit} | speed)
+        speed = {"ratio": numbers["images_b"] / crossing.images} if crossing.images and b else {}
+        return Finding(crossing.outcome(limit), text, numbers | {"images": crossing.images, "claimed": limit} | speed)
 
     return _finding("REACHES", evidence, {"a": a, "b": b, "level": level}, decide, metric, across, alike)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Crossing:
+    """Numbers of images after which a curve falls to a level; None: never.
+
+    Attributes:
+        images: As measured.
+        latest: Where noise counts against it.
+        earliest: Where noise and the distance of two evaluations count in its favour.
+        before: The last evaluation before ``earliest``, 0 without one.
+        seen: Images of the curve.
+    """
+
+    images: int | None
+    latest: int | None
+    earliest: int | None
+    before: int
+    seen: int
+
+    @property
+    def words(self) -> str:
+        """The numbers for readers."""
+        after = "never" if self.images is None else f"after {self.images:,}"
+        before = None if self.earliest is None else self.before
+        ends = ("no" if number is None else f"{number:,}" for number in (before, self.latest))
+        return f"{after} of {self.seen:,} (with noise after {' to '.join(ends)} images)"
+
+    def outcome(self, limit: float) -> Outcome:
+        """Whether the curve falls to the level within a number of images."""
+        if self.earliest is None or self.before > limit:
+            return "contradicted"
+        return "supported" if self.latest is not None and self.latest <= limit else UNDECIDED
+
+
+def _crossing(curve: Sequence[Point], level: float, margin: float) -> _Crossing:
+    """Where a curve falls to a level, known up to a margin."""
+    images, latest, earliest = (
+        first_at_or_below(curve, level - sign * margin, shift=sign * Z) for sign in (0.0, 1.0, -1.0)
+    )
+    before = max((point.nimg for point in curve if earliest is not None and point.nimg < earliest), default=0)
+    return _Crossing(images, latest, earliest, before, curve[-1].nimg)
 
 
 def _is_another_training(
