@@ -308,7 +308,7 @@ class _Crossing:
         return "supported" if self.latest is not None and self.latest <= limit else UNDECIDED
 
 
-def _crossing(curve: Sequence[Point], level: float, margin: float) -> _Crossing:
+def _crossing(curve: tuple[Point, ...], level: float, margin: float) -> _Crossing:
     """Where a curve falls to a level, known up to a margin."""
     images, latest, earliest = (
         first_at_or_below(curve, level - sign * margin, shift=sign * Z) for sign in (0.0, 1.0, -1.0)
