@@ -177,6 +177,16 @@ def _runs(
     trials = plan.asked or min(count // n, plan.most)
     if trials * n > count or not trials or n == count:
         return None
+    return _named_runs(path, names, plan, trials) or _groups_of_trials(path, names, classes, plan, trials)
+
+
+def _named_runs(path: object, names: Sequence[str], plan: Trials, trials: int) -> tuple[str, np.ndarray] | None:
+    """Origin and run of each picture, where folders or names have the words of runs; else None.
+
+    Raises:
+        UserError: The runs do not have the images of the trials.
+    """
+    count, n = len(names), plan.num_samples
     for by, texts in _columns(names):
         runs = np.array(["/".join(_RUN.findall(text)).lower() for text in texts])
         sizes = [*collections.Counter(runs.tolist()).values()]
@@ -187,6 +197,18 @@ def _runs(
         fault = f"{by} are {len(sizes)} runs of {min(sizes):,} to {max(sizes):,} images, not {trials} trials of {n:,}"
         fewer = f"give --trials {len(sizes)}" if min(sizes) >= n else f"give --num-samples {min(sizes)}"
         raise UserError(path, fault, f"{fewer}, or say --groups classes, which deals them over the trials")
+    return None
+
+
+def _groups_of_trials(
+    path: object, names: Sequence[str], classes: np.ndarray | None, plan: Trials, trials: int
+) -> tuple[str, np.ndarray] | None:
+    """Origin and group of each picture, where folders or parts of names have the images of trials; else None.
+
+    Raises:
+        UserError: The groups may also be classes.
+    """
+    count, n = len(names), plan.num_samples
     for by, texts in _columns(names, parts=True):
         groups = np.array(texts)
         sizes = [*collections.Counter(texts).values()]
