@@ -237,23 +237,27 @@ def test_the_picture_of_the_mechanisms_shows_each_cell_with_a_lead_and_names_the
             assert f"{data.grades[teacher]}k" in line
 
 
+def mean_shares(run):
+    """Mean share of the adversarial term in the quarters of a training, in per cent."""
+    shares = [100 * share for share in leads.shares_of(leads.DIGITS, run).values()]
+    return [mean(shares[part * len(shares) // 4 : (part + 1) * len(shares) // 4]) for part in range(4)]
+
+
 def test_sentences_on_the_mechanisms_are_those_of_the_stored_rows():
     page, stored = (ROOT / "studies/mechanisms/README.md").read_text(), leads.HERE / leads.DIGITS.stored
     cells = leads.cells_of(leads.DIGITS)
     ends = {weight: sorted(curve[50] for curve in cells["d10", weight].values()) for weight in (0.0, 3.0)}
     assert f"SiD ends at {ends[0.0][0]:.1f} to {ends[0.0][-1]:.1f}, near its teacher" in page
-    assert f"SiDA's trainings end at {ends[3.0][0]:.1f} to {ends[3.0][-1]:.1f}" in page
+    assert f"SiDA's trainings with weight 3 end at {ends[3.0][0]:.1f} to {ends[3.0][-1]:.1f}" in page
     assert f"scatter by {100 * stdev(ends[3.0]) / mean(ends[3.0]):.0f} % at their end" in page
     rises = sorted((curve[50] / min(curve.values()) - 1 for curve in cells["d10", 3.0].values()), reverse=True)
     assert rises[-1] == 0
     assert f"the others end {100 * rises[0]:.0f}, {100 * rises[1]:.0f} and {100 * rises[2]:.0f} % above" in page
-    quarters: dict[str, list[list[float]]] = {"d10": [], "d200": []}
-    for teacher, run in ((name, run) for name in quarters for run in cells[name, 3.0]):
-        shares = [100 * share for share in leads.shares_of(leads.DIGITS, run).values()]
-        parts = [shares[part * len(shares) // 4 : (part + 1) * len(shares) // 4] for part in range(4)]
-        quarters[teacher].append([mean(part) for part in parts])
+    quarters = {teacher: [mean_shares(run) for run in cells[teacher, 3.0]] for teacher in ("d10", "d200")}
     words = lambda values: f"{min(values):.0f} to {max(values):.0f}"
-    assert f"a share of {words([value for parts in quarters['d10'] for value in parts])} % in the quarters" in page
+    shares = [words([share for run in cells["d10", w] for share in mean_shares(run)]) for w in (0.01, 0.3, 3.0)]
+    in_words = f"{shares[0]} % with weight 0.01, {shares[1]} % with 0.3, and {shares[2]} % with 3"
+    assert f"share of the generator's gradient in the quarters of the trainings is {in_words}" in page
     weak, strong = (
         " and ".join(words([parts[place] for parts in quarters[teacher]]) for place in (0, -1)) + " %"
         for teacher in quarters
@@ -263,36 +267,40 @@ def test_sentences_on_the_mechanisms_are_those_of_the_stored_rows():
     weak_words = f"{weak} in all four from the teacher of 10 thousand images"
     assert f"{weak_words}, and falls in {falls['d200']} of four from that of 200 thousand ({strong})" in page
     weak, strong = (leads.lead_of(cells, teacher, 3.0, 50) for teacher in quarters)
-    both = [
-        f"{leads.percent(one.value)} % ({leads.percent(one.low)} to {leads.percent(one.high)})"
-        for one in (weak, strong)
-    ]
-    assert f"SiDA leads by {both[0]}, from that of 200 thousand by {both[1]}" in page
+    light, papers = (leads.lead_of(cells, "d10", weight, 50) for weight in (0.3, 0.01))
+    ratio = lambda one: f"{leads.percent(one.value)} % ({leads.percent(one.low)} to {leads.percent(one.high)})"
+    assert f"SiDA leads by {ratio(light)} with weight 0.3, from that of 200 thousand by {ratio(strong)} with" in page
     assert f"the interval contains 0 ({' to '.join(map(leads.percent, (strong.low, strong.high)))})" in page
     assert f"Welch's is not ({' to '.join(map(leads.percent, weak.welch))})" in page
-    light, papers = (leads.lead_of(cells, "d10", weight, 50) for weight in (0.3, 0.01))
-    doses = [
-        f"{leads.percent(one.value)} % ({leads.percent(one.low)} to {leads.percent(one.high)})"
-        for one in (papers, light)
-    ]
-    assert f"the lead is {doses[0]} with the papers' weight 0.01, {doses[1]} with 0.3" in page
+    doses = (
+        f"{ratio(papers)} with the papers' weight 0.01 (two seeds), {ratio(light)} with 0.3, and {ratio(weak)} with 3"
+    )
+    assert f"the lead is {doses}" in page
     assert f"{leads.percent(papers.value)} against {leads.percent(light.value)} %, as predicted" in page
-    assert [len(cells["d10", weight]) for weight in (0.01, 0.3)] == [2, 2]
+    assert [len(cells["d10", weight]) for weight in (0.01, 0.3)] == [2, 4]
     fashion = leads.lead_of(leads.cells_of(leads.FASHION), "t10", 3.0, 48)
     below = lambda one: f"{leads.percent(one.value)} % below"
     weights = (*ends, 0.3)
     recall = {weight: [mean(values_of(stored, "recall")[run]) for run in cells["d10", weight]] for weight in weights}
-    assert f"weight 0.3 with {min(recall[0.3]):.2f} to {max(recall[0.3]):.2f}" in page
-    for name in ("README.md", "docs/README.md", "docs/faq.md"):
+    low_high = lambda weight: f"{min(recall[weight]):.2f} to {max(recall[weight]):.2f}"
+    assert f"Weight 3 ends with recall {low_high(3.0)}, weight 0.3 with {low_high(0.3)}." in page
+    alone, recalls = leads.trainings_of(leads.DIGITS)["digits-alone", "d10"], values_of(stored, "recall")
+    against_sid = leads.lead([*ends[0.0]], [curve[50] for curve in alone.values()])
+    falls = " and ".join(f"{curve[20]:.2f}" for curve in alone.values())
+    assert all(curve[20] == min(curve.values()) for curve in alone.values())
+    assert f"falls to {falls} after 20 thousand images, and rises to " in page
+    light_ends = sorted(curve[50] for curve in cells["d10", 0.3].values())
+    assert f"Together the two terms end at {light_ends[0]:.1f} to {light_ends[-1]:.1f}" in page
+    for name in ("README.md", "docs/README.md"):
         text = (ROOT / name).read_text()
-        assert (
-            f"From a digits teacher of 10 thousand images, with equal settings, SiDA's FD ends {below(weak)} SiD's"
-            in text
-        )
-        assert f"its recall is {max(recall[3.0]):.2f} or less, SiD's {mean(recall[0.0]):.2f}" in text, name
-        assert (
-            f"With weight 0.3 in place of 3 it ends {below(light)}, with recall {min(recall[0.3]):.2f} or more" in text
-        )
-        assert f"the papers' weight, 0.01, it ends {below(papers)} (two seeds each)" in text, name
-        assert f"From a teacher of 200 thousand images it ends {below(strong)} (four seeds)" in text, name
-        assert f"From a weak teacher on Fashion-MNIST it ends {below(fashion)} (two seeds" in text, name
+        assert f"and adversarial weight 0.3, SiDA's FD ends {below(light)} SiD's (four seeds)" in text
+        assert f"recall is {min(recall[0.3]):.2f} or more, SiD's {mean(recall[0.0]):.2f}" in text
+        assert f"With weight 3 it ends {below(weak)}, with recall {max(recall[3.0]):.2f} or less" in text
+        assert f"the papers' weight, 0.01, it ends {below(papers)} (two seeds)" in text
+        most = max(mean(recalls[run]) for run in alone)
+        assert f"The adversarial term alone ends {below(against_sid)}, with recall {most:.2f} or less" in text
+        assert f"From a teacher of 200 thousand images SiDA with weight 3 ends {below(strong)} (four seeds)" in text
+        assert f"From a weak teacher on Fashion-MNIST it ends {below(fashion)} (two seeds" in text
+    answer = (ROOT / "docs/faq.md").read_text()
+    assert f"SiDA's FD ends {below(light)} SiD's with weight 0.3; from one of" in answer
+    assert f"it ends {below(strong)} with weight 3" in answer
