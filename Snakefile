@@ -8,6 +8,7 @@
 #   snakemake -s CHECKOUT/Snakefile --configfile STUDY/preset.yaml     from anywhere: results/ lies where it is started
 
 import os
+import shlex
 import sys
 
 from snakemake.utils import min_version
@@ -17,7 +18,7 @@ min_version("9.16.3")
 # Without this guard the demo's keys would leak into every preset given with --configfile. --config changes the demo.
 if not workflow.configfiles:
     if not os.path.samefile(workflow.basedir, "."):
-        demo = f"{workflow.basedir}/studies/demo/preset.yaml"
+        demo = shlex.quote(f"{workflow.basedir}/studies/demo/preset.yaml")
         print(f"error: --configfile: no preset is named; give --configfile FILE, for the demo {demo}", file=sys.stderr)
         sys.exit(1)
 
@@ -60,6 +61,9 @@ for group, paths in START.targets.groups(JOBS).items():
             group
         input:
             paths,
+
+
+START.check_targets()
 
 
 # Not called by dry runs, nor by the Snakemakes that Snakemake starts for its jobs. One workflow at a time works in a

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from snakemake.cli import get_argument_parser
+
 from eval.report.paper import missing_latex
 from sida.assets.cache import check_pinned_code, check_reachable
 from sida.cli.main import replace_unencodable
@@ -83,6 +85,23 @@ class Start:
         config_args = [str(word) for word in self._workflow.config_settings.config_args or []]
         settings = ["--configfile", *self._files, *(["--config", *config_args] if config_args else [])]
         return ["snakemake", *file, *options, *settings]
+
+    def check_targets(self) -> None:
+        """Ends the process with one line, which names the closest product, if no rule makes a target.
+
+        Snakemake's own message names none, and warns of input functions.
+        """
+        if PLANNING.get() or not self._workflow.is_main_process:
+            return
+        rules = list(self._workflow.rules)
+        names = {rule.name for rule in rules}
+        with _ending():
+            # Snakemake gives the workflow its targets after the Snakefile is read.
+            for target in get_argument_parser().parse_known_args()[0].targets:
+                if not (target in names or os.path.exists(target) or any(rule.is_producer(target) for rule in rules)):
+                    # Raises for a word that is no name of a product either.
+                    files = self.targets.paths_of(target)
+                    raise UserError(target, "is a name for sida run alone", f"name files, such as {files[0]}")
 
     def begin(self) -> None:
         """Takes the preset's lock and writes the specs; ends a second workflow with one line.

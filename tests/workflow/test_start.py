@@ -198,8 +198,16 @@ def test_results_that_may_only_be_read_are_told(tmp_path):
         ([], rf"error: --configfile: .* {DEMO}"),
         (["--configfile", f"{ROOT}/config/demo.yaml"], r"error: --configfile: .*config/demo.yaml.*sida presets"),
         (["--configfile=nothing.yaml"], r"error: --configfile: .*'nothing.yaml'"),
+        (
+            ["--configfile", PUBLISHED, "--", "results/published/tables/tabel3.tex"],
+            r"tabel3.tex: .*'tables/table3.tex'",
+        ),
+        (
+            ["--configfile", PUBLISHED, "--", "tables/table3.tex"],
+            r"tables/table3.tex: .* results/published/tables/table3",
+        ),
     ],
-    ids=["no preset", "no file", "no file after ="],
+    ids=["no preset", "no file", "no file after =", "no such product", "a short name"],
 )
 def test_a_faulty_command_is_one_line_and_never_the_demo(tmp_path, monkeypatch, words, fault):
     monkeypatch.setattr(sys, "argv", ["snakemake", *words])
