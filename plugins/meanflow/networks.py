@@ -102,9 +102,12 @@ class MeanFlowPrecond(MeanVelocity, UNetPrecond):
         "img_resolution": 32, "img_channels": 3, "label_dim": 0, "augment_dim": 6, "model_channels": 128,
         "channel_mult": [2, 2, 2], "channel_mult_noise": 2, "resample_filter": [1, 3, 3, 1], "dropout": 0.2,
     }  # fmt: skip
-    #: Networks of py-meanflow's state dict; the first one that a file has is read. Its images are of ``net_ema1``.
-    NETWORKS: ClassVar[tuple[str, ...]] = ("net_ema1.", "net_ema.", "net.", "")
-    landmarks = tuple(f"{name}map_layer0.weight" for name in ("net_ema1.", "net_ema.", "net.", ""))
+    #: Networks of py-meanflow's state dict, and of SoFlow's; the first one that a file has is read. Images of the
+    #: former are of ``net_ema1``.
+    NETWORKS: ClassVar[Mapping[str, str]] = {
+        "net_ema1.": "MeanFlowPrecond", "net_ema.": "MeanFlowPrecond", "network.": "SoFlowPrecond", "net.": "", "": "",
+    }  # fmt: skip
+    landmarks = tuple(f"{name}map_layer0.weight" for name in NETWORKS)
 
     def __init__(
         self, img_resolution: Side, img_channels: Size, label_dim: Classes = 0, use_fp16: bool = False,
@@ -125,6 +128,8 @@ class MeanFlowPrecond(MeanVelocity, UNetPrecond):
         form.
 
         Of its networks the average 0.99995 is read, of which the authors draw, else the one with 0.9999, else the last.
+        No shape shows the order of the channels of attention, in which py-meanflow and SoFlow differ, but their names
+        begin otherwise.
         """
         prefix = next((name for name in cls.NETWORKS if f"{name}map_layer0.weight" in shapes), None)
         if prefix is None:
@@ -133,7 +138,9 @@ class MeanFlowPrecond(MeanVelocity, UNetPrecond):
         names = {f"model.{name.removeprefix(prefix)}": name for name in shapes if name.startswith(prefix)}
         others = sorted({name.partition(".")[0] for name in shapes if not name.startswith(prefix)})
         omitted = f"{len(shapes) - len(names)} tensors of {', '.join(others)} beside {prefix[:-1]}" if others else ""
-        return StateReading({**cls.CIFAR10, **kwargs}, names, omitted)
+        writer = cls.NETWORKS[prefix]
+        remark = f"its names begin with {prefix}, as in files of {writer}" if writer not in ("", cls.__name__) else ""
+        return StateReading({**cls.CIFAR10, **kwargs}, names, omitted, remarks=(remark,))
 
 
 class AlternatingUNet(TwoTimeUNet):
@@ -165,7 +172,6 @@ class MeanFlowDiT(MeanVelocity, TransformerPrecond):
     """
 
     family: ClassVar[Family] = MEAN_FLOW_DIT
-    landmarks = ()
 
     def __init__(
         self, img_resolution: Side, img_channels: Size, label_dim: Classes = 0, use_fp16: bool = False, **options: Any

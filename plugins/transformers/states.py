@@ -29,10 +29,10 @@ def read_transformer(
 ) -> StateReading:
     """How a state dict becomes a network: its tensors say the sizes, the user or the file says classes and heads.
 
-    No shape depends on the heads, and a wrong number changes images a little, so they are not guessed. Where nothing
-    says the number of classes, the last row of the label table is that of no class, as the default of all three
-    trainings makes it, and a remark says so. A table without that row gets one of zeros, which no training knows.
-    REPA's alignment heads are left out, and its earlier ``decoder_blocks`` follow ``blocks``.
+    No shape depends on the heads, and none says whether the last row of the label table is a class; a wrong number
+    changes images a little, so neither is guessed. Only a table of 1,001 rows is ImageNet's classes and no class. A
+    table without a row for no class gets one of zeros, which no training knows. REPA's alignment heads are left out,
+    and its earlier ``decoder_blocks`` follow ``blocks``.
 
     Args:
         cls: Name of the network's class.
@@ -65,8 +65,10 @@ def read_transformer(
             raise SettingError("network.class", fault, f"{cls} is for {' or '.join(values_read)}")
     depth = len({name.split(".")[1] for name in names if name.startswith("blocks.")})
     rows = of(_LABELS, 2)[0]
-    classes, more_rows, labels = _classes_of(rows, kwargs, arguments)
-    heads, remark = _heads_of(cls, depth, width, kwargs, arguments)
+    classes, labels = _classes_of(rows, kwargs, arguments)
+    heads, remark = _heads_of(depth, width, kwargs, arguments)
+    _check_stated(cls, {"label_dim": classes, "num_heads": heads}, depth, width, rows, kwargs)
+    more_rows = max(classes + 1 - rows, 0) if classes else 0
     sizes = {
         "img_resolution": math.isqrt(tokens) * patch,
         "img_channels": channels,
@@ -84,14 +86,14 @@ def read_transformer(
     return StateReading({**sizes, **kwargs}, names, omitted, zero_rows, tuple(filter(None, (labels, remark))))
 
 
-def _classes_of(rows: int, kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[int, int, str]:
-    """Number of classes of a label table, rows for no class that it lacks, and a remark.
+def _classes_of(rows: int, kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[int | None, str]:
+    """Number of classes of a label table, None if nothing says it, and a remark.
 
     Raises:
         SettingError: The table has other rows than the named or recorded classes.
     """
     if rows < 2:
-        return 0, 0, ""
+        return 0, ""
     dropped = next((arguments[name] for name in ("class_dropout_prob", "cfg_prob") if name in arguments), None)
     own = arguments.get("num_classes")
     own = own if type(own) is int else None
@@ -99,32 +101,41 @@ def _classes_of(rows: int, kwargs: Mapping[str, Any], arguments: Mapping[str, An
         own = rows - 1 if dropped else rows
     named = kwargs.get("label_dim", own)
     if named is None:
-        every = f" (if each row is a class, name label_dim {rows})" if rows != _IMAGENET + 1 else ""
-        return rows - 1, 0, f"{rows - 1:,} classes, the last of {rows:,} rows is that of no class{every}"
+        return (rows - 1, f"{rows - 1:,} classes and no class") if rows == _IMAGENET + 1 else (None, "")
     if named not in (rows, rows - 1):
         fault = f"{named}, but the label table has {rows} rows: one for each class, and mostly one for no class"
         raise SettingError("network.kwargs.label_dim", fault, f"give {rows - 1}, or {rows} without a row for no class")
-    differs = f"label_dim {named} as named; the file's arguments say {own}" if own not in (None, named) else ""
-    return named, named + 1 - rows, differs
+    return named, f"label_dim {named} as named; the file's arguments say {own}" if own not in (None, named) else ""
 
 
 def _heads_of(
-    cls: str, depth: int, width: int, kwargs: Mapping[str, Any], arguments: Mapping[str, Any]
-) -> tuple[int, str]:
-    """Number of attention heads, and a remark.
-
-    Raises:
-        SettingError: Neither the user nor the file says it.
-    """
+    depth: int, width: int, kwargs: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> tuple[int | None, str]:
+    """Number of attention heads, None if nothing says it, and a remark."""
     size = re.match(r"\w+-(S|B|L|XL)\b", str(arguments.get("model", "")))
     own = arguments.get("num_heads") or (SIZES[size[1]][2] if size and SIZES[size[1]][:2] == (depth, width) else None)
     if "num_heads" in kwargs:
         named = kwargs["num_heads"]
         return named, f"num_heads {named} as named; the file's arguments say {own}" if own not in (None, named) else ""
-    if isinstance(own, int):
-        return own, ""
+    return own if type(own) is int else None, ""
+
+
+def _check_stated(
+    cls: str, found: Mapping[str, int | None], depth: int, width: int, rows: int, kwargs: Mapping[str, Any]
+) -> None:
+    """Asks for all numbers that neither the user nor the file says, in one command.
+
+    Raises:
+        SettingError: A number is None.
+    """
     published = next((number for *sizes, number in SIZES.values() if sizes == [depth, width]), None)
-    hint = f" (the published one has {published})" if published else ""
-    fault = f"the file does not say it; its network has depth {depth} and width {width}{hint}"
-    named = json.dumps({"class": cls, "kwargs": {**kwargs, "num_heads": published or "..."}})
-    raise SettingError("network.kwargs.num_heads", fault, f"name it: --network '{named}'")
+    known = f"; the published one has {published}" if published else ""
+    hints = {
+        "label_dim": f"label_dim (its table has {rows} rows, the last mostly of no class)",
+        "num_heads": f"num_heads (depth {depth}, width {width}{known})",
+    }
+    likely = {"label_dim": rows - 1, "num_heads": published or "..."}
+    if asked := [name for name, value in found.items() if value is None]:
+        named = json.dumps({"class": cls, "kwargs": {**kwargs, **{name: likely[name] for name in asked}}})
+        fault = f"the file does not say {' and '.join(hints[name] for name in asked)}"
+        raise SettingError("network.kwargs", fault, f"name it: --network '{named}'")

@@ -68,7 +68,7 @@ def test_soflows_network_has_the_channels_of_attention_in_turn():
     assert_near(meanflow.mean_velocity(*given, labels), soflow.mean_velocity(*given, labels))
 
 
-def test_files_of_soflow_are_read_by_their_average(tmp_path):
+def test_files_of_soflow_are_read_by_their_average(tmp_path, capsys):
     net = random_network("SoFlowPrecond", UNET)
     state = {f"network.{name.removeprefix('model.')}": value for name, value in net.state_dict().items()}
     last = {name: value + 1 for name, value in state.items()}
@@ -77,6 +77,31 @@ def test_files_of_soflow_are_read_by_their_average(tmp_path):
     import_network(path, tmp_path / "net.safetensors", key="ema_model", network=network)
     read = load_network(tmp_path / "net.safetensors")[0].state_dict()
     assert all(torch.equal(value, read[name]) for name, value in net.state_dict().items())
+    assert "SoFlow" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("prefix", "cls", "writer"),
+    [("network.", "MeanFlowPrecond", "SoFlowPrecond"), ("net_ema1.", "SoFlowPrecond", "MeanFlowPrecond")],
+)
+def test_names_of_another_programs_network_are_said(prefix, cls, writer, tmp_path, capsys):
+    """Both have tensors of the same shapes, and channels of attention in another order."""
+    net = random_network(cls, UNET)
+    state = {f"{prefix}{name.removeprefix('model.')}": value for name, value in net.state_dict().items()}
+    torch.save(state, path := tmp_path / "net.pt")
+    import_network(path, tmp_path / "net.safetensors", network={"class": cls, "kwargs": UNET})
+    assert f"begin with {prefix}, as in files of {writer}" in capsys.readouterr().err
+
+
+def test_heads_of_a_state_dict_are_asked_for(tmp_path):
+    net = random_network("MeanFlowDiT", DIT)
+    torch.save(net.state_dict(), path := tmp_path / "net.pt")
+    unsaid = {name: value for name, value in DIT.items() if name != "num_heads"}
+    convert = lambda kwargs: import_network(
+        path, tmp_path / "net.safetensors", network={"class": "MeanFlowDiT", "kwargs": kwargs}
+    )
+    refused("num_heads", convert, unsaid)
+    assert convert(DIT)["network"]["kwargs"].items() >= DIT.items()
 
 
 @pytest.mark.parametrize("recomputed", [False, True])

@@ -20,7 +20,8 @@ from tests.near import assert_near
 from tests.refused import command, refused
 
 SIZES = {"img_resolution": 8, "img_channels": 4, "label_dim": 3, "hidden_size": 48, "depth": 3, "num_heads": 4}
-HEADS = {"num_heads": 4}
+#: Numbers that no shape states.
+STATED = {"num_heads": 4, "label_dim": 3}
 RECORDED = {"sit_sigma": "SiTPrecond", "dit_sigma": "DiTPrecond", "repa": "REPAPrecond"}
 
 
@@ -51,7 +52,7 @@ def saved(state, path="weights.pt"):
 
 
 def converted(path, cls, **kwargs):
-    import_network(path, "net.safetensors", network={"class": cls, "kwargs": {**HEADS, **kwargs}})
+    import_network(path, "net.safetensors", network={"class": cls, "kwargs": {**STATED, **kwargs}})
     return load_network("net.safetensors")
 
 
@@ -84,7 +85,7 @@ def test_recorded_states_become_the_official_networks(name, cls, capsys):
     """Also without REPA's alignment heads, which is said; random weights denoise nothing, which is said, too."""
     arrays, info = load_tensors(f"sit/{name}")
     path = saved(below(arrays, "param/"))
-    net, record = converted(path, cls, num_heads=info["kwargs"]["num_heads"])
+    net, record = converted(path, cls, num_heads=info["kwargs"]["num_heads"], label_dim=info["kwargs"]["num_classes"])
     labels = torch.eye(net.label_dim + 1)[arrays["in/y"]][:, :-1]
     raw = net.body(arrays["in/x"], arrays["in/t"].float(), labels, None, "decoder", None)
     expected = arrays["out/eps_and_variance"][:, :4] if cls == "DiTPrecond" else arrays["out/velocity"]
@@ -100,7 +101,7 @@ def test_recorded_states_become_the_official_networks(name, cls, capsys):
         ({"num_classes": 3}, {}, 3, ""),
         ({"model": {"cfg_prob": 0.0}}, {}, 4, ""),
         ({"class_dropout_prob": 0.2}, {}, 3, ""),
-        ({}, {}, 3, "3 classes, the last of 4 rows .* name label_dim 4"),
+        ({}, {"label_dim": 3}, 3, ""),
         ({}, {"label_dim": 4}, 4, ""),
         ({"num_classes": 3}, {"label_dim": 4}, 4, "label_dim 4 as named; the file's arguments say 3"),
     ],
@@ -109,7 +110,9 @@ def test_a_label_table_is_read_by_the_files_arguments_or_the_user(arguments, kwa
     """A table without a row for no class gets one of zeros, and no guidance by it."""
     state = removing_noise().state_dict()
     table = state["y_embedder.embedding_table.weight"].normal_().clone()
-    net, record = converted(saved({"ema": state, "config": arguments}), "SiTPrecond", **kwargs)
+    network = {"class": "SiTPrecond", "kwargs": {"num_heads": 4, **kwargs}}
+    import_network(saved({"ema": state, "config": arguments}), "net.safetensors", network=network)
+    net, record = load_network("net.safetensors")
     rows = torch.cat([table, torch.zeros(classes - 3, 48)])
     assert torch.equal(net.y_embedder.embedding_table.weight, rows)
     assert net.label_dim == classes
@@ -121,7 +124,8 @@ def test_a_label_table_is_read_by_the_files_arguments_or_the_user(arguments, kwa
 
 def test_a_label_table_for_another_number_of_classes_is_refused():
     path = saved({"ema": removing_noise().state_dict(), "args": argparse.Namespace(num_classes=7)})
-    error = refused("7, but .* 4 rows.*give 3, or 4", converted, path, "SiTPrecond")
+    network = {"class": "SiTPrecond", "kwargs": {"num_heads": 4}}
+    error = refused("7, but .* 4 rows.*give 3, or 4", import_network, path, "net.safetensors", network=network)
     assert error.where.endswith("network.kwargs.label_dim")
 
 
@@ -165,7 +169,7 @@ def test_one_of_two_transformers_is_named_by_its_prefix():
     both = {f"{who}.{name}": value + (who == "old") for who in ("old", "new") for name, value in state.items()}
     path = saved(both)
     refused("2 networks, by the prefixes old, new; .*--key", converted, path, "SiTPrecond")
-    import_network(path, "net.safetensors", network={"class": "SiTPrecond", "kwargs": HEADS}, key="new")
+    import_network(path, "net.safetensors", network={"class": "SiTPrecond", "kwargs": STATED}, key="new")
     assert torch.equal(load_network("net.safetensors")[0].pos_embed, state["pos_embed"])
 
 
@@ -185,7 +189,7 @@ def test_earlier_names_of_repa():
 @pytest.mark.parametrize(("file", "read_as"), [("SiTPrecond", "REPAPrecond"), ("REPAPrecond", "SiTPrecond")])
 def test_a_file_of_the_other_axis_is_refused(file, read_as):
     path = saved(removing_noise(file).state_dict())
-    network = {"class": read_as, "kwargs": HEADS}
+    network = {"class": read_as, "kwargs": STATED}
     told = f"weights.pt: read as {read_as}, its output is not a denoised image: .* at σ = 1 .*; read it as {file} "
     refused(told, import_network, path, "net.safetensors", network=network)
     assert not Path("net.safetensors").exists()
@@ -203,7 +207,7 @@ def test_an_output_that_is_no_denoising_is_said(capsys):
 @pytest.mark.parametrize(
     ("changes", "kwargs", "told"),
     [
-        ({}, {"num_heads": None}, 'num_heads: the file does not say it.*width 48.*name it.*"num_heads"'),
+        ({}, {"num_heads": None}, 'the file does not say num_heads .*width 48.*name it.*"num_heads"'),
         ({"pos_embed": torch.zeros(1, 64, 48)}, {"img_resolution": 8}, r"pos_embed': the file has \[1, 64, 48\]"),
         ({"pos_embed": torch.zeros(3)}, {}, "not a transformer of SiT, REPA or DiT"),
         ({"blocks.0.attn.q_norm.weight": torch.zeros(3)}, {}, "q_norm.weight': the file has .* needs none"),
@@ -212,7 +216,7 @@ def test_an_output_that_is_no_denoising_is_said(capsys):
 )
 def test_a_file_that_does_not_fit_is_one_line(changes, kwargs, told):
     path = saved({**removing_noise().state_dict(), **changes})
-    options = {key: value for key, value in {**HEADS, **kwargs}.items() if value is not None}
+    options = {key: value for key, value in {**STATED, **kwargs}.items() if value is not None}
     network = {"class": "SiTPrecond", "kwargs": options}
     refused(f"weights.pt: .*{told}", import_network, path, "net.safetensors", network=network)
     assert not Path("net.safetensors").exists()
@@ -220,20 +224,32 @@ def test_a_file_that_does_not_fit_is_one_line(changes, kwargs, told):
 
 @pytest.mark.parametrize("published", [False, True])
 @pytest.mark.parametrize("arguments", [{}, {"model": "DiT-XL/2"}, {"num_classes": 3, "lr": 1e-4}])
-def test_heads_that_nothing_states_are_asked_for_by_words_that_work(monkeypatch, published, arguments):
+def test_numbers_that_nothing_states_are_asked_for_by_words_that_work(monkeypatch, published, arguments):
     """Of a published size, too: other heads fit its tensors and draw other images."""
     net = build_network({"class": "DiTPrecond", "kwargs": SIZES})
     saved({"ema": net.state_dict(), "args": arguments})
     if published:
         monkeypatch.setitem(SIZES_BY_NAME, "B", (3, 48, 4))
     words = ["weights.pt", "--network-class", "DiTPrecond"]
-    error = refused("num_heads: the file does not say it", command, "convert", *words, "out.safetensors")
+    told = "does not say num_heads" if "num_classes" in arguments else "label_dim .*4 rows.* and num_heads"
+    error = refused(f"network.kwargs: .*{told}", command, "convert", *words, "out.safetensors")
     assert not Path("out.safetensors").exists()
     option = [word.replace('"..."', "4") for word in shlex.split(str(error).partition("name it: ")[2])]
     assert command("convert", "weights.pt", "out.safetensors", *option) == "out.safetensors: DiTPrecond\n"
     assert load_network("out.safetensors")[1]["network"] == net.init_config
-    refused("num_heads: the file does not say it", command, "info", *words)
+    refused(told, command, "info", *words)
     assert "DiTPrecond" in command("info", "weights.pt", *option)
+
+
+@pytest.mark.parametrize(("rows", "asked"), [(1001, False), (1000, True), (11, True)])
+def test_classes_are_known_of_imagenets_table_alone(rows, asked):
+    shapes = {name: tuple(value.shape) for name, value in removing_noise().state_dict().items()}
+    shapes["y_embedder.embedding_table.weight"] = (rows, 48)
+    read = lambda: read_transformer("SiTPrecond", {}, shapes, {"num_heads": 4}, {})
+    if asked:
+        refused(f'{rows} rows.*"label_dim": {rows - 1}', read)
+    else:
+        assert read().kwargs["label_dim"] == 1000
 
 
 def test_a_class_is_named_with_its_spelling():
@@ -244,7 +260,7 @@ def test_a_class_is_named_with_its_spelling():
 
 def test_a_state_dict_is_described_without_a_conversion():
     net = build_network({"class": "SiTPrecond", "kwargs": SIZES})
-    path = saved({"ema": net.state_dict(), "opt": {}, "args": argparse.Namespace(num_heads=4)})
+    path = saved({"ema": net.state_dict(), "opt": {}, "args": argparse.Namespace(num_heads=4, num_classes=3)})
     said = command("info", path, "--network-class", "SiTPrecond")
     assert f"{sum(p.numel() for p in net.parameters()):,}" in said
     assert "state dict" in said
