@@ -166,8 +166,8 @@ class DataSource:
 
     @property
     def saw(self) -> str:
-        """See :func:`exposure_of_decoder`."""
-        return exposure_of_decoder(self.drawer)
+        """``unknown`` for latents of an encoder from elsewhere, else see :func:`exposure_of_decoder`."""
+        return UNKNOWN if self.dataset.foreign_encoder else exposure_of_decoder(self.drawer)
 
     def identity(self) -> dict[str, Any]:
         """Digest of the data, and of the decoder of latents."""

@@ -118,7 +118,9 @@ def _encode(args: argparse.Namespace) -> int:
     latents = LATENTS[args.latents]
     vae = next(iter(fetch_many(list(latents.assets())).values())).parent
     encoder = LatentEncoder(load_vae(str(vae), args.device), latents)
-    channels, height, width = encode_dataset(dataset, args.out, encoder, args.batch, args.device, latents)
+    channels, height, width = encode_dataset(
+        dataset, args.out, encoder, args.batch, args.device, latents, latents.decoders[0]
+    )
     print(f"{args.out}: {len(dataset):,} latents {height}×{width}×{channels} for {latents.title}")
     return 0
 

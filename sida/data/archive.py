@@ -362,7 +362,7 @@ class Files:
         return self._classes(names) if any(name.endswith(CLASS) for name in self.names) else None
 
     def latents(self) -> dict[str, str]:
-        """Facts of a file ``latents.json`` at the root: ``kind`` of the latents, and their ``spread`` if it is there.
+        """Facts of a file ``latents.json`` at the root: ``kind``, and ``spread`` and ``encoder`` where it has them.
 
         Empty without the file.
 

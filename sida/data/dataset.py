@@ -117,6 +117,8 @@ class Dataset(abc.ABC):
     is_pixels: bool = True
     #: Kind of latents, a name of :data:`sida.config.families.LATENTS`.
     latents: str = EDM2_LATENTS.name
+    #: Whether latents are by an encoder from elsewhere, which may be trained on the networks that measure.
+    foreign_encoder: bool = False
     #: Whether all items are in memory, without reading or decoding.
     in_memory: bool = False
 
@@ -317,7 +319,9 @@ class ImageArchive(Dataset):
         if None not in (kind, expected) and kind != expected:
             fault = f"has latents of kind '{kind}', the spec says '{expected}'"
             raise UserError(self.files.path, fault, f"encode its pixels again: sida data encode --latents {expected}")
-        return kind or expected or EDM2_LATENTS.name, own or spread or "std"
+        name = kind or expected or EDM2_LATENTS.name
+        self.foreign_encoder = facts.get("encoder") not in (None, *LATENTS[name].decoders)
+        return name, own or spread or "std"
 
     def _tell_scale(self) -> None:
         """Says that latents look as if they were scaled for a network already, which would scale them twice."""

@@ -335,11 +335,12 @@ def encode_dataset(
     batch_size: int = 8,
     device: str = "cpu",
     latents: Latents = EDM2_LATENTS,
+    autoencoder: str | None = None,
 ) -> tuple[int, ...]:
     """Writes ``00000/img-mean-std-00000000.npy`` … and ``dataset.json`` atomically to an archive.
 
-    A file ``latents.json`` describes the latents. EDM2's archives have none, so that they equal those of EDM2's
-    tool to the byte.
+    A file ``latents.json`` describes the latents. EDM2's archives by a registered encoder have none, so that they equal
+    those of EDM2's tool to the byte.
 
     Args:
         dataset: Data set of RGB pixels.
@@ -348,6 +349,8 @@ def encode_dataset(
         batch_size: Images per call.
         device: Device of the images in the call.
         latents: Kind of the latents.
+        autoencoder: Registered name of the encoder's autoencoder. The archive records any other one, of which nobody
+            knows what trained it.
 
     Returns:
         Channels, height and width of the latents.
@@ -373,8 +376,11 @@ def encode_dataset(
             progress.update(part.stop, force=part.stop == len(dataset))
 
     labels = dataset.class_indices.tolist() if dataset.label_dim else None
-    kind = {} if latents == EDM2_LATENTS else {LATENTS_FILE: json.dumps({"kind": latents.name, "spread": "std"})}
-    write_archive(out, moments(), labels, ".npy", "img-mean-std-", further=kind)
+    facts = {"kind": latents.name, "spread": "std"}
+    if autoencoder not in latents.decoders:
+        facts["encoder"] = autoencoder or "unknown"
+    further = {LATENTS_FILE: json.dumps(facts)} if latents != EDM2_LATENTS or "encoder" in facts else {}
+    write_archive(out, moments(), labels, ".npy", "img-mean-std-", further=further)
     return shape
 
 

@@ -252,11 +252,12 @@ class Reader:
             return None, {"labels": np.array(picked, np.int64)}
 
     def latents(self, files: list[BinaryIO], members: Members) -> Answer:
-        """Kind and spread of latents in a ``latents.json``."""
+        """Kind, spread and encoder of latents in a ``latents.json``."""
         with _content(files, members, 0) as content:
             try:
                 facts = json.loads(content)
-                return {"kind": str(facts["kind"])} | {k: str(facts[k]) for k in ("spread",) if k in facts}, {}
+                further = {name: str(facts[name]) for name in ("spread", "encoder") if name in facts}
+                return {"kind": str(facts["kind"]), **further}, {}
             except (ValueError, KeyError, TypeError):
                 raise UserError("", "must be JSON with the key 'kind'", "encode the pixels again") from None
 

@@ -511,5 +511,7 @@ class Run(Generic[AnyConfig]):
             "network": architecture(trainer.ema.net),
             "dataset": {**self.dataset.describe(), "sha256": self.dataset.sha256},
             **({} if sketch is None else {"images": sketch.record()}),
+            # The exposure of what learns from latents of an encoder that nobody states.
+            **({"saw": UNKNOWN_ORIGIN} if self.dataset.foreign_encoder else {}),
             "seed": self.config.seed,
         }

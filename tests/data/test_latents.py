@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from eval.measuring.protocol import load_protocol
+from eval.measuring.sources import DataSource
 from eval.results.identity import comparable
 from sida.config.families import EDM2_LATENTS, LATENTS, SD_LATENTS
 from sida.config.samplers import read_sampler
@@ -19,8 +20,12 @@ from sida.data import LatentDecoder, LatentEncoder, LatentScaling, load_dataset
 from sida.data.dataset import InMemory
 from sida.data.pictures import encode_png
 from sida.data.prepare import encode_dataset
+from sida.methods.method import Exposure
+from sida.methods.registry import exposure_of_training
 from sida.networks import build_network
+from sida.networks.file import read_metadata
 from sida.sampling import Drawer
+from sida.training import train_teacher
 from sida.training.run import check_shapes
 from tests.data.test_archive import npy, write_zip
 from tests.near import assert_near
@@ -121,8 +126,9 @@ class Halves:
 def encoded(folder, kind):
     """An archive of latents of a kind, with the pixels and the values that its autoencoder was given."""
     pixels, vae = np.random.default_rng(0).integers(0, 256, (3, 3, 16, 16), dtype=np.uint8), Halves()
-    path = str(folder / f"{kind}.zip")
-    encode_dataset(InMemory("rgb", pixels, None), path, LatentEncoder(vae, LATENTS[kind]), latents=LATENTS[kind])
+    path, latents = str(folder / f"{kind}.zip"), LATENTS[kind]
+    registered = {"latents": latents, "autoencoder": latents.decoders[0]}
+    encode_dataset(InMemory("rgb", pixels, None), path, LatentEncoder(vae, latents), **registered)
     return path, torch.from_numpy(pixels).float(), vae.given
 
 
@@ -164,6 +170,41 @@ def test_an_archive_records_the_latents_of_other_networks_than_edm2s(tmp_path):
     assert not any("latents" in name for name in zipfile.ZipFile(path).namelist())
     assert load_dataset({"name": "x", "kind": "zip", "path": path}).latents == "edm2"
     assert load_dataset({"name": "x", "kind": "zip", "path": path, "latents": "sd"}).latents == "sd"
+
+
+#: Autoencoders as they are named where latents are made, and whether they are registered for the kind.
+ENCODERS = [
+    *(("edm2", "sd-vae-ft-mse", True), ("edm2", "sd-vae-ft-ema", False), ("edm2", None, False)),
+    *(("sd", "sd-vae-ft-mse", True), ("sd", "sd-vae-ft-ema", True), ("sd", "vae", False), ("sd", None, False)),
+]
+
+
+@pytest.mark.parametrize(("kind", "autoencoder", "registered"), ENCODERS)
+@needs("transformers")
+def test_a_network_that_learns_from_latents_of_another_encoder_has_an_unknown_exposure(
+    tmp_path, kind, autoencoder, registered
+):
+    """Also images that are decoded from them."""
+    path, pixels = str(tmp_path / "x.zip"), np.random.default_rng(1).integers(0, 256, (4, 3, 16, 16), dtype=np.uint8)
+    encoder = LatentEncoder(Halves(), LATENTS[kind])
+    encode_dataset(InMemory("rgb", pixels, None), path, encoder, latents=LATENTS[kind], autoencoder=autoencoder)
+    data = {"name": "x", "kind": "zip", "path": path}
+    assert load_dataset(data).foreign_encoder == (not registered)
+    assert DataSource(load_dataset(data)).saw == ("" if registered else "unknown")
+    sizes = {"img_resolution": 2, "img_channels": 4, "label_dim": 0}
+    unet = {"class": "EDMPrecond", "kwargs": {**SMALL, **sizes, "channel_mult": [1], "attn_resolutions": []}}
+    transformer = {"patch_size": 1, "hidden_size": 8, "depth": 1, "num_heads": 1}
+    network = unet if kind == "edm2" else {"class": "SiTPrecond", "kwargs": {**sizes, **transformer}}
+    spec = {"name": "t", "dataset": data, "network": network, "total_kimg": 0.004, "batch_size": 4, "seed": 1}
+    header = read_metadata(train_teacher({**spec, "tick_kimg": 0.004, "lr": 1e-4}, tmp_path / "t"))
+    assert exposure_of_training(header) == (Exposure() if registered else None)
+
+
+@pytest.mark.parametrize(("encoder", "foreign"), [("sd-vae-ft-ema", False), ("mine", True), ("", True), (None, True)])
+def test_an_archive_states_its_encoder(tmp_path, encoder, foreign):
+    spec = stored_moments(tmp_path / "x.zip", made_moments(2), {"kind": "sd", "encoder": encoder})
+    assert load_dataset(spec).foreign_encoder == foreign
+    assert not load_dataset(stored_moments(tmp_path / "y.zip", made_moments(2))).foreign_encoder
 
 
 @pytest.mark.parametrize(
