@@ -49,6 +49,12 @@ _CLASSES = {
     # locuslab/ect:training/networks.py
     "ECMPrecond": "ECTPrecond",
 }
+#: Words for other networks of published pickles, which compute something else.
+_OTHERS = {
+    # EpiGenomicsCode/edm2_sCM:training/networks_trigflow.py, networks_trigflow_ddpmpp.py
+    "TrigFlowPrecond": " (edm2_sCM: EDM2's layers with sCM's normalised embeddings and angles for time)",
+    "TrigFlowDDPMPPPrecond": " (edm2_sCM: DDPM++ with sCM's normalised embeddings and angles for time)",
+}
 _SHARED_ARGUMENTS = 3
 #: Network of a folder: of a run, or of `sida export`.
 _OF_FOLDER = ("network.safetensors", "generator/network.safetensors")
@@ -67,8 +73,9 @@ def network_config(file: PickleFile, network_class: str | None = None) -> dict[s
     name, args, kwargs = (file.facts[key] for key in ("class", "args", "kwargs"))
     own = network_class or _CLASSES.get(name, name)
     if own not in NETWORKS:
-        fault = f"architecture '{own}' is none of EDM, EDM2, SiD, SiDA or GDD{suggestion(own, NETWORKS)}"
-        raise UserError(file.path, fault, "if one of ours computes the same, name it (--network-class)")
+        fault = f"architecture '{one_line(own, 100)}'{_OTHERS.get(own, '')} is not read{suggestion(own, NETWORKS)}"
+        remedy = "draw images by its own code and score their folder (sida score FOLDER --against REAL)"
+        raise UserError(file.path, fault, f"{remedy}, or name one of ours that computes the same (--network-class)")
     if len(args) > _SHARED_ARGUMENTS:
         fault = f"{name} records {len(args)} constructor arguments by position"
         remedy = f"beyond the first {_SHARED_ARGUMENTS} the authors' classes disagree, and their files name them"

@@ -141,6 +141,13 @@ def test_every_class_that_a_released_file_can_hold(name, cls, unet_name, unet):
     assert torch.equal(converted(x, sigma, labels), net(x, sigma, labels))
 
 
+@pytest.mark.parametrize("name", ["TrigFlowPrecond", "TrigFlowDDPMPPPrecond", "DiffiTPrecond"])
+def test_a_network_that_is_not_read_is_named_with_a_way_to_score_it(name):
+    path = write_genuine("n.pkl", tiny(), renamed={"EDMPrecond": name})
+    told = f"'{name}'" + (r" \(edm2_sCM.*\)" if name.startswith("TrigFlow") else "")
+    not_imported(path, f"{told} is not read.*sida score FOLDER --against REAL.*--network-class")
+
+
 def test_arguments_without_names_and_without_a_limit():
     net = tiny()
     kwargs = dict(net.init_config["kwargs"], sigma_max=math.inf)
