@@ -18,7 +18,8 @@ from eval.tables.model import Rank
 
 #: Reasons for a column of measured values without a best one.
 UNDECIDED = "the best one beats none beyond noise and retraining"
-UNRANKED = "the scatter of its values over trials, or over repeated trainings, is unknown"
+NO_TRIALS = "a row has one trial, so the scatter of its value over trials is unknown"
+NO_RETRAINING = "the scatter of its values over repeated trainings is unknown"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,7 @@ class _Candidate:
         identity: Identity of the value.
         value: The value in the unit of the column; a measured one is not rounded.
         rounded: The value with the decimals of the table; a published one as printed.
-        noise: Variances of the value with their degrees of freedom; None: unknown.
+        noise: Variances of the value with their degrees of freedom, or the reason why they are unknown.
         retraining: Variance of a repeated training, of which all candidates have one estimate; empty without one.
         source: Row of the sheet behind a measured value.
         trainings: Number of trainings of this suite behind it.
@@ -42,7 +43,7 @@ class _Candidate:
     identity: Identity
     value: float
     rounded: float
-    noise: list[tuple[float, float]] | None
+    noise: list[tuple[float, float]] | str
     retraining: list[tuple[float, float]]
     source: SheetRow | None = None
     trainings: int = 0
@@ -69,7 +70,7 @@ class _Candidate:
             candidates: Number of values of which this is the best: one in a hundred columns of equal generators has a
                 pair of values that differ (Bonferroni).
         """
-        if self.rounded == other.rounded or self.noise is None or other.noise is None:
+        if self.rounded == other.rounded or isinstance(self.noise, str) or isinstance(other.noise, str):
             return False
         parts = self.noise + other.noise + joint(self.retraining_beside(other) + other.retraining_beside(self))
         confidence = 1 - (1 - DECIDING) / math.comb(candidates, 2)
@@ -103,7 +104,7 @@ def best_values(
         The ranks, and headings of the columns whose measured values have none, by the reason.
     """
     best = dict[tuple[Side, str, int], Rank]()
-    without: dict[str, list[str]] = {UNDECIDED: [], UNRANKED: []}
+    without: dict[str, list[str]] = {UNDECIDED: [], NO_TRIALS: [], NO_RETRAINING: []}
     if layout.bold is None:
         return best, without
     for column in (column for column in layout.columns if _is_ranked(layout.bold, column)):
@@ -116,8 +117,8 @@ def best_values(
         # A row alone is not the best of anything.
         if measured and _are_comparable(measured) and len(rivals) > 1:
             leader = _best_of(column, rivals)
-            if any(rival.noise is None for rival in rivals):
-                without[UNRANKED].append(column.head)
+            if unknown := next((rival.noise for rival in rivals if isinstance(rival.noise, str)), None):
+                without[unknown].append(column.head)
             elif any(leader.beats(rival, len(rivals)) for rival in rivals):
                 first = leader
             else:
@@ -170,8 +171,8 @@ def _values(
             yield _Candidate("measured", row, source.identity, value, shown, *parts, line.run, source.trainings)
 
 
-#: Variances of a value with their degrees of freedom (None: unknown), and that of a repeated training.
-_Parts = tuple[list[tuple[float, float]] | None, list[tuple[float, float]]]
+#: Variances of a value with their degrees of freedom (a reason: unknown), and that of a repeated training.
+_Parts = tuple[list[tuple[float, float]] | str, list[tuple[float, float]]]
 
 
 def _measured_noise(
@@ -179,7 +180,7 @@ def _measured_noise(
 ) -> _Parts:
     """Noise of a measured value; several trainings have their own scatter, networks from elsewhere have none."""
     if estimate.std is None:
-        return None, []
+        return NO_TRIALS, []
     noise = [(column.scale**2 * estimate.std**2 / estimate.trials, estimate.trials - 1.0)]
     if len(source.runs) > 1 or is_given(line.run, source.trainings):
         return noise, []
@@ -196,7 +197,7 @@ def _with_retraining(
     noise: list[tuple[float, float]], keys: Sequence[str], value: float, retraining: Retraining | None
 ) -> _Parts:
     of_training = retraining.variance(keys, value) if retraining else None
-    return (None, []) if of_training is None else (noise, [of_training])
+    return (NO_RETRAINING, []) if of_training is None else (noise, [of_training])
 
 
 def _is_about(bold: BoldSpec, line: TableLine) -> bool:

@@ -173,9 +173,13 @@ def test_without_a_known_scatter_no_single_training_is_bold_and_a_note_says_so(m
     table = build_table(load_layout(MAIN), measured, runs, retraining=known)
     (note,) = [note for note in table.notes if note.startswith("No measured value of FD, ")]
     assert ("IS" in note) == (known is None)
+    assert note.endswith("over repeated trainings is unknown.")
     # Nor is it, with this one, where the best one beats none.
     assert not any(record["measured_rank"] for record in table.records)
     assert any("IS is bold: the best one beats none" in note for note in table.notes) == (known is not None)
+    once = Measurements([row for row in measured.rows if row.trial == 0])
+    (note,) = [note for note in build_table(load_layout(MAIN), once, runs, retraining=known).notes if "is bold" in note]
+    assert note.endswith("over trials is unknown.")
 
 
 def test_notes_state_trials_seeds_protocol_version_device_and_date(table):
