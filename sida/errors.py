@@ -196,11 +196,12 @@ class Progress:
 
     def __init__(self, stage: str, total: float, unit: str = "img", done: float = 0, interval: float = 10) -> None:
         self.stage, self.total, self.unit, self.interval = stage, total, unit, interval
-        self._start_done = done
+        self._start_done = self._done = done
         self._start = self._last = time.monotonic()
 
-    def update(self, done: float, facts: Mapping[str, float] | None = None, force: bool = False) -> None:
-        """Reports the number of finished units, with a few named numbers."""
+    def update(self, done: float | None, facts: Mapping[str, float] | None = None, force: bool = False) -> None:
+        """Reports the number of finished units (None: as last told), with a few named numbers."""
+        done = self._done = self._done if done is None else done
         moment = time.monotonic()
         if not force and moment - self._last < self.interval:
             return

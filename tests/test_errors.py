@@ -345,6 +345,9 @@ def test_the_rate_counts_what_this_process_did_and_lines_keep_their_distance(mon
     watched.update(400)  # 8 s
     watched.update(500, {"loss": 0.25})  # 12 s
     assert capsys.readouterr().err == "[distill]  500/1,000 img  50 %  25 img/s  20s left  loss 0.25\n"
+    watched.update(700)  # 16 s
+    watched.update(None, {"fd": 3.5}, force=True)  # 20 s: facts of something that ended earlier
+    assert capsys.readouterr().err == "[distill]  700/1,000 img  70 %  25 img/s  12s left  fd 3.5\n"
 
 
 def test_durations_are_short():

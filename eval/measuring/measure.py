@@ -322,7 +322,7 @@ class TrialRecords:
                 for _ in source.batches(range(first, last + 1), self._measurer.batch_size):
                     pass
 
-        def record(trial: int, sums: TrialSums, seconds: float, done: int) -> None:
+        def record(trial: int, sums: TrialSums, seconds: float, last: bool) -> None:
             measurement = {**self._measurer.record(trial, sums), "seconds": round(seconds, 3)}
             if len(self.missing[trial]) < len(protocol.metrics):
                 measurement = extended(trial_path(self._out, trial), measurement)
@@ -331,7 +331,8 @@ class TrialRecords:
             if trial in kept:
                 kept[trial].remove()
             records[trial] = measurement
-            progress.update(done, _headline(protocol, measurement), force=done == total)
+            # The images of the next trial are counted already.
+            progress.update(None, _headline(protocol, measurement), force=last)
 
         # Metrics are computed while the next trial is drawn, and the setting is one of the whole process.
         with tf32(protocol.allow_tf32), _overlapped(self._measurer.spec) as submit:
@@ -342,7 +343,7 @@ class TrialRecords:
                     kept[trial] = batches
                 sums = self._measurer.sums(trial, keys, progress, done, kept.get(trial))
                 done += size
-                submit(functools.partial(record, trial, sums, time.monotonic() - start, done))
+                submit(functools.partial(record, trial, sums, time.monotonic() - start, done == total))
         return records
 
 
