@@ -103,7 +103,7 @@ class ScoreOptions:
         """Format of a network's file that is a program, such as TorchScript; empty for other sources."""
         if not (self.network and os.path.isfile(self.network)):
             return ""
-        from eval.measuring.functions import program_format
+        from eval.measuring.images import program_format
 
         return program_format(self.network)
 

@@ -17,10 +17,9 @@ from typing import Any
 import torch
 
 from eval.features.inception import load_torchscript
-from eval.measuring.images import Duplicates
+from eval.measuring.images import Duplicates, program_format
 from eval.measuring.trial import ImageBatch
 from sida.config.lookup import check_code_path, code_sha256, foreign_faults, load_object
-from sida.data.archive import Files
 from sida.errors import UserError, reason_of
 from sida.files.atomic import by_content, sha256_file
 from sida.sampling.samplers import to_uint8
@@ -202,20 +201,8 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
     return parameter.default is inspect.Parameter.empty and parameter.kind not in several
 
 
-#: Formats of files that are programs of torch, by the ends of names of their members.
-_PROGRAMS = {"/archive_format": "torch.export", "serialized_exported_program.json": "torch.export"}
-_PROGRAMS |= {"/constants.pkl": "TorchScript"}
 #: Setting of torch.export with which a file draws any number of images.
 _ANY_BATCH = "export it for any number of images: dynamic_shapes=({0: torch.export.Dim('batch')},)"
-
-
-def program_format(path: str | Path) -> str:
-    """``torch.export`` or ``TorchScript`` for one of their files, by its members; empty for another file."""
-    try:
-        names = Files(path).names
-    except UserError:
-        return ""
-    return next((kind for end, kind in _PROGRAMS.items() if any(name.endswith(end) for name in names)), "")
 
 
 class ProgramFile:

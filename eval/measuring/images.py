@@ -20,6 +20,7 @@ from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.stores import ImageStore, in_batches
 from sida.assets.registry import NETWORK_ENDS, is_address, load_registry
 from sida.config.settings import names_object
+from sida.data.archive import Files
 from sida.data.arrays import holds_images
 from sida.errors import UserError
 from sida.late import torch
@@ -44,6 +45,20 @@ def names_network(source: str) -> bool:
         or (path.suffix in (*NETWORK_ENDS, ".pt2") and not images)
         or (not path.exists() and source in load_registry())
     )
+
+
+#: Formats of files that are programs of torch, by the ends of names of their members.
+_PROGRAMS = {"/archive_format": "torch.export", "serialized_exported_program.json": "torch.export"}
+_PROGRAMS |= {"/constants.pkl": "TorchScript"}
+
+
+def program_format(path: str | Path) -> str:
+    """``torch.export`` or ``TorchScript`` for one of their files, by its members; empty for another file."""
+    try:
+        names = Files(path).names
+    except UserError:
+        return ""
+    return next((kind for end, kind in _PROGRAMS.items() if any(name.endswith(end) for name in names)), "")
 
 
 def names_function(source: str) -> bool:

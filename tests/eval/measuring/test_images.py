@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -367,6 +368,9 @@ UNFIT = {
     "empty --protocol cifar10": "empty: ",
     "floats.npz --protocol cifar10": "floats.npz.*float32",
     "few --protocol cifar10 --num-samples 1": "--num-samples: must be at least 2",
+    "program.pt2 --protocol cifar10": "program.pt2: a file of torch.export takes latents; add --latent",
+    "other.pt2 --protocol cifar10 --latent 8": "other.pt2: is not a file of torch.export.save",
+    "few --protocol cifar10 --latent 8": "--latent: is for files of torch.export",
 }
 
 
@@ -378,6 +382,9 @@ def test_what_a_list_of_files_shows_is_refused_without_an_import_of_torch(tmp_pa
     Path("empty").mkdir()
     Path("words.txt").write_text("a cat")
     np.savez("floats.npz", arr_0=np.zeros((4, 32, 32, 3), np.float32))
+    for name, member in (("program", "program/archive_format"), ("other", "other/version")):
+        with zipfile.ZipFile(f"{name}.pt2", "w") as file:
+            file.writestr(member, "pt2")
     commands = [["score", *words.split()] for words in UNFIT]
     python = [sys.executable, "-c", WITHOUT_TORCH, json.dumps(commands)]
     done = subprocess.run(
