@@ -154,6 +154,13 @@ def test_presets_are_listed_with_what_they_need(capsys):
     assert "\nreleased " in main_ones
     for name in ("clean", "gpu-small", "teachers"):
         assert f"\n{name} " in parts
+    # Names in a column, and the first sentence of each file.
+    assert len({line.index(" needs ") for line in main_ones.splitlines() if re.match("[a-z0-9-]+ +needs ", line)}) == 1
+    assert "One row:" in rows["sid2a"][0]
+    assert "One row:" not in main_ones
+    commands = [one.split() for about, _ in rows.values() for one in re.findall("`(sida [^`]+ [^`]+)`", about)]
+    assert {words[2] for words in commands if words[1] != "settings"} >= {"paper", "sid2a", "released"}
+    assert all(words[1] == "settings" or words[2] in rows for words in commands)
 
 
 def test_a_table_outside_the_checkout_takes_its_sheet_from_there(tmp_path, monkeypatch, capsys):

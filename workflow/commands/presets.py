@@ -24,12 +24,15 @@ def _no_arguments(parser: argparse.ArgumentParser) -> None:
 def _presets(args: argparse.Namespace) -> int:
     """Prints the list."""
     parts = [name for name, path in presets().items() if _is_part(path)]
-    for name, (about, needs) in list_presets().items():
+    listed = list_presets()
+    longest = max(map(len, listed))
+    for name, (about, needs) in listed.items():
         if parts and name == parts[0]:
             print("\nparts and variants of these studies:")
-        print(f"{name:<12} needs {needs}")
-        text = textwrap.fill(about, terminal_width(), initial_indent="  ", subsequent_indent="  ")
-        print(text, flush=True)
+        print(f"{name:<{longest}} needs {needs}")
+        first = re.split(r"(?<=[.]) (?=[A-Z`])", about)[0]
+        print(textwrap.fill(first, terminal_width(), initial_indent="  ", subsequent_indent="  "), flush=True)
+    print("more about one: the top of its file in studies/")
     print("run one: sida run PRESET; cost in detail: sida plan PRESET; requirements: sida doctor PRESET")
     return 0
 
