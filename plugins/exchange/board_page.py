@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).resolve().parent / "templates"
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
 _UNSAID = "not said"
+#: Meaning of the words before a network that was used in training.
+_ROLES = {
+    "loss": "the network's gradients trained the generator",
+    "start": "the generator, its teacher or its latents start from the network",
+    "choice": "a metric on the network chose the file, the seed or the guidance",
+}
 #: Filters: name of the attribute, label, and the values of a row.
 _FILTERS = {
     "set": ("Data set", lambda row: [" ".join(filter(None, (row.data_set, row.conditioning)))]),
@@ -63,7 +69,8 @@ def board_fragment(rows: Sequence[BoardRow]) -> str:
         for name, (label, _) in _FILTERS.items()
     ]
     page = template(_FOLDER / "board.html", linked=_with_links, plain=_markup)
-    return page.render(rows=page_rows, heads=heads, filters=filters, certainties=CERTAINTIES, unsaid=_UNSAID)
+    keys = {"certainties": CERTAINTIES, "roles": _ROLES}
+    return page.render(rows=page_rows, heads=heads, filters=filters, unsaid=_UNSAID, **keys)
 
 
 def write_board(out: str | Path, folder: str | Path = SENT) -> int:
