@@ -70,7 +70,7 @@ def make_table(
     """Builds the table of a layout.
 
     Args:
-        layout: A file, a name in ``config/tables``, or the layout itself.
+        layout: A file, a name in ``tables/`` of the preset's folder or of ``config/``, or the layout itself.
         measurements: ``measurements.csv``. In ``audit`` mode a missing file counts as empty; cells then say 'not
             measured'. With None, and for settings without ``spec`` and ``results``, the
             default of a layout of mode ``audit`` is ``paper``.
