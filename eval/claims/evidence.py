@@ -15,7 +15,7 @@ from eval.contrasts import DECIDING, Blocks, Interval, NotMeasuredError, differe
 from eval.results.agreement import PUBLISHED_TRIALS, is_given, trainings_of
 from eval.results.conditions import matching
 from eval.results.identity import Identity, comparable, reason_against
-from eval.results.logs import Point, has_log, has_metric, logged, read_evaluations, read_log
+from eval.results.logs import Point, has_log, has_metric, log_path, logged, read_evaluations, read_log
 from eval.results.published import Published, published_number
 from eval.results.retraining import KNOWN, Retraining
 from eval.results.sheet import SheetRow, exposure_of
@@ -95,13 +95,13 @@ class Evidence:
 
     Attributes:
         by_published: Decide from the published numbers themselves instead of measurements.
-        students: Folder with the training logs of each run.
+        results: Results of the preset, with the training logs.
         retraining: Scatter of a single training; a metric without it is not decided by a single training.
     """
 
     measurements: Measurements
     runs: Mapping[str, SheetRow]
-    students: Path | None = None
+    results: Path | None = None
     by_published: bool = False
     retraining: Retraining | None = None
 
@@ -342,9 +342,9 @@ class Evidence:
         """Images of a training and of the one that it starts from; None without their logs."""
         row = self.runs.get(name)
         before = self.length(row.init) if row is not None and row.init else 0
-        if before is None or self.students is None:
+        if before is None or self.results is None:
             return None
-        paths = [self.students / name / log for log in ("train.jsonl", "evaluations.jsonl")]
+        paths = [log_path(self.results, name, log) for log in ("train", "evaluations")]
         lengths = [int(record["nimg"]) for path in paths if has_log(path) for record in read_log(path)]
         return before + max(lengths) if lengths else None
 
@@ -429,7 +429,7 @@ class Evidence:
         Raises:
             NotMeasuredError: The run has no log, or its log does not have the metric, or with ``finite`` a NaN.
         """
-        path = self._log(run, "evaluations.jsonl")
+        path = self._log(run, "evaluations")
         if not has_metric(path, metric):
             raise NotMeasuredError("", f"the training log of run '{run}' has no '{metric}'")
         points = read_evaluations(path, metric)
@@ -455,12 +455,12 @@ class Evidence:
         Raises:
             NotMeasuredError: The run has no log, or its log is empty.
         """
-        if records := read_log(self._log(run, "train.jsonl")):
+        if records := read_log(self._log(run, "train")):
             return records
         raise NotMeasuredError("", f"no training log of run '{run}'")
 
-    def _log(self, run: str, name: str) -> Path:
-        path = self.students / run / name if self.students else None
+    def _log(self, run: str, log: str) -> Path:
+        path = log_path(self.results, run, log) if self.results else None
         if path is None or not has_log(path):
             raise NotMeasuredError("", f"no training log of run '{run}'")
         return path

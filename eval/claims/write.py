@@ -148,8 +148,7 @@ def decided(
         results: Results of the preset, with the training logs.
     """
     study = load_claims(claims)
-    students = Path(results) / "students" if results else None
-    evidence = Evidence(measured, sheet, students, retraining=study.retraining)
+    evidence = Evidence(measured, sheet, Path(results) if results else None, retraining=study.retraining)
     verdicts = decide(study.claims, evidence, str(claims))
     by_published = dataclasses.replace(evidence, by_published=True)
     published = {v.claim.id: v for v in decide(study.claims, by_published, str(claims))} if study.printed else {}

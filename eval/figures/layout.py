@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from eval.figures import style
 from eval.results.conditions import Needs, check_columns
 from eval.results.extended import read_extended
-from eval.results.logs import Point, has_log, has_metric, kept_images, read_evaluations
+from eval.results.logs import Point, has_log, has_metric, kept_images, log_path, read_evaluations
 from eval.results.sheet import SheetRow, read_runs
 from eval.results.summary import Measurements, measured_in
 from sida.config.lookup import find_file
@@ -77,7 +77,7 @@ class Sources:
         return kept_images(self._evaluations(run))
 
     def _evaluations(self, run: str) -> Path:
-        return self.results / "students" / run / "evaluations.jsonl"
+        return log_path(self.results, run, "evaluations")
 
 
 class Drawing(NamedTuple):

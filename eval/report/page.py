@@ -25,6 +25,7 @@ from eval.tables.render import html_text, page_of, spelled, template
 from sida.data.archive import ask_shared
 from sida.errors import UserError
 from sida.files.atomic import write_text
+from sida.files.ordinary import file_below
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -85,7 +86,7 @@ def write_index(
     # A search has trials and no tables.
     if not (tables or pictures or measurements.rows):
         raise UserError(folder, "no results there yet", "run the workflow first")
-    path = folder / "claims.json"
+    path = file_below(folder, "claims.json")
     verdicts: dict[str, Any] = read_verdicts(path) if path.is_file() else {"claims": []}
     claims = verdicts["claims"]
     decided = Counter(((not measurements.rows and claim["printed"]) or claim)["verdict"] for claim in claims)

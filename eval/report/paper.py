@@ -20,7 +20,7 @@ from eval.claims.write import marked, read_verdicts
 from eval.figures.layout import load_figure_layout
 from eval.results.bibliography import bibliography_items
 from eval.results.csv_files import read_csv
-from eval.results.logs import has_log, read_log
+from eval.results.logs import has_log, log_path, read_log
 from eval.results.summary import Measurements, image_seeds, measured_days, measured_in
 from eval.tables.build import load_table
 from eval.tables.latex import cited_keys, escape
@@ -28,7 +28,7 @@ from eval.tables.render import template
 from sida.config.lookup import file_names, find_file
 from sida.errors import UserError
 from sida.files.atomic import copy_file, write_text
-from sida.files.ordinary import open_below, ordinary_files
+from sida.files.ordinary import file_below, open_below, ordinary_files
 
 PACKAGES = "texlive-latex-recommended"
 INSTALL = f"apt-get install --no-install-recommends {PACKAGES}"
@@ -163,7 +163,7 @@ def paper_source(
         tables=[*zip(_numbers([escape(str(t.number)) if t.number else None for t in loaded]), tables)],
         figures=[*zip(_numbers([str(int(match[1])) if match else None for match in stems]), figures)],
         captions={figure.stem: figure_caption(figure, own) for figure in figures},
-        **_claims(folder / "claims.json", bool(measurements.rows)),
+        **_claims(file_below(folder, "claims.json"), bool(measurements.rows)),
         references=bibliography_items(cited),
         generators=[*generators(folder, measurements).values()],
         origin={name: ", ".join(values) for name, values in origin(measurements).items()},
@@ -234,7 +234,7 @@ def generators(folder: Path, measurements: Measurements) -> dict[str, dict[str, 
             "n": f"{rows[0].n:,}",
             "seeds": f"{min(seeds):,}–{max(seeds):,}" if seeds else "",
             "network": rows[0].network_sha256[:16],
-            "training": training_time(folder / "students" / run / "train.jsonl"),
+            "training": training_time(log_path(folder, run, "train")),
         }
     return facts
 

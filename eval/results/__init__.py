@@ -9,6 +9,7 @@ from eval.results.logs import logs_of
 from eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, load_measurements
 from sida.errors import UserError
 from sida.files.atomic import read_hashed_json
+from sida.files.ordinary import file_below
 
 if TYPE_CHECKING:
     import pandas
@@ -64,7 +65,7 @@ def load(folder: str | Path) -> Frames:
     return Frames(
         pandas.DataFrame([vars(row) for row in rows], columns=[*MEASUREMENT_COLUMNS, *FURTHER]),
         curves.dropna(subset="value").reset_index(drop=True),
-        pandas.DataFrame(_claims(folder / "claims.json"), columns=list(_CLAIMS)),
+        pandas.DataFrame(_claims(file_below(folder, "claims.json")), columns=list(_CLAIMS)),
     )
 
 

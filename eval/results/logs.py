@@ -16,7 +16,7 @@ from typing import Any
 
 from sida.errors import UserError, exact
 from sida.files.atomic import read_jsonl
-from sida.files.ordinary import ordinary_files
+from sida.files.ordinary import file_below, ordinary_files
 
 #: Logs of a folder of stored results, together.
 PACKED = "logs.jsonl.gz"
@@ -137,6 +137,21 @@ def has_log(path: str | os.PathLike[str]) -> bool:
     return os.path.isfile(path) or _name_of(path) in _packed_logs(Path(path).parents[2])
 
 
+def log_path(folder: str | os.PathLike[str], run: str, log: str, kind: str = "students") -> Path:
+    """Path of a log of a results folder, which may be missing or in its ``logs.jsonl.gz``.
+
+    Args:
+        folder: The folder.
+        run: Run or teacher.
+        log: ``train`` or ``evaluations``.
+        kind: ``students`` or ``teachers``.
+
+    Raises:
+        UserError: The name of the run leads out of the folder, or something on the way is a link.
+    """
+    return file_below(folder, f"{kind}/{run}/{log}.jsonl")
+
+
 def logs_of(folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yields all logs of a folder by their paths in it, with their records."""
     # Evaluations come first.
@@ -151,7 +166,7 @@ def _name_of(path: str | os.PathLike[str]) -> str:
 
 def _packed_logs(folder: Path) -> Mapping[str, list[dict[str, Any]]]:
     """Records by log of a folder's ``logs.jsonl.gz``; empty without one."""
-    path = folder / PACKED
+    path = file_below(folder, PACKED)
     return _unpacked(path, path.stat().st_mtime_ns) if path.is_file() else {}
 
 

@@ -4,6 +4,7 @@ import contextlib
 import math
 import numbers
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from eval.results.identity import NO_DIGEST, Identity, comparable, identity_of, 
 from eval.results.summary import Measurements, checked_lines, measurements_of, measurements_text
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import read_hashed_json, set_aside, write_hashed_json, write_text
-from sida.files.ordinary import UnreadableError
+from sida.files.ordinary import UnreadableError, ordinary_files
 from sida.files.text_files import DamagedError
 
 _FORMAT = "sida-measurement/1"
@@ -147,15 +148,18 @@ def collect(folder: str | os.PathLike[str], runs: Sequence[str] | None = None) -
     An empty list of runs gives no records, for presets that measure nothing.
 
     Raises:
-        UserError: No measurements, a damaged file, a file in the wrong place, or trials of one run that are not
-            comparable (other protocol, generator, reference or version of the code).
+        UserError: No measurements, a link, a damaged file, a file in the wrong place, or trials of one run that are
+            not comparable (other protocol, generator, reference or version of the code).
     """
     folder = Path(folder)
     if runs is not None and not runs:
         return []
     if not folder.is_dir():
         raise UserError(folder, "no such folder of measurements", "measure first (sida measure)")
-    present = {path.name for path in folder.iterdir() if path.is_dir() and any(path.glob("trial-*.json"))}
+    present: dict[str, list[Path]] = {}
+    for name in ordinary_files(folder):
+        if match := re.fullmatch(r"([^/]+)/trial-[^/]*\.json", name):
+            present.setdefault(match[1], []).append(folder / name)
     if runs is None:
         runs = sorted(present)
     for run in runs:
@@ -163,13 +167,12 @@ def collect(folder: str | os.PathLike[str], runs: Sequence[str] | None = None) -
             raise UserError(folder / run, f"no measurements of run '{run}'{suggestion(run, present)}")
     if not runs:
         raise UserError(folder, "holds no measurements", "measure first (sida measure)")
-    return [record for run in runs for record in _read_run(folder / run)]
+    return [record for run in runs for record in _read_run(run, present[run])]
 
 
-def _read_run(folder: Path) -> list[dict[str, Any]]:
-    paths = sorted(folder.glob("trial-*.json"), key=lambda path: (len(path.name), path.name))
+def _read_run(run: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
-    for path in paths:
+    for path in sorted(paths, key=lambda path: (len(path.name), path.name)):
         try:
             record = read_measurement(path)
         except DamagedError as error:
@@ -178,7 +181,7 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
             with contextlib.suppress(OSError):
                 note = f" (set aside as {set_aside(path).name}: the same workflow command measures it)"
             raise UserError(error.where, error.fault, f"{error.remedy}{note}") from None
-        if record["run"] != folder.name or path.name != trial_path(folder, record["trial"]).name:
+        if record["run"] != run or path.name != trial_path(path.parent, record["trial"]).name:
             raise UserError(
                 path, f"holds trial {record['trial']} of run '{record['run']}'", "was it copied? measure it again"
             )

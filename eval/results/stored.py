@@ -20,7 +20,7 @@ from eval.results.summary import load_measurements, measurements_file
 from sida.config.lookup import ROOT
 from sida.errors import UserError
 from sida.files.atomic import jsonl_text, read_hashed_json
-from sida.files.ordinary import open_ordinary, ordinary_files
+from sida.files.ordinary import file_below, open_ordinary, ordinary_files
 
 STORED = "stored.json"
 #: Beginning of the origin of rows that were taken from stored results.
@@ -34,7 +34,7 @@ def read_stored(folder: str | Path) -> dict[str, Any]:
     Raises:
         UserError: The file is missing or damaged, or the format is another.
     """
-    path = Path(folder) / STORED
+    path = file_below(folder, STORED)
     if not path.is_file():
         raise UserError(path, "is missing", "name a folder of stored results, such as studies/demo/stored")
     facts = read_hashed_json(path, "take it from the repository again, or store the results again")

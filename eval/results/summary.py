@@ -20,6 +20,7 @@ from eval.results.csv_files import csv_text, parse_csv
 from eval.results.identity import Identity, comparable, read_exposure
 from sida.config.settings import Finite, Natural, Pattern, from_texts
 from sida.errors import SettingError, UserError, settings_in, suggestion
+from sida.files.ordinary import file_below
 from sida.files.text_files import read_text
 
 #: Digest of a file; empty where there is none or it is unknown.
@@ -278,10 +279,16 @@ class Measurements:
 
 
 def measurements_file(path: str | Path) -> Path:
-    """File with the measurements of a results folder, or the file itself; its ``.gz`` if only that is there."""
+    """File with the measurements of a results folder, or the file itself; its ``.gz`` if only that is there.
+
+    Raises:
+        UserError: In a folder it is a link, a pipe or a device.
+    """
     path = Path(path)
-    path = path / "measurements.csv" if path.is_dir() else path
-    packed = path.with_name(f"{path.name}.gz")
+    if path.is_dir():
+        path, packed = (file_below(path, f"measurements.csv{suffix}") for suffix in ("", ".gz"))
+    else:
+        packed = path.with_name(f"{path.name}.gz")
     return packed if packed.is_file() and not path.is_file() else path
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from eval.results.conditions import Needs
-from eval.results.logs import has_log, logged, read_log
+from eval.results.logs import has_log, log_path, logged, read_log
 from eval.results.published import published_number
 from eval.results.sheet import SheetRow
 from eval.tables.layout import Mode, TableKind, TableSources
@@ -225,7 +225,7 @@ class _Builder:
 
     def _log_text(self, spec: HyperRow, run: str) -> str | None:
         key, summarise = LOGS[str(spec.log)]
-        path = self.results / "students" / run / "train.jsonl" if self.results else None
+        path = log_path(self.results, run, "train") if self.results else None
         values = logged(read_log(path), key) if path and has_log(path) else []
         return f"{summarise(values):.3g}" if values else None
 

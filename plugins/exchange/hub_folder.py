@@ -35,6 +35,7 @@ from sida.config.samplers import GeneratorSteps, Sampler
 from sida.config.settings import load_spec
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, read_hashed_json, write_json, write_text
+from sida.files.ordinary import file_below
 from sida.machine import code_version, to_device
 from sida.methods.registry import METHODS
 from sida.networks.file import NETWORKS, checked_network
@@ -171,14 +172,14 @@ def write_hub_folder(run: Path, out: Path, licence: str, benchmarks: Mapping[str
         UserError: No network there, one that is a pickle or of a custom class, or a benchmark's metric that was not
             measured.
     """
-    network = run / "network.safetensors" if run.is_dir() else run
+    network = file_below(run, "network.safetensors") if run.is_dir() else run
     facts = describe_file(network)
     if facts["format"] == "pickle":
         raise UserError(network, "is a pickle", f"convert it first: sida convert {network} network.safetensors")
     name = run.resolve().name if run.is_dir() else str(facts.get("name") or network.stem)
     # Results of its preset: results/demo of results/demo/students/x/network.safetensors.
     results = (network.resolve().parents[2:3] or [network.parent])[0]
-    spec = results / "specs" / "students" / f"{name}.json"
+    spec = file_below(results, f"specs/students/{name}.json")
     measurements = measured_in(results)
     own = eval_results(_of_file(measurements, facts), measurements, _dataset(facts))
     entries = benchmark_entries(own, benchmarks)

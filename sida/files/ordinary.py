@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from io import BufferedReader
+from pathlib import Path
 from typing import BinaryIO
 
 from sida.errors import UserError
@@ -81,10 +82,8 @@ def open_below(folder: str | os.PathLike[str], name: str, flags: int = os.O_RDON
         UserError: The name leads out of the folder, something on the way is a link, a pipe or a device, or the user has
             no permission.
     """
-    *folders, last = name.split("/")
+    *folders, last = _parts(folder, name)
     where = os.path.join(folder, name)
-    if any(part in ("", ".", "..") or "\0" in part for part in (*folders, last)):
-        raise UserError(where, "is not a name below the folder")
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in folders:
@@ -104,6 +103,40 @@ def open_below(folder: str | os.PathLike[str], name: str, flags: int = os.O_RDON
         os.close(file)
         raise UserError(where, "is not an ordinary file", "remove it")
     return file
+
+
+def file_below(folder: str | os.PathLike[str], name: str) -> Path:
+    """Path of ``folder/name``, a regular file reached without a link, or missing.
+
+    Readers of a results folder, which may be a stranger's, take from this function the path of a file that they name.
+
+    Args:
+        folder: A folder, which may be a link.
+        name: Name below it, with slashes.
+
+    Raises:
+        UserError: The name leads out of the folder, or something on the way is a link, a pipe or a device.
+    """
+    path = Path(folder)
+    *folders, last = _parts(folder, name)
+    for part in folders:
+        path /= part
+        if os.path.islink(path):
+            raise UserError(path, *_LINK)
+    path /= last
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise UserError(path, *(_LINK if stat.S_ISLNK(mode) else _NO_FILE))
+    return path
+
+
+def _parts(folder: str | os.PathLike[str], name: str) -> list[str]:
+    """Parts of a name below a folder; refuses a name that leads out of it."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise UserError(os.path.join(folder, name), "is not a name below the folder")
+    return parts
 
 
 def walk_below(folder: str | os.PathLike[str], limit: float = math.inf) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -137,6 +170,9 @@ def walk_below(folder: str | os.PathLike[str], limit: float = math.inf) -> Itera
 
 #: Largest number of files and folders in a results folder.
 MOST_FILES = 500_000
+#: Faults of what is not an ordinary file, with remedies.
+_LINK = "is a link, which may lead anywhere", "replace it by the file"
+_NO_FILE = "is not an ordinary file", "remove it"
 
 
 def ordinary_files(
@@ -158,9 +194,9 @@ def ordinary_files(
     sizes: dict[str, int] = {}
     for name, entry in sorted(walk_below(folder, limit)):
         if entry.is_symlink():
-            reason = "is a link, which may lead anywhere", "replace it by the file"
+            reason = _LINK
         elif not entry.is_file(follow_symlinks=False):
-            reason = "is not an ordinary file", "remove it"
+            reason = _NO_FILE
         elif not _is_text(name):
             reason = "has a name that is not UTF-8", "rename it"
         else:

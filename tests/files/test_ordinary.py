@@ -1,6 +1,7 @@
 """The one walk of results folders: names of ordinary files, without links, pipes, devices and ways out."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path, PurePosixPath
 
@@ -10,10 +11,14 @@ from hypothesis import strategies as st
 
 from eval.report.page import write_index
 from eval.report.paper import build_paper
+from eval.results import load
 from eval.results.logs import logs_of
 from eval.results.stored import files_of
-from sida.files.ordinary import ordinary_files
+from sida.config.lookup import ROOT
+from sida.errors import UserError
+from sida.files.ordinary import file_below, ordinary_files
 from tests.refused import command, refused
+from tests.workflow.results_folder import write_results
 
 
 def place(folder: Path, name: str, kind: str, target: Path) -> None:
@@ -78,3 +83,66 @@ def test_every_reader_of_results_refuses_what_is_no_file(tmp_path, name, kind, t
         refused(told, read, results)
     assert [path.name for path in elsewhere.rglob("*")] == ["a", "train.jsonl"]
     assert not (results / "index.html").exists()
+
+
+@given(name=st.from_regex(r"(/|[a-zA-Z.]{0,3})(/[a-z.\x00]{0,2}){0,3}", fullmatch=True))
+def test_a_named_file_is_below_its_folder_or_is_refused(name, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("named")
+    (folder / "elsewhere/x").mkdir(parents=True)
+    (folder / "elsewhere/x/y").touch()
+    results = folder / "results"
+    (results / "b").mkdir(parents=True)
+    (results / "a").symlink_to(folder / "elsewhere")
+    (results / "b/x").symlink_to(folder / "elsewhere/x/y")
+    (folder / "to results").symlink_to(results)
+    for root in (results, folder / "to results"):
+        try:
+            path = file_below(root, name)
+        except UserError:
+            continue
+        assert path == root / name
+        assert path.resolve().is_relative_to(results)
+        assert not path.exists() or name in ordinary_files(results, fault=lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("results/demo/measurements.csv", ["show", "demo"]),
+        ("results/demo/measurements.csv.gz", ["show", "demo"]),
+        ("results/demo/measurements.csv", ["export", "demo", "--to", "eee", "out", "--origin", "us"]),
+        ("results/demo/measurements/a", ["collect", "results/demo/measurements", "--out", "out"]),
+        ("results/demo/measurements/a/trial-1.json", ["collect", "results/demo/measurements", "--out", "out"]),
+        ("results/demo/students/a/network.safetensors", ["export", "results/demo/students/a", "--to", "hf", "out"]),
+        ("results/demo/specs", ["export", "results/demo/students/a", "--to", "hf", "out"]),
+        ("stored/stored.json", ["check", "stored", "sid-a1.0"]),
+        ("stored/measurements.csv", ["check", "stored", "sid-a1.0"]),
+        ("stored/students", ["check", "stored", "sid-a1.0"]),
+        ("stored/measurements.csv", ["collect", "none", "--stored", "stored", "sid-a1.0", "--out", "out"]),
+    ],
+)
+def test_a_command_opens_no_link_in_the_folder_that_it_reads(tmp_path, monkeypatch, name, words):
+    """Each link leads to what was there, so that nothing else is wrong with it."""
+    monkeypatch.chdir(tmp_path)
+    write_results(Path("results/demo"))
+    shutil.copytree(ROOT / "studies/demo/stored", "stored")
+    path = Path(name)
+    if path.exists():
+        path.rename("moved")
+    else:
+        Path("results/demo/measurements.csv").rename("moved")
+    path.symlink_to(tmp_path / "moved")
+    before = {file: file.read_bytes() for file in Path().rglob("*") if file.is_file()}
+    refused(f"{name}: is a link", command, *words)
+    assert {file: file.read_bytes() for file in Path().rglob("*") if file.is_file()} == before
+    if path.suffix:
+        path.unlink()
+        os.mkfifo(path)
+        refused(f"{name}: is not an ordinary file|no preset .stored.", command, *words)
+
+
+def test_results_in_python_are_of_no_link(tmp_path):
+    write_results(tmp_path / "demo")
+    (tmp_path / "demo/claims.json").rename(tmp_path / "claims.json")
+    (tmp_path / "demo/claims.json").symlink_to(tmp_path / "claims.json")
+    refused("claims.json: is a link", load, tmp_path / "demo")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from sida.config.settings import Natural, Pattern, from_mapping
 from sida.errors import SettingError, UserError
 from sida.files.atomic import read_hashed_json, sha256_file, sha256_json
-from sida.files.ordinary import ordinary_files
+from sida.files.ordinary import file_below, ordinary_files
 from sida.machine import environment
 
 #: Files of a results folder: the manifest, the crate, and the code of the run beside it.
@@ -69,7 +69,7 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         UserError: It is missing, damaged or of another form.
     """
-    path = folder / MANIFEST
+    path = file_below(folder, MANIFEST)
     try:
         return from_mapping(Manifest, read_hashed_json(path), f"{path}:")
     except SettingError as error:

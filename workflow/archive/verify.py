@@ -17,7 +17,7 @@ from eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, identity_mismatch
 from sida.data.archive import is_intact_zip
 from sida.errors import Progress, UserError
 from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
-from sida.files.ordinary import ordinary_files
+from sida.files.ordinary import file_below, ordinary_files
 from sida.files.tensors import read_tensor_header, verify_tensors
 from sida.files.text_files import HASH_KEY, is_hashed, parse_json, read_text
 from sida.sampling.store import intact_png
@@ -91,7 +91,7 @@ def check_parents(report: Report) -> None:
     preset = report.folder.resolve().name
     with ignoring_faults():
         # Its name, even if the folder was renamed.
-        preset = str(read_hashed_json(report.folder / "specs/preset.json").get("preset") or preset)
+        preset = str(read_hashed_json(file_below(report.folder, "specs/preset.json")).get("preset") or preset)
     for name in hashes:
         with report.checking(name):
             for role, digest, spec in _parents(report.folder, name):

@@ -20,6 +20,7 @@ from eval.results.summary import Estimate
 from sida.cli.main import Verb
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import sha256_file
+from sida.files.ordinary import file_below
 from sida.machine import environment
 from workflow.commands.run import snakemake_command
 from workflow.planning.costs import Costs, span
@@ -252,7 +253,7 @@ def stored_spec(
         path = spec[key]
         if path is None or not path.startswith(f"{preset.results}/"):
             continue
-        spec[key] = str(folder / Path(path).relative_to(preset.results))
+        spec[key] = str(file_below(folder, path.removeprefix(f"{preset.results}/")))
         if not Path(spec[key]).is_file():
             remedy = f"`sida run {listed_name(preset.source)} {row}` trains and measures it again"
             raise UserError(spec[key], f"the network of row '{row}' is not stored", remedy)

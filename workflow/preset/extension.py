@@ -12,6 +12,7 @@ from eval.results.sheet import SheetRow, read_runs
 from eval.results.stored import STORED, files_of
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_json, write_text
+from sida.files.ordinary import file_below
 from sida.files.text_files import yaml_text
 from workflow.preset import Preset, load_preset
 from workflow.preset.lock import PresetLock
@@ -133,7 +134,7 @@ def _take(folder: Path, preset: Preset) -> None:
     students = preset.taken
     teachers = {name for run in students for name in (preset.runs[run].teacher, preset.runs[run].guide)}
     for file, content in files_of(folder, preset.runs):
-        path, (kind, name, _) = Path(preset.results, file), file.split("/", 2)
+        path, (kind, name, _) = file_below(preset.results, file), file.split("/", 2)
         is_taken = name in (students if kind == "students" else teachers)
         same = path.is_file() and path.read_bytes() == content
         if same and not is_taken:

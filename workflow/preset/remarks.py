@@ -6,7 +6,7 @@ from pathlib import Path
 
 from eval.claims.evidence import Evidence
 from eval.claims.write import named_rows
-from eval.results.logs import has_log, read_log
+from eval.results.logs import has_log, log_path, read_log
 from eval.results.summary import Measurements
 from sida.training.shares import negligible, share_remark
 from workflow.preset.extension import stored_results
@@ -86,7 +86,7 @@ def share_remarks(preset: Preset, files: Sequence[Path]) -> list[str]:
     """
     folders, rows = (Path(preset.results), stored_results(files)), dict[str, dict[str, float]]()
     for row in preset.students:
-        paths = (folder / "students" / row.run / "train.jsonl" for folder in folders)
+        paths = (log_path(folder, row.run, "train") for folder in folders)
         if path := next(filter(has_log, paths), None):
             for term, share in negligible(read_log(path)).items():
                 rows.setdefault(term, {})[row.run] = share

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.results.logs import has_log, read_log
-from eval.results.measurements import read_measurement, trial_path
+from eval.results.logs import has_log, log_path, read_log
+from eval.results.measurements import read_measurement
 from eval.results.retraining import load_retraining
 from eval.results.stored import STORED, unchanged_rows
 from eval.results.summary import measured_in
@@ -25,6 +25,7 @@ from sida.config.lookup import ROOT
 from sida.config.settings import load_spec
 from sida.errors import UserError
 from sida.files.atomic import read_hashed_json
+from sida.files.ordinary import file_below, ordinary_files
 from workflow.planning.costs import Costs
 from workflow.preset import Preset
 from workflow.preset.files import listed_name
@@ -137,7 +138,7 @@ class Checklist:
             changed_rows = [run for run in self.runs if run not in same and not self.preset.runs[run].second]
         else:
             for name, spec in self.jobs().items():
-                path = self.results / "specs" / f"{name}.json"
+                path = file_below(self.results, f"specs/{name}.json")
                 if not path.is_file() or load_spec(str(path)) != spec:
                     changed_rows.append(name)
         if changed_rows:
@@ -169,7 +170,7 @@ class Checklist:
         rows, steps_by_training, wall, cards = [], list[str](), 0.0, 0.0
         for kind, name in self.trainings:
             log = self._log(kind, name)
-            hours = _hours([*log, *self._log(kind, name, "evaluations.jsonl")]) if log else None
+            hours = _hours([*log, *self._log(kind, name, "evaluations")]) if log else None
             memory = max((tick.get("memory_mb") or 0 for tick in log), default=0) / 1024
             card = next((str(tick["gpus"]) for tick in log if tick.get("gpus")), NOT_RECORDED)
             wall, cards = wall + (hours or 0), cards + (hours or 0) * _number_of_cards(card)
@@ -207,7 +208,7 @@ class Checklist:
     def _failures(self, steps_by_training: list[str]) -> Iterator[str]:
         if self.trainings:
             yield f"Logged training steps with gradients that are not finite: {', '.join(steps_by_training) or 'none'}."
-        aside = len([*self.results.rglob("*.damaged")])
+        aside = sum(name.endswith(".damaged") for name in ordinary_files(self.results))
         if aside:
             yield f"Files that were damaged, set aside and made again: {aside}; the time of the first try is not known."
         if self.preset.settings.search:
@@ -315,18 +316,18 @@ class Checklist:
     def _measuring_hours(self, run: str) -> float | None:
         """Hours of all trials of a row; None unless each trial's file is there and has its time."""
         trials = {line.trial for line in self.lines if line.run == run}
-        paths = [trial_path(self.results / "measurements" / run, trial) for trial in sorted(trials)]
+        paths = [file_below(self.results, f"measurements/{run}/trial-{trial}.json") for trial in sorted(trials)]
         if not paths or not all(path.is_file() for path in paths):
             return None
         seconds = [read_measurement(path).get("seconds") for path in paths]
         return None if None in seconds else sum(float(s) for s in seconds if s is not None) / 3600
 
-    def _log(self, kind: str, name: str, file: str = "train.jsonl") -> list[dict[str, Any]]:
-        path = self.results / kind / name / file
+    def _log(self, kind: str, name: str, log: str = "train") -> list[dict[str, Any]]:
+        path = log_path(self.results, name, log, kind)
         return read_log(path) if has_log(path) else []
 
     def _manifest(self) -> dict[str, Any] | None:
-        path = self.results / "manifest.json"
+        path = file_below(self.results, "manifest.json")
         return read_hashed_json(path) if path.is_file() else None
 
 

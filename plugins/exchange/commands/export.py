@@ -16,6 +16,7 @@ from sida.cli.main import Verb, existing
 from sida.config.lookup import typed_object
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, sha256_file, write_json
+from sida.files.ordinary import file_below
 from sida.plugins.exchange.hub_results import read_benchmarks
 from sida.plugins.exchange.records import measured_records, printed_records, record_path
 from workflow.commands.archive import measured_folder
@@ -83,7 +84,7 @@ def _measurements(source: str) -> tuple[Measurements, Mapping[str, SheetRow]]:
         return read_numbers(source), {}
     if measurements_file(source).is_file():
         return load_measurements(source), {}
-    if (network := Path(source, "network.safetensors")).is_file():
+    if (network := file_below(source, "network.safetensors")).is_file():
         # The results folder of results/demo/students/x; a network is told by its hash, as on its card.
         measurements, digest = measured_in(network.resolve().parents[2]), sha256_file(network)
         lines = [line for line in measurements.rows if line.network_sha256 == digest]

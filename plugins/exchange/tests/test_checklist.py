@@ -111,6 +111,18 @@ def test_gaps_repetitions_and_unknown_settings_are_told(results):
 
 
 @needs_latex
+@pytest.mark.parametrize(
+    "name",
+    ["measurements.csv", "logs.jsonl.gz", "manifest.json", "measurements/sida-a1.0", "specs", "students", "networks"],
+)
+def test_a_checklist_opens_no_link_in_the_results(results, tmp_path, name):
+    path = results / name
+    path.rename(tmp_path / "moved") if path.exists() else (tmp_path / "moved").mkdir()
+    path.symlink_to(tmp_path / "moved")
+    refused(f"{name}: is a link", command, "cite", "main", "--checklist", "demo", "--out", tmp_path / "c.md")
+    assert not (tmp_path / "c.md").exists()
+
+
 def test_the_latex_compiles_alone_and_in_a_document(tmp_path):
     command("cite", "main", "--checklist", "demo", "--out", tmp_path / "c.tex")
     said = pdflatex(tmp_path, "c.tex")

@@ -48,21 +48,21 @@ class Logged(Evidence):
 
     def length(self, name):
         """Images of a training."""
-        return super().length(name) if self.students else 24_000
+        return super().length(name) if self.results else 24_000
 
 
-def made(rows, sheet, students=None, retraining=STILL) -> Evidence:
+def made(rows, sheet, results=None, retraining=STILL) -> Evidence:
     """Evidence of measurements and rows of the sheet."""
     known = {row.run: row for row in sheet}
-    return Logged(Measurements(rows, "m.csv"), known, students, retraining=retraining)
+    return Logged(Measurements(rows, "m.csv"), known, results, retraining=retraining)
 
 
-def evidence(*rows, students=None, retraining=STILL) -> Evidence:
+def evidence(*rows, results=None, retraining=STILL) -> Evidence:
     """Evidence of measured runs with seeds of their own, whose recipe is the part of their name before ``-``."""
     measured = [line for row in rows for line in row]
     names = dict.fromkeys(line.run for line in measured)
     sheet = [SheetRow(run, run, "sid", "x", recipe=run.partition("-")[0], seed=n) for n, run in enumerate(names)]
-    return made(measured, sheet, students, retraining)
+    return made(measured, sheet, results, retraining)
 
 
 def claim(name, *parts, **facts) -> Claim:
@@ -87,8 +87,9 @@ def outcome(found, **settings) -> str:
 
 def log(folder: Path, run: str, name: str, records) -> None:
     """Writes a training log."""
-    (folder / run).mkdir(exist_ok=True)
-    (folder / run / name).write_text("".join(json.dumps(record) + "\n" for record in records))
+    student = folder / "students" / run
+    student.mkdir(parents=True, exist_ok=True)
+    (student / name).write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
 def curve(folder, run, points, std=0.0, metric="fd") -> None:

@@ -41,7 +41,7 @@ def of_demo():
 
 def evidence_of(preset, rows=None):
     measured = Measurements(rows) if rows else load_measurements(preset / "measurements.csv")
-    return Evidence(measured, {run.run: run for run in read_runs(preset / "runs.tsv")}, preset / "students")
+    return Evidence(measured, {run.run: run for run in read_runs(preset / "runs.tsv")}, preset)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_bar_in_a_statement_begins_no_column():
 def test_removing_a_run_turns_its_claims_undecided_and_never_into_a_verdict(of_demo, preset, tmp_path):
     rows = [row for row in load_measurements(preset / "measurements.csv").rows if row.run != "sida-a1.0"]
     shutil.copytree(preset / "students", tmp_path / "students", ignore=lambda *_: ["sida-a1.0"])
-    known = dataclasses.replace(evidence_of(preset, rows), students=tmp_path / "students")
+    known = dataclasses.replace(evidence_of(preset, rows), results=tmp_path)
     about = [claim for claim in of_demo if "sida-a1.0" in named_rows(claim.findings(known), known.runs)]
     assert about
     assert {verdict.outcome for verdict in decide(about, known)} == {"not decided here"}

@@ -148,8 +148,8 @@ def test_after_equally_many_images_the_curves_decide_and_not_the_kept_networks(t
     curve(tmp_path, "a", [(0, 30.0), (1000, 9.0), (2000, 7.0)])
     curve(tmp_path, "b", [(0, 30.0), (1000, 5.0), (2000, 8.0), (3000, 8.1)])
     rows = (lines("a", spread(7.0, 0.1)), lines("b", spread(5.0, 0.1)))
-    assert outcome(evidence(*rows, students=tmp_path), **LT) == "contradicted"
-    found = verdict(evidence(*rows, students=tmp_path), **LT, equal_images=True)
+    assert outcome(evidence(*rows, results=tmp_path), **LT) == "contradicted"
+    found = verdict(evidence(*rows, results=tmp_path), **LT, equal_images=True)
     assert found.outcome == "supported"
     assert found.findings[0].numbers["gain"] == pytest.approx(1.0)
     assert "2,000 images each" in found.findings[0].evidence
@@ -157,16 +157,16 @@ def test_after_equally_many_images_the_curves_decide_and_not_the_kept_networks(t
     log(tmp_path, "b", "evaluations.jsonl", [{"nimg": n, "fd": 9.0, "num_samples": 500} for n in (1000, 2000)])
     diverging = X | {"form": "diverging", "a": A, "b": B, "seeds": 1}
     for part in (LT | {"equal_images": True}, REACHES | {"b": B}, diverging):
-        found = verdict(evidence(*rows, students=tmp_path), **part)
+        found = verdict(evidence(*rows, results=tmp_path), **part)
         assert found.outcome == OPEN
         assert "use 500 and 5,000 images" in found.findings[0].evidence
     # Untrained networks are equal images of all curves, and no result.
     curve(tmp_path, "b", [(0, 60.0), (1500, 8.0)])
-    assert outcome(evidence(*rows, students=tmp_path), **LT, equal_images=True) == OPEN
+    assert outcome(evidence(*rows, results=tmp_path), **LT, equal_images=True) == OPEN
     # The untrained networks at 0 are no result, and without logs nothing is decided.
     curve(tmp_path, "b", [(0, 30.0), (1500, 5.0)])
-    for students in (tmp_path, None):
-        assert outcome(evidence(*rows, students=students), **LT, equal_images=True) == OPEN
+    for results in (tmp_path, None):
+        assert outcome(evidence(*rows, results=results), **LT, equal_images=True) == OPEN
 
 
 @pytest.mark.parametrize(("protocol", "expected"), [("imagenet64-uniform", OPEN), ("imagenet64", "supported")])
@@ -329,7 +329,7 @@ def fast_and_slow(tmp_path):
         curve(tmp_path, "b", [(n * 1000, 10 - n * 0.1) for n in range(4, 44, 4)], std)
         curve(tmp_path, "a", [(n * 1000, 10 - n * 0.5) for n in range(1, 20)], std)
         rows = [lines(name, spread(level, 0.01)) for name, level in levels.items()]
-        return evidence(lines("a", [1, 1]), lines("b", [1, 1]), *rows, students=tmp_path)
+        return evidence(lines("a", [1, 1]), lines("b", [1, 1]), *rows, results=tmp_path)
 
     return write
 
@@ -352,14 +352,14 @@ def test_reaches_compares_the_images_until_a_level_with_those_of_another_trainin
     found = fast_and_slow(t=7.95)
     assert outcome(found, **part) == "supported"  # 24k against 5k
     other = [dataclasses.replace(row, n=2000) if row.run == "t" else row for row in found.measurements.rows]
-    assert outcome(made(other, found.runs.values(), found.students), **part) == OPEN
+    assert outcome(made(other, found.runs.values(), found.results), **part) == OPEN
 
 
 def test_reaches_compares_the_images_until_a_level_with_a_number(tmp_path):
     curve(tmp_path, "a", [(n * 1000, 10 - n * 0.5) for n in range(1, 13)], std=0.3)  # 6.0 at 8k, ends at 4.0
     curve(tmp_path, "b", [(n * 1000, 10 - n * 0.1) for n in range(4, 44, 4)])
     levels = [lines("t", spread(6.0, 0.01)), lines("low", spread(2.0, 0.01))]
-    found = evidence(lines("a", [1, 1]), lines("b", [1, 1]), *levels, students=tmp_path)
+    found = evidence(lines("a", [1, 1]), lines("b", [1, 1]), *levels, results=tmp_path)
     part = REACHES | {"level": Operand(run="t")}
     assert outcome(found, **part, images=12000) == "supported"
     assert outcome(found, **part, images=8000) == OPEN  # noise of the evaluation at 8k
@@ -376,7 +376,7 @@ def test_a_published_level_is_one_of_its_own_number_of_images(tmp_path, n, expec
     records = [{"nimg": 1000 * i, "fid": 6.0 - i, "fid_std": 0.001, "fid_trials": [0] * 3} for i in range(1, 6)]
     log(tmp_path, "a", "evaluations.jsonl", [record | {"num_samples": n} for record in records])
     part = REACHES | {"metric": "fid", "level": Operand(published="table1-sida-a1.0-fid"), "images": 5000}
-    found = evidence(lines("a", spread(1.0, 0.001), "fid", **under("cifar10", "fid")), students=tmp_path)
+    found = evidence(lines("a", spread(1.0, 0.001), "fid", **under("cifar10", "fid")), results=tmp_path)
     assert outcome(found, **part) == expected
 
 
@@ -385,7 +385,7 @@ def test_the_noise_of_a_single_evaluation_is_a_share_of_the_level(tmp_path, imag
     """2 % of the measurement is 2 at the level 100, and 2.58 times that are six evaluations."""
     records = [{"nimg": 1000 * n, "fd": 200.0 - n, "num_samples": 5000} for n in range(1, 121)]
     log(tmp_path, "a", "evaluations.jsonl", records)
-    found = evidence(lines("a", spread(10.0, 0.2)), students=tmp_path)
+    found = evidence(lines("a", spread(10.0, 0.2)), results=tmp_path)
     assert outcome(found, **REACHES, level=Operand(value=100.0, label="100"), images=images) == expected
 
 
@@ -397,7 +397,7 @@ def test_the_level_of_another_curve_scatters(tmp_path, std, expected, trials):
         points = [{"nimg": 1000 * n, "fd": 10 - slope * n, "num_samples": 5000} for n in range(1, stop)]
         of_trials = {"fd_std": noise, "fd_trials": [0] * trials} if trials > 1 else {}
         log(tmp_path, run, "evaluations.jsonl", [point | of_trials for point in points])
-    found = evidence(lines("a", spread(1.0, 1e-4)), lines("b", spread(5.0, std)), students=tmp_path)
+    found = evidence(lines("a", spread(1.0, 1e-4)), lines("b", spread(5.0, std)), results=tmp_path)
     assert outcome(found, **REACHES, b=B, times=3.5) == expected
 
 
@@ -415,7 +415,7 @@ def test_both_trainings_of_a_speed_scatter(tmp_path):
         *[(name, 0.06, OPEN) for name in another],  # 60,928
         *[(name, 0.06 / 2**0.5, "supported") for name in another],
     ):
-        found = evidence(*rows, students=tmp_path, retraining=Retraining(std={"fd": std}, source="x"))
+        found = evidence(*rows, results=tmp_path, retraining=Retraining(std={"fd": std}, source="x"))
         assert outcome(found, **against[name]) == expected, (name, std)
     # The level of a teacher that was trained here is another training but for its own student.
     rows[-1] = [dataclasses.replace(line, trained_on="cpu") for line in rows[-1]]
@@ -431,7 +431,7 @@ def test_an_evaluation_of_fewer_images_is_not_as_sure_as_the_measurement(tmp_pat
     for run, ends in (("a", (5.0, 4.0)), ("b", (7.0, 4.3))):
         records = [{"nimg": 1000 * i, "fd": end, "num_samples": n} for i, end in enumerate(ends, 1)]
         log(tmp_path, run, "evaluations.jsonl", [r | {"fd_trials": trials, "fd_std": 0.6} for r in records])
-    found = evidence(lines("a", spread(4.0, 0.01)), lines("b", spread(4.3, 0.01)), students=tmp_path)
+    found = evidence(lines("a", spread(4.0, 0.01)), lines("b", spread(4.3, 0.01)), results=tmp_path)
     assert outcome(found, **LT, equal_images=True) == expected
     if len(trials) == 1:
         assert outcome(found, **REACHES, b=B, factor=1.1) == expected
@@ -441,7 +441,7 @@ def test_an_evaluation_of_fewer_images_is_not_as_sure_as_the_measurement(tmp_pat
 def test_a_curve_without_a_number_leaves_its_claim_open_and_ends_no_other(tmp_path, records):
     curve(tmp_path, "b", [(1000, 5.0), (2000, 4.0)])
     log(tmp_path, "a", "evaluations.jsonl", records)
-    found = evidence(lines("a", spread(3.0, 0.01)), lines("b", spread(4.0, 0.01)), students=tmp_path)
+    found = evidence(lines("a", spread(3.0, 0.01)), lines("b", spread(4.0, 0.01)), results=tmp_path)
     for part in (REACHES | {"b": B}, LT | {"equal_images": True}):
         decided = verdict(found, **part)
         assert decided.outcome == OPEN
@@ -456,7 +456,7 @@ def test_ratio_of_logged_quantities(tmp_path):
         ticks = [{"nimg": n, "img_per_s": speed, "memory_mb": 9000.0} for n in range(1, 6)]
         ticks = [tick | {"memory_reserved_mb": peak - 3000 * (tick["nimg"] < 3)} for tick in ticks]
         log(tmp_path, run, "train.jsonl", [ticks[0] | {"img_per_s": 1.0}, *ticks[1:]])
-    found = evidence(lines("a", [1, 1]), lines("b", [1, 1]), students=tmp_path)
+    found = evidence(lines("a", [1, 1]), lines("b", [1, 1]), results=tmp_path)
     assert outcome(found, **QUANTITY, quantity="seconds_per_kimg", low=1.0, high=1.2) == "supported"
     assert outcome(found, **QUANTITY, quantity="seconds_per_kimg", high=1.05) == "contradicted"
     assert outcome(found, **QUANTITY, quantity="nfe", low=1, high=1) == "supported"
@@ -485,7 +485,7 @@ def test_the_median_of_logged_values_scatters_more_than_their_mean(tmp_path):
     for run, values in seconds.items():
         ticks = [{"nimg": n, "img_per_s": 1000 / value} for n, value in enumerate(values, 1)]
         log(tmp_path, run, "train.jsonl", [{"nimg": 0, "img_per_s": 1.0}, *ticks])
-    found = evidence(lines("a", [1, 1]), lines("b", [1, 1]), students=tmp_path)
+    found = evidence(lines("a", [1, 1]), lines("b", [1, 1]), results=tmp_path)
     spread_of_mean = statistics.stdev(seconds["a"]) / 20**0.5
     bound = lambda factor: 1 + float(stats.t.ppf(0.995, 19)) * factor * spread_of_mean
     # The median of many normal values: √(π/2) times.
@@ -512,14 +512,14 @@ ROSE, FELL, RECOVERED = [6, 5, 9, 30], [6, 5, 4.5, 4], [6, 5, 30, 5]
     ],
 )
 def test_divergence_and_stability_read_the_whole_curve_and_its_end(tmp_path, curves, diverges, stable):
-    found = evidence(*trained(tmp_path, "x", *curves), students=tmp_path)
+    found = evidence(*trained(tmp_path, "x", *curves), results=tmp_path)
     assert outcome(found, **X, form="diverging", factor=3.0) == diverges
     assert outcome(found, **X, form="stable", factor=3.0) == stable
 
 
 def test_divergence_also_against_another_run_and_stability_from_a_number_of_images_on(tmp_path):
     rows = trained(tmp_path, "x", *[[6, 5, 7, 5]] * 3) + trained(tmp_path, "y", *[[6, 5, 4, 3]] * 3)
-    found = evidence(*rows, students=tmp_path)
+    found = evidence(*rows, results=tmp_path)
     assert outcome(found, **X, form="diverging", factor=3.0) == "contradicted"
     assert outcome(found, **X, form="diverging", factor=3.0, high=1.5, b=rows_of(recipe="y")) == "supported"
     for images, expected in ((0, "supported"), (3000, "supported"), (2000, "contradicted"), (9000, OPEN)):
@@ -537,7 +537,7 @@ def test_divergence_also_against_another_run_and_stability_from_a_number_of_imag
 )
 def test_shape_tells_an_exponential_from_a_power(tmp_path, value, exponential, power):
     curves = [[40, *(value(x) for x in range(1, 9)), 20 + seed] for seed in range(3)]
-    found = evidence(*trained(tmp_path, "x", *curves), students=tmp_path)
+    found = evidence(*trained(tmp_path, "x", *curves), results=tmp_path)
     assert outcome(found, **X, form="exponential", low=0.98) == exponential
     assert outcome(found, **X, form="power", low=0.98) == power
     assert outcome(found, **X, form="power", low=0.98, seeds=4) == OPEN
@@ -546,7 +546,7 @@ def test_shape_tells_an_exponential_from_a_power(tmp_path, value, exponential, p
 @pytest.mark.parametrize(("std", "expected"), [(0.001, "supported"), (1.0, OPEN)])
 def test_a_straight_line_beyond_the_noise_of_its_evaluations_alone_is_told(tmp_path, std, expected):
     curves = [[40, *(9 * math.exp(-x / 2) for x in range(1, 6)), 20 + seed] for seed in range(3)]
-    found = evidence(*trained(tmp_path, "x", *curves, std=std), students=tmp_path)
+    found = evidence(*trained(tmp_path, "x", *curves, std=std), results=tmp_path)
     assert outcome(found, **X, form="exponential", low=0.9) == expected
 
 
@@ -594,7 +594,7 @@ def test_a_value_of_0_and_a_log_without_the_metric_decide_nothing(tmp_path):
     found = evidence(lines("a", [0.0, 0.0]), lines("b", [0.0, 0.0]), lines("c", spread(2.0, 0.1)))
     assert outcome(found, **RATIO, high=1.0) == OPEN
     assert outcome(found, **RATIO | {"b": Operand(run="c")}, high=1.0) == "supported"
-    found = evidence(*trained(tmp_path, "x", *[FELL] * 3), students=tmp_path)
+    found = evidence(*trained(tmp_path, "x", *[FELL] * 3), results=tmp_path)
     assert outcome(found, **X | {"metric": "fid"}, form="stable", factor=3.0) == OPEN
 
 

@@ -156,7 +156,7 @@ def test_claims_came_out_as_the_page_says(tmp_path):
         if name.endswith(".jsonl"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(content)
-    evidence = Evidence(load_measurements(STORED), sheet, tmp_path / "students")
+    evidence = Evidence(load_measurements(STORED), sheet, tmp_path)
     verdicts = decide(load_claims(STUDY / "anew.py").claims, evidence)
     assert {verdict.claim.id: verdict.outcome for verdict in verdicts} == dict.fromkeys(
         ["N-01", "N-02", "N-03", "N-04"], UNDECIDED
