@@ -7,12 +7,15 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from sida.config.lookup import ROOT
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl, sha256_file
 from sida.methods import distill
@@ -158,6 +161,19 @@ def test_signals_keep_the_state(tmp_path, uninterrupted, student_spec, capsys, n
     assert (record["nimg"], record["train"]) == (112, read_jsonl(tmp_path / "train.jsonl"))
     distill(student_spec, tmp_path)
     assert results(tmp_path) == results(uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_limit_of_processor_time_that_the_shell_set_keeps_the_state(tmp_path):
+    """The system's own signals to a process of its own, whose start takes a part of its time."""
+    spec = json.dumps({**TEACHER, "total_kimg": 10_000, "tick_kimg": 1})
+    train = [sys.executable, "-m", "workflow", "train-teacher", "--spec", spec, "--out", str(tmp_path)]
+    limited = ["bash", "-c", 'ulimit -t 30; exec "$@"', "bash", *train]
+    done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("preempted; the state is kept")) == (75, 1)
+    assert "Traceback" not in done.stderr
+    record = json.loads(sorted((tmp_path / "state").glob("state-*.json"))[-1].read_text())["record"]
+    assert record["nimg"] > 0
 
 
 def test_only_an_insistent_ctrl_c_ends_a_run_at_once(monkeypatch):
