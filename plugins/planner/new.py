@@ -93,7 +93,7 @@ def new_study(config: StudyConfig) -> list[str]:
         values = {"name": name, **_data_values(config, part, study, teacher)}
         values, remarks = _Fit(config, part, values).fitted()
     return [
-        f"{config.study}: {values['images']} images {values['size']}, {values['classes']}; "
+        f"{config.study}: {values['images']:,} images {values['size']}, {values['classes']}; "
         f"files {', '.join(STUDY_FILES)}",
         *values["pictures"],
         *remarks,
@@ -400,12 +400,13 @@ def _size_values(config: StudyConfig, dataset: Any, names: list[str]) -> dict[st
         values[f"{key}_gpu"] = values[key]
     values["gpus"] = int(values["device"] != "cpu")
     class_list = f": {', '.join(names)}" if 0 < len(names) <= _MOST_NAMES else ""
-    rows, columns = (10, 6) if dataset.label_dim else (8, 8)
+    rows, columns = (min(10, dataset.label_dim), 6) if dataset.label_dim else (8, 8)
     return values | {
         "resolution": resolution,
         "channels": dataset.num_channels,
         "label_dim": dataset.label_dim,
         "images": len(dataset),
+        "counted": f"{len(dataset):,}",
         "size": f"{resolution}×{resolution}×{dataset.num_channels}",
         "classes": f"{dataset.label_dim} classes{class_list}" if dataset.label_dim else "no classes",
         "title": f"{Path(config.study).name}, {resolution}×{resolution}",

@@ -271,8 +271,9 @@ def test_pictures_are_summed_up_and_names_of_classes_kept_as_text(tmp_path, caps
         assert text in said.out
     preset = load_preset("flowers/preset.yaml")
     check_preset(preset)
-    shown = read_extended(preset.layout("figures", "samples"))["class_names"]
-    assert len(set(shown)) == len(names)
+    grid = read_extended(preset.layout("figures", "samples"))
+    shown = grid["class_names"]
+    assert len(set(shown)) == grid["rows"] == len(names)
     assert {"f: [*", "größe"} < set(shown)
     assert "".join(shown).isprintable()
     assert "6 classes: " in yaml.safe_load(Path("flowers/tables/main.yaml").read_text())["caption"]
