@@ -142,7 +142,7 @@ class Sweep:
             {"name": name, "value": value, "gap": gap, "error": error, "better": better, "measurement": record}
             for name, value, gap, error, better, record in columns
         ]
-        facts = {"metric": self.metric.key, "candidates": candidates, "best": names[choice.best]}
+        facts: dict[str, Any] = {"metric": self.metric.key, "candidates": candidates, "best": names[choice.best]}
         facts |= {"other": choice.other, "optimism": choice.optimism, "ties": [names[tie] for tie in choice.ties]}
         return {**self.score.record(), "sweep": {**facts, "share": self.share, "line": self.line()}}
 
