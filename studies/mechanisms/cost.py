@@ -27,16 +27,17 @@ from sida.training.iteration import StudentTrainer
 RUNS = {
     "SiD": "d10-w0-s401",
     "SiDA": "d10-w0.3-s433",
-    "own encoder": "d10-own-s477",
-    "separate steps": "d10-separate-s481",
+    "own encoder": "d10-own-s478",
+    "separate steps": "d10-separate-s482",
 }
-ROUNDS, ITERATIONS, BEGUN = 15, 40, 10_000
+ROUNDS, ITERATIONS, BEGUN = 9, 20, 10_000
 
 
 def trainer_of(results: Path, run: str) -> StudentTrainer:
     """The trainer of a run's spec, with its data."""
     spec = json.loads((results / "specs/students" / f"{run}.json").read_text(encoding="utf-8"))
-    config = DistillConfig(**spec)
+    # Specs name networks from the folder of ``results``.
+    config = DistillConfig(**{**spec, "teacher": str(results.absolute().parents[1] / spec["teacher"])})
     dataset = load_dataset(config.dataset)
     resolved = resolve_recipe(config, read_metadata(str(config.teacher))["network"])
     trainer = make_trainer(resolved, dataset, torch.device("cpu"))

@@ -231,10 +231,14 @@ def parts_table(data: Data) -> str:
     cells, trainings, end = cells_of(data), trainings_of(data), data.images[-1]
     heads = ["part", "teacher", f"FD of each training at {end} thousand images", f"thousand images to FD {REACHED:g}"]
     lines = [[*heads, "FD / SiD's, 95 %", f"FD / SiDA's of weight {PARTS_WEIGHT:g}, 95 %"], ["---"] * 2 + ["---:"] * 4]
-    # First SiDA itself, then with each part replaced.
-    sida = {("", teacher): cells[teacher, PARTS_WEIGHT] for teacher in data.grades if (teacher, PARTS_WEIGHT) in cells}
     known = {
         key: trainings[key] for recipe in PARTS for teacher in data.grades if (key := (recipe, teacher)) in trainings
+    }
+    # First SiDA itself, then with each part replaced.
+    sida = {
+        ("", teacher): cells[teacher, PARTS_WEIGHT]
+        for teacher in data.grades
+        if (teacher, PARTS_WEIGHT) in cells and any(of_teacher == teacher for _, of_teacher in known)
     }
     for (recipe, teacher), curves in {**sida, **known}.items():
         line = [PARTS.get(recipe, f"none: SiDA, weight {PARTS_WEIGHT:g}"), f"{data.grades[teacher]} thousand"]

@@ -1,6 +1,8 @@
 """Stored rows are those of today's settings, and numbers of small studies' pages are those of stored measurements."""
 
+import json
 import math
+import statistics
 from statistics import mean, pstdev, stdev, variance
 
 import pytest
@@ -268,8 +270,12 @@ def test_sentences_on_the_mechanisms_are_those_of_the_stored_rows():
     assert f"{weak_words}, and falls in {falls['d200']} of four from that of 200 thousand ({strong})" in page
     weak, strong = (leads.lead_of(cells, teacher, 3.0, 50) for teacher in quarters)
     light, papers = (leads.lead_of(cells, "d10", weight, 50) for weight in (0.3, 0.01))
+    middle = leads.lead_of(cells, "d40", 0.3, 50)
     ratio = lambda one: f"{leads.percent(one.value)} % ({leads.percent(one.low)} to {leads.percent(one.high)})"
-    assert f"SiDA leads by {ratio(light)} with weight 0.3, from that of 200 thousand by {ratio(strong)} with" in page
+    assert f"SiDA leads by {ratio(light)} with weight 0.3, from that of 40 thousand by {ratio(middle)} with" in page
+    assert f"(two seeds), from that of 200 thousand by {ratio(strong)} with weight 3." in page
+    falls = f"{leads.percent(light.value)} and {leads.percent(middle.value)} % with weight 0.3"
+    assert f"({falls}, {leads.percent(strong.value)} % with weight 3)" in page
     assert f"the interval contains 0 ({' to '.join(map(leads.percent, (strong.low, strong.high)))})" in page
     assert f"Welch's is not ({' to '.join(map(leads.percent, weak.welch))})" in page
     doses = (
@@ -291,16 +297,43 @@ def test_sentences_on_the_mechanisms_are_those_of_the_stored_rows():
     assert f"falls to {falls} after 20 thousand images, and rises to " in page
     light_ends = sorted(curve[50] for curve in cells["d10", 0.3].values())
     assert f"Together the two terms end at {light_ends[0]:.1f} to {light_ends[-1]:.1f}" in page
+    made = leads.trainings_of(leads.DIGITS)["digits-generated", "d10"]
+    of_generated = leads.lead([*ends[0.0]], [curve[50] for curve in made.values()])
     for name in ("README.md", "docs/README.md"):
         text = (ROOT / name).read_text()
-        assert f"and adversarial weight 0.3, SiDA's FD ends {below(light)} SiD's (four seeds)" in text
-        assert f"recall is {min(recall[0.3]):.2f} or more, SiD's {mean(recall[0.0]):.2f}" in text
-        assert f"With weight 3 it ends {below(weak)}, with recall {max(recall[3.0]):.2f} or less" in text
-        assert f"the papers' weight, 0.01, it ends {below(papers)} (two seeds)" in text
+        assert (
+            f"weight 0.3, SiDA's FD ends {below(light)} SiD's from a teacher of 10 thousand images (four seeds)" in text
+        )
+        assert f"and {below(middle)} from one of 40 thousand (two seeds)" in text
+        assert f"From one of 200 thousand it ends {below(strong)} with weight 3 (four seeds)" in text
+        assert f"SiDA's recall is {low_high(0.3)}, SiD's {mean(recall[0.0]):.2f}" in text
+        assert f"the papers' weight, 0.01, SiDA's FD ends {below(papers)} from that teacher (two seeds)" in text
         most = max(mean(recalls[run]) for run in alone)
-        assert f"The adversarial term alone ends {below(against_sid)}, with recall {most:.2f} or less" in text
-        assert f"From a teacher of 200 thousand images SiDA with weight 3 ends {below(strong)} (four seeds)" in text
-        assert f"From a weak teacher on Fashion-MNIST it ends {below(fashion)} (two seeds" in text
+        both = f"it ends {below(of_generated)}, and the adversarial term alone {leads.percent(against_sid.value)} %"
+        assert f"in place of real ones {both}, with recall {most:.2f} or less (two seeds each)" in text
+        assert f"on Fashion-MNIST SiDA's FD ends {below(fashion)} (two seeds" in text
     answer = (ROOT / "docs/faq.md").read_text()
     assert f"SiDA's FD ends {below(light)} SiD's with weight 0.3; from one of" in answer
     assert f"it ends {below(strong)} with weight 3" in answer
+
+
+def test_sentences_on_replaced_parts_are_those_of_the_table_and_of_the_measured_time():
+    folder = ROOT / "studies/mechanisms"
+    page = (folder / "README.md").read_text().split("### By what")[1].split("\n## ")[0]
+    table = cells_by_label(page)
+    times = lambda cell, method: f"{cell.split(' (')[0]} times {method}'s ({cell.split('(')[1].rstrip(')')}"
+    alone, generated = (table[leads.PARTS[name]] for name in ("digits-alone", "digits-generated"))
+    assert f"{times(alone[3], 'SiD')}) and {times(alone[4], 'SiDA')})" in page
+    assert times(generated[3], "SiD") in page
+    cost = json.loads((folder / "mechanisms-digits/cost.json").read_text())
+    for name, label in (("digits-own-encoder", "own encoder"), ("digits-separate-steps", "separate steps")):
+        cells = table[leads.PARTS[name]]
+        count = {2: "two", 3: "three", 4: "four"}[len(cells[1].split(", "))]
+        sentence = f"FD ends at {times(cells[4], 'SiDA')}; {count} seeds)"
+        line = next(line for line in page.splitlines() if sentence in line)
+        median = statistics.median(each[label] / each["SiDA"] for each in cost["rounds"])
+        assert f"an iteration takes {median:.2f} times SiDA's" in line.replace("An iteration", "an iteration")
+    gamma = table[leads.PARTS["digits-gamma"]]
+    assert f"which is {times(gamma[4], 'SiDA')})" in page
+    assert min(map(float, gamma[1].split(", "))) > max(map(float, table["none: SiDA, weight 0.3"][1].split(", ")))
+    assert f"one training, which ends at {table[leads.PARTS['digits-sample']][1]} and" in page
