@@ -286,7 +286,7 @@ def test_a_wrong_key_or_class_is_named(options, reason):
 
 def test_an_unknown_class_and_an_unknown_architecture_are_named():
     path = write_genuine("n.pkl", tiny(), renamed={"EDMPrecond": "iDDPMPrecond"})
-    not_imported(path, "'iDDPMPrecond' is none of")
+    not_imported(path, "'iDDPMPrecond' is not read")
     torch.save(tiny().state_dict(), "w.pt")
     not_imported(Path("w.pt"), "no architecture", network={"kwargs": {}})
     torch.save(torch.nn.Linear(3, 3), "net.pt")
