@@ -284,17 +284,31 @@ def test_sentences_on_the_mechanisms_are_those_of_the_stored_rows():
     assert f"the lead is {doses}" in page
     assert f"{leads.percent(papers.value)} against {leads.percent(light.value)} %, as predicted" in page
     assert [len(cells["d10", weight]) for weight in (0.01, 0.3)] == [2, 4]
+    in_pixels = leads.lead_of(leads.cells_of(leads.DIGITS, "fd_pixel"), "d40", 0.3, 50)
+    assert in_pixels.low < 0 < in_pixels.high
     fashion = leads.lead_of(leads.cells_of(leads.FASHION), "t10", 3.0, 48)
     below = lambda one: f"{leads.percent(one.value)} % below"
     weights = (*ends, 0.3)
     recall = {weight: [mean(values_of(stored, "recall")[run]) for run in cells["d10", weight]] for weight in weights}
     low_high = lambda weight: f"{min(recall[weight]):.2f} to {max(recall[weight]):.2f}"
-    assert f"Weight 3 ends with recall {low_high(3.0)}, weight 0.3 with {low_high(0.3)}." in page
+    assert f"Networks of weight 3 have recall {low_high(3.0)}, of weight 0.3 {low_high(0.3)}." in page
+    papers_recall = {f"{mean(values_of(stored, 'recall')[run]):.2f}" for run in cells["d10", 0.01]}
+    assert f"With weight 0.01 it is {' to '.join(sorted(papers_recall))}." in page
     alone, recalls = leads.trainings_of(leads.DIGITS)["digits-alone", "d10"], values_of(stored, "recall")
     against_sid = leads.lead([*ends[0.0]], [curve[50] for curve in alone.values()])
     falls = " and ".join(f"{curve[20]:.2f}" for curve in alone.values())
     assert all(curve[20] == min(curve.values()) for curve in alone.values())
     assert f"falls to {falls} after 20 thousand images, and rises to " in page
+    later = " and ".join(f"{cells['d10', 0.3][f'd10-w0.3-s{seed}'][50]:.2f}" for seed in (435, 436))
+    assert f"two of its four trainings were recorded after that choice, with {later}." in page
+    first = " and ".join(
+        f"{100 * next(iter(leads.shares_of(leads.DIGITS, run).values())):.1f}" for run in cells["d10", 0.01]
+    )
+    assert f"but {first} % in the term's first record of each training on digits" in page
+    same = " to ".join(leads.percent(leads.lead_of(cells, teacher, 3.0, 50).value) for teacher in ("d10", "d200"))
+    assert f"weight 3 by itself falls from {same} %" in page
+    welch = " to ".join(f"{1 - end:.2f}" for end in reversed(against_sid.welch))
+    assert f"Welch's interval of the first is {welch}" in page
     light_ends = sorted(curve[50] for curve in cells["d10", 0.3].values())
     assert f"Together the two terms end at {light_ends[0]:.1f} to {light_ends[-1]:.1f}" in page
     made = leads.trainings_of(leads.DIGITS)["digits-generated", "d10"]
@@ -304,14 +318,16 @@ def test_sentences_on_the_mechanisms_are_those_of_the_stored_rows():
         assert (
             f"weight 0.3, SiDA's FD ends {below(light)} SiD's from a teacher of 10 thousand images (four seeds)" in text
         )
-        assert f"and {below(middle)} from one of 40 thousand (two seeds)" in text
+        assert f"and {below(middle)} from one of 40 thousand (two seeds; not certain in pixels)" in text
         assert f"From one of 200 thousand it ends {below(strong)} with weight 3 (four seeds)" in text
         assert f"SiDA's recall is {low_high(0.3)}, SiD's {mean(recall[0.0]):.2f}" in text
-        assert f"the papers' weight, 0.01, SiDA's FD ends {below(papers)} from that teacher (two seeds)" in text
+        assert f"the papers' weight, 0.01, SiDA's FD ends {below(papers)} from that teacher" in text
+        assert f"with recall {' to '.join(sorted(papers_recall))} (two seeds)" in text
         most = max(mean(recalls[run]) for run in alone)
         both = f"it ends {below(of_generated)}, and the adversarial term alone {leads.percent(against_sid.value)} %"
-        assert f"in place of real ones {both}, with recall {most:.2f} or less (two seeds each)" in text
-        assert f"on Fashion-MNIST SiDA's FD ends {below(fashion)} (two seeds" in text
+        assert f"in place of real ones {both}, with recall {most:.2f} or less (two seeds each, not decided)" in text
+        assert f"on Fashion-MNIST SiDA's FD ends {below(fashion)} (two seeds, not decided" in text
+        assert fashion.welch[0] < 0 < fashion.welch[1]
     answer = (ROOT / "docs/faq.md").read_text()
     assert f"SiDA's FD ends {below(light)} SiD's with weight 0.3; from one of" in answer
     assert f"it ends {below(strong)} with weight 3" in answer
@@ -336,4 +352,6 @@ def test_sentences_on_replaced_parts_are_those_of_the_table_and_of_the_measured_
     gamma = table[leads.PARTS["digits-gamma"]]
     assert f"which is {times(gamma[4], 'SiDA')})" in page
     assert min(map(float, gamma[1].split(", "))) > max(map(float, table["none: SiDA, weight 0.3"][1].split(", ")))
-    assert f"one training, which ends at {table[leads.PARTS['digits-sample']][1]} and" in page
+    assert f"one training, which ends at {table[leads.PARTS['digits-sample']][1]}, above all four" in page
+    sid = statistics.median(each["SiD"] / each["SiDA"] for each in cost["rounds"])
+    assert f"SiD's iteration takes {sid:.2f} times SiDA's" in (folder / "README.md").read_text()
