@@ -84,9 +84,7 @@ class AblationLoss(SiDALoss):
         labels = both_labels(batch.class_labels, batch.class_labels)
         logits = discriminator(noisy, torch.cat([sigma, sigma]), labels, return_flag="encoder")
         weight, fake_logits, real_logits = batch.drop_nan(self.discriminator_weight(sigma), *logits.chunk(2))
-        softplus = torch.nn.functional.softplus
-        entropy = self.averaged(softplus(fake_logits), batch) + self.averaged(softplus(-real_logits), batch)
-        return {"discriminator": weight * entropy / 2}
+        return {"discriminator": weight * self.cross_entropy(fake_logits, real_logits, batch)}
 
 
 def make_ablation(parts: Parts) -> training.StudentTrainer:

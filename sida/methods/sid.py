@@ -198,16 +198,19 @@ class SiDALoss(SiDLoss):
         weights = weights if logvar is None else [weight / logvar.exp() for weight in weights]
         error = denoised - self.target(clean, noisy, sigma)
         error, weight, judging, fake_logits, real_logits = batch.drop_nan(error, *weights, *logits.chunk(2))
-        softplus = torch.nn.functional.softplus
-        cross_entropy = (self.averaged(softplus(fake_logits), batch) + self.averaged(softplus(-real_logits), batch)) / 2
         denoising = weight * error.square()
         denoising = denoising if logvar is None else denoising + batch.select_valid(logvar)[0]
-        return {"denoising": denoising, "discriminator": judging * cross_entropy}
+        return {"denoising": denoising, "discriminator": judging * self.cross_entropy(fake_logits, real_logits, batch)}
 
     def discriminator_weight(self, sigma: Tensor) -> Tensor:
         """w(σ) of the discriminator's term, the shape of ``sigma``."""
         gamma = self.discriminator_gamma
         return self.weight(sigma) if gamma is None else score_weight(sigma, self.sigma_data, gamma)
+
+    def cross_entropy(self, fake_logits: Tensor, real_logits: Tensor, batch: training.MicroBatch) -> Tensor:
+        """Mean of the cross-entropies of fake logits against 'fake' and of real ones against 'real', as averaged."""
+        softplus = torch.nn.functional.softplus
+        return (self.averaged(softplus(fake_logits), batch) + self.averaged(softplus(-real_logits), batch)) / 2
 
     def averaged(self, entropies: Tensor, batch: training.MicroBatch) -> Tensor:
         """Mean of cross-entropies over the batch, ``()``, or over each sample, ``(N', 1, 1, 1)``."""
