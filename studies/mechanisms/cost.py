@@ -60,7 +60,7 @@ def main() -> None:
         rounds.append(seconds)
     ratios = {label: statistics.median(each[label] / each["SiDA"] for each in rounds) for label in RUNS}
     out = Path(__file__).parent / "mechanisms-digits/cost.json"
-    write_json(out, {"iteration / SiDA's": ratios, "rounds": rounds, "machine": environment(torch.device("cpu"))})
+    write_json(out, {"iteration / SiDA's": ratios, "rounds": rounds, "machine": environment("cpu")})
     print(json.dumps(ratios, indent=1))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean, variance
 
 from eval.contrasts import interval_of
-from eval.results.logs import read_log
+from eval.results.logs import log_path, read_log
 from eval.results.sheet import read_runs
 from eval.results.stored import read_stored, stored_rows
 
@@ -73,13 +73,13 @@ def cells_of(data: Data, metric: str = "fd") -> Cells:
 
 def curve_of(data: Data, run: str, metric: str = "fd") -> Curve:
     """Values of a metric in the evaluations of a stored training."""
-    log = read_log(HERE / data.stored / "students" / run / "evaluations.jsonl")
+    log = read_log(log_path(HERE / data.stored, run, "evaluations"))
     return {round(record["nimg"] / 1000): float(record[metric]) for record in log if metric in record}
 
 
 def shares_of(data: Data, run: str) -> dict[float, float]:
     """Share of the adversarial term in a training's generator gradient, 0..1, by thousands of images."""
-    log = read_log(HERE / data.stored / "students" / run / "train.jsonl")
+    log = read_log(log_path(HERE / data.stored, run, "train"))
     return {
         record["nimg"] / 1000: record["share"]["adversarial"]
         for record in log
