@@ -313,22 +313,19 @@ def test_sentences_on_the_mechanisms_are_those_of_the_stored_rows():
     assert f"Together the two terms end at {light_ends[0]:.1f} to {light_ends[-1]:.1f}" in page
     made = leads.trainings_of(leads.DIGITS)["digits-generated", "d10"]
     of_generated = leads.lead([*ends[0.0]], [curve[50] for curve in made.values()])
-    for name in ("README.md", "docs/README.md"):
-        text = (ROOT / name).read_text()
-        assert (
-            f"weight 0.3, SiDA's FD ends {below(light)} SiD's from a teacher of 10 thousand images (four seeds)" in text
-        )
-        assert f"and {below(middle)} from one of 40 thousand (two seeds; in pixels the interval contains 0)" in text
-        assert f"From one of 200 thousand it ends {below(strong)} with weight 3 (four seeds)" in text
-        assert f"SiDA's recall is {low_high(0.3)}, SiD's {mean(recall[0.0]):.2f}" in text
-        assert f"the papers' weight, 0.01, SiDA's FD ends {below(papers)} from that teacher" in text
-        assert f"with recall {' to '.join(sorted(papers_recall))} (two seeds)" in text
-        most = max(mean(recalls[run]) for run in alone)
-        assert f"in place of real ones it ends {below(of_generated)}." in text
-        by_term = f"it ends {below(against_sid)}, and its recall is {most:.2f} or less (two seeds each, not decided)"
-        assert f"With the adversarial term alone, without SiD's term, {by_term}" in text
-        assert f"on Fashion-MNIST SiDA's FD ends {below(fashion)} (two seeds, not decided" in text
-        assert fashion.welch[0] < 0 < fashion.welch[1]
+    text = (ROOT / "README.md").read_text()
+    assert f"weight 0.3, SiDA's FD ends {below(light)} SiD's from a teacher of 10 thousand images (four seeds)" in text
+    assert f"and {below(middle)} from one of 40 thousand (two seeds; in pixels the interval contains 0)" in text
+    assert f"From one of 200 thousand it ends {below(strong)} with weight 3 (four seeds)" in text
+    assert f"SiDA's recall is {low_high(0.3)}, SiD's {mean(recall[0.0]):.2f}" in text
+    assert f"the papers' weight, 0.01, SiDA's FD ends {below(papers)} from that teacher" in text
+    assert f"with recall {' to '.join(sorted(papers_recall))} (two seeds)" in text
+    most = max(mean(recalls[run]) for run in alone)
+    assert f"in place of real ones it ends {below(of_generated)}." in text
+    by_term = f"it ends {below(against_sid)}, and its recall is {most:.2f} or less (two seeds each, not decided)"
+    assert f"With the adversarial term alone, without SiD's term, {by_term}" in text
+    assert f"on Fashion-MNIST SiDA's FD ends {below(fashion)} (two seeds, not decided" in text
+    assert fashion.welch[0] < 0 < fashion.welch[1]
     answer = (ROOT / "docs/faq.md").read_text()
     assert f"SiDA's FD ends {below(light)} SiD's with weight 0.3; from one of" in answer
     assert f"it ends {below(strong)} with weight 3" in answer
