@@ -24,7 +24,7 @@ NUMERICAL := tests/networks tests/methods tests/sampling tests/training tests/ev
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell
 DEFAULT := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem
 
-.PHONY: help setup demo test test-slow test-kernels test-all test-slurm test-versions mutants extras docs publish peers audit lint format bench lock clean
+.PHONY: help setup demo test test-slow test-kernels test-all test-slurm test-versions mutants extras validators docs publish peers audit lint format bench lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,12 @@ mutants: $(STAMP) ## fifty changes of one place each, and which of them no test 
 extras: $(STAMP) ## also the packages of optional extras: the site
 	@$(BIN)/uv pip install --quiet --require-hashes -r requirements/extras.lock
 
+# every-eval-ever asks for Python 3.12; its validator runs with 3.11.
+validators: $(STAMP) ## also the validators of RO-Crate and Every Eval Ever, for tests (.venv-validators, 70 MB)
+	@test -x .venv-validators/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv-validators
+	@$(BIN)/python -m pip --python .venv-validators/bin/python install --quiet --disable-pip-version-check --no-deps \
+	  --ignore-requires-python --require-hashes -r requirements/validators.lock
+
 peers: $(STAMP) ## also the other tools that `python -m benchmarks peers` compares with
 	@$(BIN)/uv pip install --quiet --require-hashes -r requirements/peers.lock
 	@rm -rf $(VENV)/lib/python3*/site-packages/tests # torch-fidelity's own tests, which would hide those of this folder
@@ -110,6 +116,8 @@ lock: $(STAMP) ## resolve requirements/*.in again into their .lock (needs the ne
 	@$(COMPILE) --universal $(UPGRADE) requirements/peers.in -o requirements/peers.lock
 	@$(COMPILE) --universal $(UPGRADE) requirements/uv.in -o requirements/uv.lock
 	@$(COMPILE) --universal $(UPGRADE) requirements/audit.in -o requirements/audit.lock
+	@$(subst 3.11,3.12,$(COMPILE)) --universal $(UPGRADE) --override requirements/validators-overrides.txt \
+	  requirements/validators.in -o requirements/validators.lock
 	@$(COMPILE) --python-platform x86_64-manylinux_2_28 $(UPGRADE) requirements/oldest.in -o requirements/oldest.lock
 	@$(BIN)/python -m tools.write_sbom requirements/main.lock
 

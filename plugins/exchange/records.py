@@ -36,6 +36,8 @@ _UNKNOWN = "unknown"
 #: Printed metrics of images; papers' settings and times are printed as well.
 _OF_IMAGES = {"FID", "FD-DINOv2", "CLIP-FID", "FDr3", "FDr6", "SW-r14", "IS", "precision", "recall"}
 
+#: Names that the store of Every Eval Ever refuses for folders: its own, and those of devices on Windows.
+_RESERVED = re.compile(r"data|(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 #: Texts behind sources with a number as their name; the notes of each number have details.
 _PRINTED_IN = {
     "abstract-000": "arXiv 2410.14919v4, abstract",
@@ -254,7 +256,8 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 def _slug(text: str) -> str:
     """A text as part of a path: letters, digits, dots, hyphens and underscores."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:100] or _UNKNOWN
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:100].strip("-._") or _UNKNOWN
+    return f"_{slug}" if _RESERVED.fullmatch(slug) else slug
 
 
 def record_path(record: Mapping[str, Any]) -> Path:

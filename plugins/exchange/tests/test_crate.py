@@ -1,8 +1,4 @@
-"""A results folder as a Workflow Run RO-Crate: what it says, and what `sida verify` compares.
-
-roc-validator 0.13 passed a crate of the demo at level REQUIRED of workflow-run-crate 0.5 (2026-11-27). It fetches
-contexts from the network, so that these tests check what it asks for.
-"""
+"""A results folder as a Workflow Run RO-Crate: what it says, and what `sida verify` compares."""
 
 from __future__ import annotations
 
@@ -18,6 +14,7 @@ from rocrate.rocrate import ROCrate
 from sida.config.lookup import ROOT
 from sida.errors import UserError
 from sida.files.atomic import read_hashed_json, sha256_file, write_hashed_json, write_json
+from sida.plugins.exchange.tests.validators import validate_crate
 from tests.refused import command, refused
 from tests.workflow.results_folder import write_results
 from tests.workflow.workspace import put
@@ -82,6 +79,17 @@ def test_the_crate_has_each_file_of_the_manifest_as_input_or_result_of_one_run(f
     assert parts <= graph.keys()
     assert {*manifest, "manifest.json", "Snakefile", "workflow/rules/train.smk"} < parts
     assert {entity.id for entity in ROCrate(folder).data_entities} == parts
+
+
+@pytest.mark.slow
+def test_the_validator_of_ro_crate_passes_a_crate(folder, tmp_path):
+    done = validate_crate(folder, tmp_path)
+    assert (done.returncode, "workflow-run-crate-0.5" in done.stdout) == (0, True), done.stdout
+    content = json.loads((folder / CRATE).read_text())
+    run = next(entity for entity in content["@graph"] if entity["@id"] == "#run")
+    run["instrument"] = {"@id": "#run"}
+    (folder / CRATE).write_text(json.dumps(content))
+    assert validate_crate(folder, tmp_path).returncode == 1
 
 
 def test_a_licence_is_named_by_its_address(folder):

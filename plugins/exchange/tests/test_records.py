@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import shutil
 
 import jsonschema
 import pytest
@@ -11,6 +12,7 @@ from eval.results.exchange import read_added, read_numbers
 from eval.results.published import load_published
 from eval.results.summary import load_measurements
 from sida.config.lookup import ROOT
+from sida.plugins.exchange.tests.validators import validate_records
 from tests.eval.synthetic_output import csv_rows
 from tests.refused import command, refused
 
@@ -93,6 +95,21 @@ def test_records_fit_the_schema(records, kind):
         assert record["source_metadata"]["source_type"] == ("evaluation_run" if kind == "own" else "documentation")
         benchmark, developer, model, _ = path.relative_to(records / kind).parts
         assert record["evaluation_id"].startswith(f"{benchmark}/{developer}/{model}/")
+        assert "data" not in (benchmark, developer, model)  # a name that the store keeps for itself
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "status"), [("own", 0), ("printed", 2)])
+def test_the_validator_of_every_eval_ever_passes_records(records, tmp_path, kind, status):
+    """Status 2 means warnings alone: the maker of a printed generator is not known."""
+    shutil.copytree(records / kind, tmp_path / "data")
+    done = validate_records(tmp_path / "data")
+    reports = json.loads(done.stdout)
+    assert [report["errors"] for report in reports if report["errors"]] == []
+    assert {warning["loc"] for report in reports for warning in report["warnings"]} == (
+        {"model_info"} if status else set()
+    )
+    assert done.returncode == status
 
 
 def test_a_row_goes_out_and_comes_back_to_the_last_digit(records):
