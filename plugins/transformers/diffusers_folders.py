@@ -21,16 +21,8 @@ from sida.config.settings import from_mapping
 from sida.errors import UserError, one_line, say
 from sida.networks.autoencoder import LATENT_SCALE
 from sida.networks.body import Classes, Few, Share, Side, Size
-from sida.networks.diffusers_folder import (
-    PLAIN_SCHEDULE,
-    SCHEDULERS,
-    DiffusersFiles,
-    DiffusersModel,
-    check_class,
-    check_values,
-    read_config,
-    read_state,
-)
+from sida.networks.diffusers_folder import PLAIN_SCHEDULE, SCHEDULERS, DiffusersFiles, DiffusersModel
+from sida.networks.saved_models import check_class, check_values, read_config, read_state
 from sida.plugins.transformers.networks import Depth, DiTPrecond, Ratio, SiTPrecond, position_table
 
 Network = tuple[dict[str, Any], dict[str, torch.Tensor]]

@@ -12,12 +12,11 @@ from typing import Any, Literal
 
 import torch
 
-from sida.config.lookup import how_to_install
 from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.networks.body import Few, Size
-from sida.networks.diffusers_folder import WEIGHTS, check_class, check_values, read_config, read_state
 from sida.networks.file import building_on_meta, check_tensors
+from sida.networks.saved_models import WEIGHTS, check_class, check_values, diffusers_library, read_config, read_state
 
 #: Most blocks, each of which but the last doubles the sides of an image.
 _MOST_BLOCKS = 6
@@ -59,18 +58,14 @@ def load_vae(path: str, device: str | torch.device = "cpu") -> Any:
         UserError: The optional package is not installed; a file is missing; an option is unknown or out of range; or
             the tensors are not exactly those of the options, or hold NaN.
     """
-    try:
-        from diffusers import AutoencoderKL
-    except ImportError:
-        fault, remedy = "the package diffusers is not installed", how_to_install("diffusers>=0.27")
-        raise UserError("latent diffusion", fault, remedy) from None
+    autoencoder = diffusers_library("latent diffusion").AutoencoderKL
     config_file, weights = Path(path, "config.json"), Path(path, WEIGHTS)
     for file in (config_file, weights):
         if not file.is_file():
             raise UserError(file, "no such file", "name a folder of AutoencoderKL.save_pretrained")
     options = _options(config_file)
-    with building_on_meta(path, AutoencoderKL.__name__):
-        vae: Any = AutoencoderKL(**dataclasses.asdict(options))
+    with building_on_meta(path, autoencoder.__name__):
+        vae: Any = autoencoder(**dataclasses.asdict(options))
     state = read_state(weights)
     check_tensors(weights, vae, {name: tuple(tensor.shape) for name, tensor in state.items()}, "save it again")
     vae.load_state_dict(state, strict=True, assign=True)

@@ -8,9 +8,8 @@ plugins (registry ``diffusers_models``).
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +21,8 @@ from sida.config.lookup import our_object
 from sida.config.registries import additions, refuse_missing
 from sida.errors import UserError, one_line, say
 from sida.files.atomic import sha256_file, sha256_json
-from sida.files.state_dicts import read_state_dict
-from sida.files.text_files import parse_json, read_text
 from sida.networks.diffusers_unet import SCHEDULE, UNET_OPTIONS, DiffusersPrecond
-from sida.networks.file import check_finite
+from sida.networks.saved_models import WEIGHTS, check_class, check_values, json_line, read_config, read_state
 
 _INDEX = "model_index.json"
 #: Folders of the network; without one its files lie beside those of the scheduler.
@@ -34,8 +31,8 @@ _CONFIGS = (*(f"{folder}/config.json" for folder in _FOLDERS), "config.json")
 #: Decoder of a pipeline of latents, of which only the scale of the latents is read.
 _VAE = "vae/config.json"
 _SCHEDULERS = ("scheduler/scheduler_config.json", "scheduler_config.json")
-#: Files of a model's weights, the first that is there; a file of ``torch.save`` is read without executing it.
-WEIGHTS, _BINARY = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
+#: A file of ``torch.save`` instead of :data:`WEIGHTS`, read without executing it.
+_BINARY = "diffusion_pytorch_model.bin"
 #: Schedulers on discrete steps, all with the defaults of `DDPMScheduler`. Only the training counts, not the sampler.
 SCHEDULERS = (
     *("DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"),
@@ -57,8 +54,6 @@ _AVERAGE = (
     *("decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power"),
     "foreach",
 )
-#: Names of attention layers in files of diffusers before 0.12.
-_OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 class DiffusersModel(NamedTuple):
@@ -181,18 +176,6 @@ def _model_of(config: Path) -> DiffusersModel:
     return UNET
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Content of a file of settings.
-
-    Raises:
-        UserError: It is not a JSON mapping.
-    """
-    value = parse_json(read_text(path), str(path))
-    if not isinstance(value, dict):
-        raise UserError(path, "is not a JSON mapping")
-    return value
-
-
 def _read_unet(files: DiffusersFiles, null_label: bool) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Network and state dict of a U-Net's files; see :class:`DiffusersModel`.
 
@@ -213,17 +196,17 @@ def _read_unet(files: DiffusersFiles, null_label: bool) -> tuple[dict[str, Any],
     if isinstance(side, list) and len(side) == 2 and side[0] == side[1]:
         side = side[0]
     if not isinstance(side, int):
-        fault = f"sample_size: {_json_line(side)}"
+        fault = f"sample_size: {json_line(side)}"
         raise UserError(files.config, fault, "images are square: give the number of pixels of a side")
     channels = unet.get("in_channels", 3)
     if unet.get("out_channels", 3) != channels:
-        fault = f"out_channels: {_json_line(unet.get('out_channels', 3))}, but in_channels is {_json_line(channels)}"
+        fault = f"out_channels: {json_line(unet.get('out_channels', 3))}, but in_channels is {json_line(channels)}"
         raise UserError(files.config, fault, "a U-Net that also predicts a variance is not read")
     classes = unet.get("num_class_embeds") or 0
     if not isinstance(classes, int):
-        raise UserError(files.config, f"num_class_embeds: {_json_line(classes)}", "give the number of classes")
+        raise UserError(files.config, f"num_class_embeds: {json_line(classes)}", "give the number of classes")
     if options.get("class_embed_type") not in (None, "timestep") or (options.get("class_embed_type") and not classes):
-        fault = f"class_embed_type: {_json_line(options['class_embed_type'])}"
+        fault = f"class_embed_type: {json_line(options['class_embed_type'])}"
         raise UserError(
             files.config, fault, "null is read, and 'timestep' with num_class_embeds, the number of classes"
         )
@@ -238,39 +221,3 @@ def _read_unet(files: DiffusersFiles, null_label: bool) -> tuple[dict[str, Any],
 
 _UNET_CLASS = "UNet2DModel"
 UNET = DiffusersModel(("unet", "scheduler"), _read_unet)
-
-
-def _json_line(value: Any) -> str:
-    return one_line(json.dumps(value), 80)
-
-
-def check_class(path: Path, config: Mapping[str, Any], classes: Collection[str]) -> None:
-    """Refuses settings of other classes."""
-    name = config.get("_class_name")
-    if name not in classes:
-        raise UserError(path, f"_class_name: {_json_line(name)}", f"read are {', '.join(classes)}")
-
-
-def check_values(path: Path, config: Mapping[str, Any], supported: Mapping[str, Any]) -> None:
-    """Refuses options of a file whose value is not the supported one."""
-    for key, value in supported.items():
-        if config.get(key, value) != value:
-            raise UserError(path, f"{key}: {_json_line(config[key])}", f"read is {_json_line(value)}")
-
-
-def read_state(weights: Path, prefix: str = "") -> dict[str, torch.Tensor]:
-    """Tensors of a model in float32, by the names of the current library behind a prefix.
-
-    Raises:
-        UserError: The file is not safetensors, or is damaged, or a tensor is not of floating point or holds NaN.
-    """
-    names = "|".join(_OLD)
-    renamed = lambda name: re.sub(rf"(?<=attentions\.)(\d+)\.({names})\.", lambda m: f"{m[1]}.{_OLD[m[2]]}.", name)
-    state = {}
-    for name, tensor in read_state_dict(weights).items():
-        if not tensor.is_floating_point():
-            fault = f"tensor '{one_line(name, 80)}' has the type {str(tensor.dtype).removeprefix('torch.')}"
-            raise UserError(weights, fault, "weights are floats: save them without quantization")
-        state[f"{prefix}{renamed(name)}"] = values = tensor.float()
-        check_finite(weights, name, values, "take another snapshot")
-    return state
