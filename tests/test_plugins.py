@@ -24,6 +24,7 @@ from sida.config.registries import (
     plugins,
 )
 from sida.errors import UserError
+from sida.networks.folders import open_folder
 from tests.plugins import index
 from tests.refused import command, refused
 from tools.plugins_index import rows
@@ -158,6 +159,13 @@ def test_a_name_of_a_plugin_that_is_not_here_says_which_one(folder, row):
     find = Registry("thing", "", {}, registry).find if registry in REGISTRIES else lambda *_: find_file(registry, name)
     with pytest.raises(UserError, match=f"'{name}' is in the plugin {row['plugin']}, which is not here"):
         find(name, "place")
+
+
+def test_a_folder_that_a_plugin_reads_names_it_where_it_is_not_here(folder, tmp_path):
+    place = tmp_path / "pipeline/unet"
+    place.mkdir(parents=True)
+    (place / "config.json").write_text("{}")
+    refused("'unet/config.json' is in the plugin diffusers.*git checkout", open_folder, str(place.parent))
 
 
 def digests(checkout):

@@ -6,7 +6,7 @@ from pathlib import Path
 from sida.config.samplers import Sampler
 from sida.errors import UserError
 from sida.files.atomic import write_json
-from sida.networks.diffusers_unet import DiffusersPrecond, make_scheduler, make_unet
+from sida.plugins.diffusers.unet import DiffusersPrecond, make_scheduler, make_unet
 
 _USE = """\
 Needs diffusers. `unet/` is a `UNet2DModel`, `scheduler/` the schedule of its teacher's training, \

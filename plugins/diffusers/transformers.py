@@ -21,11 +21,9 @@ from sida.config.settings import from_mapping
 from sida.errors import UserError, one_line, say
 from sida.networks.autoencoder import LATENT_SCALE
 from sida.networks.body import Classes, Few, Share, Side, Size
-from sida.networks.diffusers_folder import PLAIN_SCHEDULE, SCHEDULERS, DiffusersFiles, DiffusersModel
 from sida.networks.saved_models import check_class, check_values, read_config, read_state
+from sida.plugins.diffusers.files import PLAIN_SCHEDULE, SCHEDULERS, DiffusersFiles, Network
 from sida.plugins.transformers.networks import Depth, DiTPrecond, Ratio, SiTPrecond, position_table
-
-Network = tuple[dict[str, Any], dict[str, torch.Tensor]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,8 +132,8 @@ def own_state(files: DiffusersFiles, state: Mapping[str, torch.Tensor], depth: i
     return own
 
 
-def _read_dit(files: DiffusersFiles, null_label: bool) -> Network:
-    """Network and state dict of DiT's files; see `DiffusersModel`.
+def read_dit(files: DiffusersFiles, null_label: bool) -> Network:
+    """Network and state dict of DiT's files; see `DiffusersFiles.read`.
 
     Raises:
         UserError: A setting or a tensor that is not read.
@@ -167,8 +165,8 @@ def _read_dit(files: DiffusersFiles, null_label: bool) -> Network:
     return {"class": DiTPrecond.__name__, "kwargs": kwargs}, state
 
 
-def _read_sit(files: DiffusersFiles, null_label: bool) -> Network:
-    """Network and state dict of SiT's files; see `DiffusersModel`.
+def read_sit(files: DiffusersFiles, null_label: bool) -> Network:
+    """Network and state dict of SiT's files; see `DiffusersFiles.read`.
 
     Raises:
         UserError: A setting that is not read.
@@ -199,7 +197,3 @@ def _settings(files: DiffusersFiles, null_label: bool, unused: tuple[str, ...] =
     if files.vae is not None:
         check_values(files.vae, read_config(files.vae), LATENT_SCALE)
     return {key: value for key, value in read_config(files.config).items() if key[:1] != "_" and key not in unused}
-
-
-_PARTS = ("transformer", "scheduler", "vae")
-DIT, SIT = DiffusersModel(_PARTS, _read_dit), DiffusersModel(_PARTS, _read_sit)

@@ -13,13 +13,14 @@ from typing import Annotated, Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from sida.config.families import DIFFUSERS, IMAGE_OPTIONS
-from sida.config.lookup import how_to_install
+from sida.config.families import IMAGE_OPTIONS
 from sida.config.settings import Finite, Range
-from sida.errors import SettingError, UserError, reason_of
+from sida.errors import SettingError, reason_of
 from sida.networks.body import Classes, Few, Output, Share, Side, Size
 from sida.networks.precond import Precond
+from sida.networks.saved_models import diffusers_library
 from sida.networks.steps import NoiseSteps
+from sida.plugins.diffusers.families import DIFFUSERS
 
 #: Largest number of steps of a schedule.
 MOST_STEPS = 10_000
@@ -211,7 +212,7 @@ def make_unet(net: DiffusersPrecond) -> Any:
         UserError: The package is not installed.
         SettingError: The options contradict each other.
     """
-    library = _diffusers()
+    library = diffusers_library(DiffusersPrecond.__name__)
     try:
         return library.UNet2DModel(**unet_options(net))
     except ValueError as error:  # such as channels that are no multiple of the groups
@@ -226,7 +227,8 @@ def make_scheduler(net: DiffusersPrecond) -> Any:
         UserError: The package is not installed.
     """
     kwargs = net.init_config["kwargs"]
-    return _diffusers().DDPMScheduler(**{name: kwargs[name] for name in SCHEDULE if kwargs[name] is not None})
+    library = diffusers_library(DiffusersPrecond.__name__)
+    return library.DDPMScheduler(**{name: kwargs[name] for name in SCHEDULE if kwargs[name] is not None})
 
 
 def schedule_betas(net: DiffusersPrecond) -> Tensor:
@@ -245,15 +247,6 @@ def schedule_betas(net: DiffusersPrecond) -> Tensor:
     if len(betas) < 2:
         raise SettingError("num_train_timesteps", f"{len(betas)} steps have a signal", "at least two are needed")
     return betas
-
-
-def _diffusers() -> Any:
-    try:
-        import diffusers
-    except ImportError:
-        fault = "the package diffusers is not installed"
-        raise UserError("DiffusersPrecond", fault, how_to_install("diffusers>=0.27")) from None
-    return diffusers
 
 
 class _Stop(Exception):  # noqa: N818 - ends a pass, and is not an error

@@ -190,22 +190,8 @@ EDM2 = Family(
 EDM2_S = dataclasses.replace(EDM2, name="edm2-s", title="EDM2-S", like="edm2", sizes={"model_channels": 192})
 
 
-#: U-Nets of diffusers, whose images are pixels whatever their channels.
-DIFFUSERS = Family(
-    name="diffusers",
-    title="diffusers",
-    like="edm",
-    augmentation=False,
-    latents=None,
-    classes=("DiffusersPrecond",),
-    options={"dropout": 0.0, "null_label": False},
-)
-
-
 #: All families by name, with those of plugins.
-FAMILIES = Registry(
-    "family", "", {family.name: family for family in (EDM, EDM2, EDM2_S, DIFFUSERS, CUSTOM)}, "families"
-)
+FAMILIES = Registry("family", "", {family.name: family for family in (EDM, EDM2, EDM2_S, CUSTOM)}, "families")
 
 
 #: Options of a network for the size, channels and classes of its images.

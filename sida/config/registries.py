@@ -40,7 +40,7 @@ TABLES, INDEX = "plugin.toml", ROOT / "config" / "plugins.tsv"
 #: Tables of a plugin, by the registries to which they add names.
 REGISTRIES = (
     *("methods", "families", "networks", "samplers", "drawings", "verbs", "hub_folders", "readers", "preset_writers"),
-    "diffusers_models",
+    "network_folders",
     *("feature_networks", "extractors", "backbones", "metrics", "kernels"),
 )
 _OBJECT = Pattern(r"[a-z_][\w.]*:\w+", "'module:object'")

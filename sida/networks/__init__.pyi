@@ -3,7 +3,6 @@ from sida.networks.described import check_null_label as check_null_label
 from sida.networks.described import family_of as family_of
 from sida.networks.described import has_option as has_option
 from sida.networks.described import network_latents as network_latents
-from sida.networks.diffusers_unet import DiffusersPrecond as DiffusersPrecond
 from sida.networks.discriminators import FakeScoreWithHeads as FakeScoreWithHeads
 from sida.networks.discriminators import ProjectedDiscriminator as ProjectedDiscriminator
 from sida.networks.discriminators import make_backbone as make_backbone

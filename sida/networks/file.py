@@ -16,16 +16,20 @@ from torch import nn
 from sida.config.registries import Registry
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError, reason_of, settings_in
-from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_again, read_tensor_header, write_tensors
+from sida.files.tensors import (
+    RECORD_KEY,
+    TensorHeader,
+    check_finite,
+    iterate_tensors,
+    read_again,
+    read_tensor_header,
+    write_tensors,
+)
 from sida.files.unpickler import FOREIGN_WEIGHTS
-from sida.networks.diffusers_unet import DiffusersPrecond
 from sida.networks.precond import Precond
 from sida.networks.unet_precond import ECTPrecond, EDM2Precond, EDMPrecond, GDDPrecond, VEPrecond, VPPrecond
 
-_CLASSES: tuple[type[Precond], ...] = (
-    *(EDMPrecond, GDDPrecond, ECTPrecond, VPPrecond, VEPrecond, EDM2Precond),
-    DiffusersPrecond,
-)
+_CLASSES: tuple[type[Precond], ...] = (EDMPrecond, GDDPrecond, ECTPrecond, VPPrecond, VEPrecond, EDM2Precond)
 #: Classes of networks by their names, which files record.
 NETWORKS: Registry[type[Precond]] = Registry(
     "network",
@@ -172,12 +176,6 @@ def write_state_dict(
         check_finite(path, name, tensors[name], "resume from an earlier state")
     write_tensors(path, tensors, record)
     return record
-
-
-def check_finite(path: str | os.PathLike[str], name: str, tensor: torch.Tensor, remedy: str) -> None:
-    """Refuses a tensor with NaN or infinity, naming file and tensor."""
-    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-        raise UserError(path, f"tensor '{name}' holds NaN or infinity", remedy)
 
 
 @read_again

@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from sida.assets.cache import checked, fetch
 from sida.assets.registry import Asset, check_network, find_asset, is_address, load_registry
 from sida.config.families import WeightNorm
+from sida.config.registries import additions
 from sida.config.settings import load_spec
 from sida.errors import UserError, one_line, say, settings_in, suggestion
 from sida.files.atomic import copy_file, sha256_file
@@ -24,17 +25,16 @@ from sida.files.pickles import PickleFile, errors_of_answer
 from sida.files.state_dicts import open_state_dict
 from sida.files.tensors import read_tensor_header, starts_as_pickle
 from sida.networks.described import family_of
-from sida.networks.diffusers_folder import DiffusersFiles, files_of
 from sida.networks.file import (
     NETWORKS,
-    architecture,
     build_on_meta,
     check_network_config,
     fitting_network,
     read_metadata,
     write_state_dict,
 )
-from sida.networks.readings import check_prediction, check_reading
+from sida.networks.folders import NetworkFolder, open_folder
+from sida.networks.readings import check_reading
 from sida.networks.wrappers import OTHER, unprefixed, unwrapped
 
 # The suite's class for outermost classes of the released files with another name. SiDA's variants only add outputs.
@@ -116,26 +116,26 @@ def weight_norm(use_gan: bool, hook: object) -> WeightNorm:
     return "always" if hook else "off"
 
 
-def find_source(source: str, key: str = "ema") -> tuple[Path | DiffusersFiles, Asset | None]:
+def find_source(source: str, key: str = "ema") -> tuple[Path | NetworkFolder, Asset | None]:
     """Finds a network by its path, its id in ``config/assets.tsv`` or its address, and downloads it if need be.
 
-    The path is of a file, of the folder of a run or of ``sida export``, or of a pipeline of diffusers, of whose
-    checkpoints ``key`` takes the average of the weights or the last ones (:func:`files_of`).
+    The path is of a file, of the folder of a run or of ``sida export``, or of a folder that a plugin reads
+    (:func:`open_folder`, which takes ``key``).
 
     Returns:
-        The path of a file, or the files of a pipeline of diffusers, and the asset of an id or an address.
+        The path of a file, or an opened folder, and the asset of an id or an address.
 
     Raises:
         UserError: The source is neither a path nor a known id, has no network, or cannot be downloaded.
     """
     path = checked(source)
-    if (path.is_dir() or source.startswith("hf://")) and (files := files_of(source, key)):
-        return files, None
+    if (path.is_dir() or source.startswith("hf://")) and (folder := open_folder(source, key)):
+        return folder, None
     if path.is_dir():
         existing = next((path / name for name in _OF_FOLDER if (path / name).is_file()), None)
         if existing is None:
-            fault = f"is a folder without {_OF_FOLDER[0]} and not a pipeline of diffusers (unet/ or transformer/)"
-            raise UserError(source, fault, "name the network's file, or the folder of DDPMPipeline.save_pretrained")
+            names = ", ".join([_OF_FOLDER[0], *additions("network_folders")])
+            raise UserError(source, f"is a folder without {names}", "name the network's file, or the folder above")
         return existing, None
     if path.exists() and not is_address(source):
         return path, None
@@ -150,7 +150,7 @@ def _check_class(path: Path, name: str | None) -> None:
 
 
 def import_network(
-    path: str | os.PathLike[str] | DiffusersFiles,
+    path: str | os.PathLike[str] | NetworkFolder,
     out: str | os.PathLike[str],
     asset: Asset | None = None,
     *,
@@ -163,8 +163,8 @@ def import_network(
     """Writes a network file from what :func:`find_source` found; nothing in the source is executed.
 
     Args:
-        path: A pickle, a state dict, the files of a pipeline of diffusers, or a network file of this package, which is
-            copied byte by byte.
+        path: A pickle, a state dict, an opened folder, or a network file of this package, which is copied byte by
+            byte.
         out: Target ``.safetensors``; appears whole or not at all.
         asset: The registry's or the address's facts, for arguments that are not given.
         key: Entry of the pickle with the network or state dict (``a.b`` is entry b of a), or prefix of its names.
@@ -172,7 +172,7 @@ def import_network(
             state dict that completes its arguments from the tensors (`Precond.landmarks`).
         network: Architecture ``{"class": ..., "kwargs": {...}}`` of a state dict; such a class needs some ``kwargs`` at
             most.
-        null_label: Whether the last class of a pipeline of diffusers stands for no class.
+        null_label: Whether the last class of a folder's network stands for no class.
         metadata: Further provenance.
 
     Returns:
@@ -183,14 +183,14 @@ def import_network(
             its architecture is unknown or cannot be built; its tensors are not exactly those of the architecture, or
             hold NaN.
     """
-    if isinstance(path, DiffusersFiles):
+    if isinstance(path, NetworkFolder):
         if network or network_class:
             raise UserError(path.where, "describes its architecture itself", "leave out --network and --network-class")
-        return _import_diffusers(path, out, null_label, metadata or {})
+        return path.write(out, null_label, metadata or {})
     path = Path(path)
     _check_class(path, network_class)
     if null_label:
-        raise UserError(path, "is not a pipeline of diffusers, whose last class may be none", "leave out --null-label")
+        raise UserError(path, "is not a folder, whose last class may stand for no class", "leave out --null-label")
     refuse_same(path, out)
     if asset is not None:
         network_class = network_class or asset.network_class
@@ -259,22 +259,6 @@ def _network_of_state(
     if text := "; ".join(filter(None, remarks)):
         say(f"{path.name}: {text}")
     return net, state, omitted
-
-
-def _import_diffusers(
-    files: DiffusersFiles, out: str | os.PathLike[str], null_label: bool, metadata: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Writes the network of a pipeline of diffusers; see :func:`import_network`."""
-    refuse_same(files.weights, out)
-    config, state = files.model.read(files, null_label)
-    net = fitting_network(Path(files.where), config, {name: tuple(tensor.shape) for name, tensor in state.items()})
-    check_prediction(files.where, architecture(net), state)
-    sampler = {} if files.init_sigma is None else {"sampler": {"kind": "one_step", "init_sigma": files.init_sigma}}
-    url = files.where if is_address(files.where) else None
-    origin = {"file": Path(files.where).name, "url": url, "sha256": sha256_file(files.weights)}
-    origin |= {f"{name}_sha256": sha256_file(getattr(files, name)) for name in ("config", "scheduler")}
-    record = {**sampler, **metadata, "network": net.init_config, "origin": origin}
-    return write_state_dict({name: state[name] for name in net.state_dict()}, out, record)
 
 
 def _network_of(file: PickleFile, network_class: str | None) -> Any:

@@ -66,7 +66,7 @@ def check_reading(path: Path, network: Mapping[str, Any], state: Mapping[str, to
     cls = NETWORKS.get(network["class"])
     if cls is None or not cls.same_names:
         return
-    own, others = _shares(network, state), {}
+    own, others = shares_left(network, state), {}
     denoises = all(share < most for share, (_, most) in zip(own, LEVELS))
     if denoises and own[1] < LITTLE:
         return
@@ -74,43 +74,28 @@ def check_reading(path: Path, network: Mapping[str, Any], state: Mapping[str, to
         # Options that only one of the classes has keep their defaults.
         options = NETWORKS[name].options_of({})
         kwargs = {key: value for key, value in network["kwargs"].items() if key in options}
-        others[name] = _shares({"class": name, "kwargs": kwargs}, state)
+        others[name] = shares_left({"class": name, "kwargs": kwargs}, state)
     best = min(others, key=lambda name: abs(others[name][1]))
     better = others[best][0] < own[0] and abs(others[best][1]) < own[1] / 2
     if denoises and not better:
         return
     word = "hardly" if denoises else "not"
-    fault = f"read as {network['class']}, its output is {word} a denoised image: {_percent(own)} of the noise are left"
+    fault = f"read as {network['class']}, its output is {word} a denoised image: {percent(own)} of the noise are left"
     remedy = "check the class, and that its weights are trained"
     if better:
-        remedy = f"read it as {best} (--network-class), which leaves {_percent(others[best])}"
+        remedy = f"read it as {best} (--network-class), which leaves {percent(others[best])}"
     if better and own[0] > CLEARLY_NOISE and others[best][0] < CLEARLY_IMAGE:
         raise UserError(path, fault, remedy)
     say(f"{path}: {fault}; {remedy}")
 
 
-def check_prediction(where: str, network: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> None:
-    """Draws one step at two levels with a network of diffusers, and reports when its output is not a denoised image.
-
-    Args:
-        where: Folder or address named in the message.
-        network: ``{class, kwargs}``, which fits the tensors.
-        state: Its state dict.
-    """
-    own = _shares(network, state)
-    if any(share >= most for share, (_, most) in zip(own, LEVELS)):
-        kind = network["kwargs"].get("prediction_type", network["class"])
-        check = "prediction_type, and that its weights are trained" if kind != network["class"] else "its weights"
-        fault = f"{where}: read as {kind}, its output is not a denoised image"
-        say(f"{fault}: {_percent(own)} of the noise are left; check {check}")
-
-
-def _percent(shares: list[float]) -> str:
+def percent(shares: list[float]) -> str:
     """Shares of the noise at each level, for people."""
     return " and ".join(f"{share:.0%} at σ = {sigma:g}" for share, (sigma, _) in zip(shares, LEVELS))
 
 
-def _shares(network: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> list[float]:
+def shares_left(network: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> list[float]:
+    """:func:`noise_left` of a network ``{class, kwargs}`` with a state dict, at each of the levels."""
     net = build_on_meta(network, "network")
     # Tensors of the file without a copy.
     net.load_state_dict(dict(state), assign=True)

@@ -13,8 +13,8 @@ import torch
 from sida.config.lookup import how_to_install
 from sida.errors import UserError, one_line
 from sida.files.state_dicts import read_state_dict
+from sida.files.tensors import check_finite
 from sida.files.text_files import parse_json, read_text
-from sida.networks.file import check_finite
 
 #: File of a model's weights.
 WEIGHTS = "diffusion_pytorch_model.safetensors"

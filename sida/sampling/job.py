@@ -27,8 +27,8 @@ from sida.errors import Progress, SettingError, UserError, counted, one_line
 from sida.files.atomic import sha256_file
 from sida.files.tensors import starts_as_pickle
 from sida.machine import environment, keep_freed_memory, process_rank, take_device, tf32
-from sida.networks.diffusers_folder import DiffusersFiles
 from sida.networks.file import load_network, read_metadata
+from sida.networks.folders import NetworkFolder
 from sida.networks.official import describe_file, find_source, import_network
 from sida.sampling.generate import Drawer, Samples
 from sida.sampling.guidance import Unlabelled
@@ -265,18 +265,18 @@ def network_file(source: str) -> Path:
     """Returns the path of a safetensors file for ``source``.
 
     Args:
-        source: A ``.safetensors`` file; the folder of a run, of ``sida export`` or of a pipeline of diffusers; a
-            published ``.pkl``; or an id of ``config/assets.tsv`` or an address
-            (:func:`sida.assets.registry.asset_at`), which is downloaded. Pickles and pipelines are converted (never
-            executed) once and cached under the digest of their bytes and the registry's network class, because the same
-            bytes may be a network of EDM's or GDD's class.
+        source: A ``.safetensors`` file; the folder of a run, of ``sida export`` or of another library
+            (:func:`sida.networks.folders.open_folder`); a published ``.pkl``; or an id of ``config/assets.tsv`` or an
+            address (:func:`sida.assets.registry.asset_at`), which is downloaded. Pickles and other libraries' folders
+            are converted (never executed) once and cached under the digest of their bytes and the registry's network
+            class, because the same bytes may be a network of EDM's or GDD's class.
 
     Raises:
         UserError: The source is neither a file nor a known id, or cannot be converted or downloaded.
     """
     path, asset = find_source(source)
-    if isinstance(path, DiffusersFiles):
-        return _convert_cached(f"{path.sha256}-diffusers", path)
+    if isinstance(path, NetworkFolder):
+        return _convert_cached(f"{path.sha256}-folder", path)
     # The last part of an address is rarely a telling name.
     pickled = starts_as_pickle(path) if is_address(source) else path.suffix in (".pkl", ".pt", ".pth")
     architecture = None if asset is None else asset.architecture
@@ -286,7 +286,7 @@ def network_file(source: str) -> Path:
     return _convert_cached(f"{sha256_file(path)}{f'-{variant}' if variant else ''}", path, asset)
 
 
-def _convert_cached(digest: str, source: Path | DiffusersFiles, asset: Asset | None = None) -> Path:
+def _convert_cached(digest: str, source: Path | NetworkFolder, asset: Asset | None = None) -> Path:
     """A network's file in the cache, converted at its first use."""
     name = f"converted/{digest}.safetensors"
     target = cache_dir() / name

@@ -61,7 +61,7 @@ def test_a_network_of_the_hub_is_named_or_the_only_one_and_pinned_at_its_first_u
 def test_a_pipeline_of_diffusers_is_fetched_file_by_file(site, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", site.url)
     folder = tmp_path / "ddpm"
-    pytest.importorskip("tests.networks.pipelines", reason="needs diffusers").write_pipeline(folder)
+    pytest.importorskip("plugins.diffusers.tests.pipelines", reason="needs diffusers").write_pipeline(folder)
     names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
     record = {"id": "some/repo", "siblings": [{"rfilename": name} for name in [*names, "checkpoint/unet.bin"]]}
     site.add("api/models/some/repo/revision/main", json.dumps(record).encode())

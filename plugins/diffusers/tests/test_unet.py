@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sida
+from plugins.diffusers.tests.pipelines import TINY, diffusers, write_pipeline
 from sida.networks import build_network, load_network
-from sida.networks.diffusers_folder import files_of
 from sida.networks.file import build_on_meta
+from sida.networks.folders import open_folder
 from sida.networks.official import find_source, import_network
 from sida.sampling.guidance import Unlabelled
 from tests.near import assert_near, relative_error
-from tests.networks.pipelines import TINY, diffusers, write_pipeline
 from tests.refused import command, refusal, refused, refusing
 
 CLASSES = {"num_class_embeds": 3}
@@ -370,13 +370,13 @@ def test_settings_alone_are_a_pipeline_only_in_the_folder_of_a_network(tmp_path,
     (tmp_path / "transformer").mkdir()
     (tmp_path / name).write_text('{"_class_name": "UNet2DModel"}')
     if not is_pipeline:
-        assert files_of(tmp_path) is None
+        assert open_folder(str(tmp_path)) is None
         return
-    refused("scheduler_config.json", files_of, tmp_path)
+    refused("scheduler_config.json", open_folder, str(tmp_path))
 
 
 def test_a_folder_of_a_unet_alone_is_not_taken_for_a_file(folder, tmp_path):
-    assert "save_pretrained" in refusal(command, "convert", folder / "unet", tmp_path / "out.safetensors")
+    assert "the folder above" in refusal(command, "convert", folder / "unet", tmp_path / "out.safetensors")
 
 
 def test_the_package_is_named_where_it_is_not_installed(folder, tmp_path, monkeypatch):

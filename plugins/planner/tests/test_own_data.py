@@ -142,7 +142,7 @@ def test_a_study_fits_its_card_and_hours_by_the_plan(tmp_path, monkeypatch, caps
 
 @pytest.fixture
 def pipeline(tmp_path):
-    made = pytest.importorskip("tests.networks.pipelines", reason="the extra 'diffusers' is not installed")
+    made = pytest.importorskip("plugins.diffusers.tests.pipelines", reason="the extra 'diffusers' is not installed")
     made.write_pipeline(tmp_path / "ddpm", in_channels=3, out_channels=3)
     return tmp_path / "ddpm"
 
