@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, Literal
 
 from sida import sampling, training
@@ -58,8 +58,11 @@ class AblationLoss(SiDALoss):
     options: AblationOptions = dataclasses.field(default_factory=AblationOptions)
 
     def __post_init__(self) -> None:
+        self.uses_real_images = self.options.is_joint and self.options.real == "data"
         #: The network of the discriminator where that is not the fake score.
         self.discriminator: Net | None = None
+        #: Function of latents and labels that draws the generator's images, for ``real: generated``.
+        self.generated: Callable[[Tensor, Tensor | None], Tensor] | None = None
 
     def fake_score_draws(self) -> dict[str, Draw]:
         """See :meth:`~sida.methods.method.ScoreLoss.fake_score_draws`; ``z of real images`` is last."""
@@ -75,8 +78,22 @@ class AblationLoss(SiDALoss):
         logits = self.discriminator(noisy, sigma, class_labels, return_flag="encoder")
         return fake_score(noisy, sigma, class_labels), logits, None
 
+    def with_real_images(self, batch: training.MicroBatch) -> training.MicroBatch:
+        """The batch with the images that the discriminator learns to call real."""
+        if self.options.real == "data":
+            return batch
+        assert self.generated is not None
+        with torch.no_grad():
+            images = self.generated(batch.draws["z of real images"], batch.class_labels)
+        return dataclasses.replace(batch, real_images=images)
+
+    def fake_score_terms(self, fake_score: Net, batch: training.MicroBatch) -> RawTerms:
+        """See :meth:`~sida.methods.sid.SiDALoss.fake_score_terms`; ``denoising`` alone where the step is separate."""
+        return super().fake_score_terms(fake_score, self.with_real_images(batch) if self.options.is_joint else batch)
+
     def discriminator_terms(self, discriminator: Net, batch: training.MicroBatch) -> RawTerms:
         """Term ``discriminator`` of :meth:`~sida.methods.sid.SiDALoss.fake_score_terms`, alone."""
+        batch = self.with_real_images(batch)
         (clean, _), (real, _) = batch.clean, batch.real
         sigma = self.fake_score_sigma(batch.draws)
         noise = sigma * batch.draws["noise"]
@@ -87,53 +104,30 @@ class AblationLoss(SiDALoss):
         return {"discriminator": weight * self.cross_entropy(fake_logits, real_logits, batch)}
 
 
-def make_ablation(parts: Parts) -> training.StudentTrainer:
-    """Returns the trainer: steps of the fake score, of the discriminator where it has its own, and of the generator."""
+def make_ablation(parts: Parts) -> training.Distiller:
+    """Returns the trainer, with a step of the discriminator where it has its own."""
     config, options, loss = parts.config, parts.options, parts.loss()
-    optimized = functools.partial(
-        training.OptimizedNetwork, lr=config.fake_score_lr or config.lr, betas=config.betas, eps=config.eps,
-        clip_value=config.grad_clip_value,
-    )  # fmt: skip
-    copied = lambda: parts.copy(parts.teacher, config.fake_score_weight_norm)
-    score, generator = optimized(copied()), parts.optimized(parts.copy(parts.initial, config.weight_norm))
-    true_score = parts.true_score.eval().requires_grad_(False)
 
-    def with_generated(batch: training.MicroBatch) -> training.MicroBatch:
-        """The batch with the generator's images of other noise as real ones."""
-        if options.real == "data":
-            return batch
-        with torch.no_grad():
-            z = batch.draws["z of real images"]
-            images = sampling.one_step(generator.net, z, batch.class_labels, config.init_sigma)
-        return dataclasses.replace(batch, real_images=images)
-
-    def judged(step: training.OptimizerStep, terms: Any, network: training.OptimizedNetwork) -> training.OptimizerStep:
-        """The step with real images."""
-        evaluated = lambda batch: terms(network.net, with_generated(batch))
-        return dataclasses.replace(step, network=network, loss=evaluated, real_images=options.real == "data")
-
-    def fake_score_terms(batch: training.MicroBatch) -> Mapping[str, Tensor]:
-        return loss.fake_score_terms(score.net, batch)
-
-    draws = {"z": unit_noise, **loss.fake_score_draws()}
-    step = training.OptimizerStep("fake_score", score, fake_score_terms, "psi", loss.weights, draws)
-    if options.is_joint:
-        steps = [judged(step, loss.fake_score_terms, score)]
-    else:
-        # Without real images a step of the fake score has SiD's term alone.
-        name = "fake_score"
-        judge = score
+    def discriminator_steps(score: training.OptimizedNetwork) -> list[training.OptimizerStep]:
+        """The separate step, of the fake score or of a network of its own."""
+        if options.is_joint:
+            return []
+        name, network = "fake_score", score
         if options.discriminator == "own":
-            name, judge = "discriminator", optimized(copied())
-            loss.discriminator = judge.net
-        further = dataclasses.replace(step, name=name, stream="discriminator")
-        steps = [step, judged(further, loss.discriminator_terms, judge)]
-    generator_terms = functools.partial(loss.generator_terms, true_score, score.net)
-    generator_draws = {"z": unit_noise, **loss.generator_draws()}
-    steps.append(
-        training.OptimizerStep("generator", generator, generator_terms, "generator", loss.weights, generator_draws)
-    )
-    return training.StudentTrainer(steps, parts.schedule(), config, graphs=False)
+            copied = parts.copy(parts.teacher, config.fake_score_weight_norm)
+            rate, clip = config.fake_score_lr or config.lr, config.grad_clip_value
+            name = "discriminator"
+            network = training.OptimizedNetwork(copied, rate, config.betas, config.eps, clip_value=clip)
+            loss.discriminator = network.net
+        terms = functools.partial(loss.discriminator_terms, network.net)
+        draws, sees_data = {"z": unit_noise, **loss.fake_score_draws()}, options.real == "data"
+        return [
+            training.OptimizerStep(name, network, terms, "discriminator", loss.weights, draws, real_images=sees_data)
+        ]
+
+    trainer = parts.distiller(loss, further_steps=discriminator_steps, graphs=False)
+    loss.generated = functools.partial(sampling.one_step, trainer.generator.net, init_sigma=config.init_sigma)
+    return trainer
 
 
 ABLATION = dataclasses.replace(

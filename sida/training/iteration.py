@@ -466,6 +466,7 @@ class Distiller(StudentTrainer):
         fake_score_clip_norm: Largest norm of ψ's gradient; 0 is off.
         augment: Augmentation of ψ's batches; None means none. θ's batches are never augmented.
         psi_steps: Number of ψ steps in an iteration.
+        further_steps: Makes further steps of an iteration, between ψ's and θ's, with the optimized ψ.
         graphs: Whether a step can be recorded and replayed as a CUDA graph.
     """
 
@@ -483,6 +484,7 @@ class Distiller(StudentTrainer):
         fake_score_clip_norm: float = 0.0,
         augment: AugmentPipe | None = None,
         psi_steps: int = 1,
+        further_steps: Callable[[OptimizedNetwork], Sequence[OptimizerStep]] = lambda fake_score: (),
         graphs: bool = True,
     ) -> None:
         self.loss, self.true_score = loss, true_score.eval().requires_grad_(False)
@@ -516,7 +518,7 @@ class Distiller(StudentTrainer):
             repeats=psi_steps,
         )
         theta_step = OptimizerStep("generator", theta, theta_loss, "generator", loss.weights, theta_draws)
-        super().__init__([psi_step, theta_step], schedule, recipe, graphs)
+        super().__init__([psi_step, *further_steps(psi), theta_step], schedule, recipe, graphs)
 
     def begin(self, nimg: int) -> None:
         """See :meth:`StepTrainer.begin`; a loss may have levels that move."""
