@@ -120,14 +120,7 @@ def plan_score(
         fast = _fast_by_default(images, settings)
     label, fields = origin_of(images, allow_duplicates)
     path = str(images) if fields["sampler"]["kind"] == "images" else None
-    if groups is not None:
-        if path is None or against is not None:
-            raise UserError("--groups", "is for the trials of images in files", "leave it out")
-        fields["sampler"]["groups"] = groups
-    if labels is not None:
-        if path is None:
-            raise UserError("--labels", "is for classes of images in files", "leave it out")
-        fields["sampler"]["labels"] = labels
+    fields["sampler"] |= _options_of_files(groups, labels, path is not None, against is not None)
     with_classes = labels != "none"
     if against is None:
         second, score_protocol = None, chosen_protocol(protocol, num_samples, fast)
@@ -138,7 +131,8 @@ def plan_score(
     else:
         second, store = open_images(against), open_images(path, None, with_classes) if path else None
         pair = _pair(store, second, load_protocol(protocol), trials, num_samples)
-        score_protocol, settings["references"] = chosen_protocol(pair, fast=fast), {"against": str(against)}
+        score_protocol = chosen_protocol(pair, fast=fast)
+        settings = {**settings, "references": {"against": str(against)}}
     files = ImageFiles(store, score_protocol, allow_duplicates) if store else None
     count = count_trials(files, trials) if files else trials or score_protocol.trials
     if count > score_protocol.trials:
@@ -146,6 +140,20 @@ def plan_score(
     spec = _spec(name or label, score_protocol, fields, settings, fast)
     source = CallableSource(spec.sampler["callable"], {}, allow_duplicates, images) if callable(images) else None
     return ScorePlan(spec, count, files, second, source, saw)
+
+
+def _options_of_files(groups: Groups | None, labels: str | None, in_files: bool, compared: bool) -> dict[str, str]:
+    """Settings of images in files for their sampler.
+
+    Raises:
+        UserError: The images are not in files, or groups of two compared sets.
+    """
+    if groups is not None and (compared or not in_files):
+        raise UserError("--groups", "is for the trials of images in files", "leave it out")
+    if labels is not None and not in_files:
+        raise UserError("--labels", "is for classes of images in files", "leave it out")
+    options = {"groups": groups, "labels": labels}
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def _fast_by_default(images: Scored, settings: Mapping[str, Any]) -> bool:

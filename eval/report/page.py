@@ -74,36 +74,18 @@ def write_index(
     """
     folder, out = Path(results), Path(out)
     tables = {path.stem: load_table(path) for path in in_order(folder, "tables", ".json")}
-    pictures = [
-        {
-            "name": path.stem,
-            "caption": spelled(figure_caption(path, own)),
-            "data": b64encode(reduced_png(path)).decode("ascii"),
-        }
-        for path in in_order(folder, "figures", ".png")
-    ]
+    pictures = _pictures(folder, own)
     measurements = measured_in(folder)
     # A search has trials and no tables.
     if not (tables or pictures or measurements.rows):
         raise UserError(folder, "no results there yet", "run the workflow first")
-    path = file_below(folder, "claims.json")
-    verdicts: dict[str, Any] = read_verdicts(path) if path.is_file() else {"claims": []}
-    claims = verdicts["claims"]
-    decided = Counter(((not measurements.rows and claim["printed"]) or claim)["verdict"] for claim in claims)
-    rule_names = {finding["rule"] for claim in claims for finding in claim["findings"]}
     cells = [cell for table in tables.values() for row in table.rows for cell in row.cells]
     text = template(_FOLDER / "template.html", rich=_rich).render(
         title=spelled(title or f"Results of the preset {folder.absolute().name}"),
         preset=folder.absolute().name,
         tables={name: page_of(table) for name, table in tables.items()},
         pictures=pictures,
-        preamble=" ".join(filter(None, (verdicts.get("preamble"), verdicts.get("comparisons")))),
-        claims=claims,
-        whose="the papers' claims" if any(claim["source"] for claim in claims) else "this study's statements",
-        chance=_CHANCE,
-        counts=[(verdict, decided[verdict]) for verdict in VERDICT_MARKS],
-        marks=VERDICT_MARKS,
-        rules={name: rule_text(name) for name in RULES if name in rule_names},
+        **_verdicts(folder, bool(measurements.rows)),
         kinds={cell.kind for cell in cells},
         bold=any(cell.bold for cell in cells),
         measured=bool(measurements.rows),
@@ -115,6 +97,36 @@ def write_index(
     )
     write_text(out, text)
     return out
+
+
+def _pictures(folder: Path, own: str | Path | None) -> list[dict[str, str]]:
+    """Figures with their captions, as text that a page embeds."""
+    return [
+        {
+            "name": path.stem,
+            "caption": spelled(figure_caption(path, own)),
+            "data": b64encode(reduced_png(path)).decode("ascii"),
+        }
+        for path in in_order(folder, "figures", ".png")
+    ]
+
+
+def _verdicts(folder: Path, measured: bool) -> dict[str, Any]:
+    """Claims, their counts by verdict and their rules; without measurements the printed verdicts count."""
+    path = file_below(folder, "claims.json")
+    verdicts: dict[str, Any] = read_verdicts(path) if path.is_file() else {"claims": []}
+    claims = verdicts["claims"]
+    decided = Counter(((not measured and claim["printed"]) or claim)["verdict"] for claim in claims)
+    rule_names = {finding["rule"] for claim in claims for finding in claim["findings"]}
+    return {
+        "preamble": " ".join(filter(None, (verdicts.get("preamble"), verdicts.get("comparisons")))),
+        "claims": claims,
+        "whose": "the papers' claims" if any(claim["source"] for claim in claims) else "this study's statements",
+        "chance": _CHANCE,
+        "counts": [(verdict, decided[verdict]) for verdict in VERDICT_MARKS],
+        "marks": VERDICT_MARKS,
+        "rules": {name: rule_text(name) for name in RULES if name in rule_names},
+    }
 
 
 def _rich(text: str) -> Markup:
