@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -185,42 +185,52 @@ def with_scores(
     rows, runs = list(measured.rows), dict(sheet or {})
     if sheet is None:
         runs, sheet = _added_runs(Added(measured), measured.source), {}
-    column_metrics = {column.metric: None for column in layout.columns if column.metric}
-    # Nothing says whether a published number of a column of per cents is one.
-    in_own_unit = {column.metric for column in layout.columns if column.scale == 1}
     numbers_by_id, published_rows = dict[str, Published](), list[RowSpec]()
     for path in paths:
         added = read_added(path)
-        published_metrics = {number.metric_key: None for number in added.published}
-        metrics = [*added.measured.metrics, *published_metrics]
-        if column_metrics and not {*column_metrics} & {*added.measured.metrics} | in_own_unit & {*published_metrics}:
-            raise UserError(
-                path,
-                f"none of the table's metrics ({', '.join(column_metrics)}), but {', '.join(metrics) or 'no number'}",
-                "score the images under the protocol of the table",
-            )
+        numbers = _shown_numbers(added, layout, path)
         for name, run in _added_runs(added, path).items():
             if name in runs or name in measured.runs:
                 raise UserError(path, f"a row is already called '{name}'", "score the images under another --name")
             runs[name] = dataclasses.replace(run, method="external")
         rows += added.measured.rows
-        numbers = [number for number in added.published if number.metric_key in in_own_unit]
-        if numbers and any(column.key for column in layout.columns):
-            raise UserError(
-                path, "holds published numbers, and the table has a column for each size", "name another table"
-            )
         published_rows += _published_rows(numbers, len(numbers_by_id), numbers_by_id)
-    # A layout may select external rows itself.
-    rows_shown = [row for _, row in expand(layout, runs)]
-    row_ids = {*sheet, *(row.run for row in rows_shown)}
-    rows_shown += [RowSpec(run=name) for name in runs if name not in row_ids]
-    scored = {row.run for row in rows[len(measured.rows) :]}
-    row_specs = [dataclasses.replace(row, guest=True, scored=True) if row.run in scored else row for row in rows_shown]
     if len(runs) > len(sheet) or published_rows:
-        layout = dataclasses.replace(
-            layout, rows=(*row_specs, *published_rows), columns=_columns(layout, numbers_by_id)
-        )
+        scored = {row.run for row in rows[len(measured.rows) :]}
+        shown = (*_measured_rows(layout, runs, sheet, scored), *published_rows)
+        layout = dataclasses.replace(layout, rows=shown, columns=_columns(layout, numbers_by_id))
     return WithScores(layout, Measurements(rows, measured.source), runs, numbers_by_id)
+
+
+def _shown_numbers(added: Added, layout: TableLayout, path: str | Path) -> list[Published]:
+    """Published numbers of a file that a table shows.
+
+    Raises:
+        UserError: The file has no metric of the table, or the table has no place for published numbers.
+    """
+    metrics = {column.metric: None for column in layout.columns if column.metric}
+    # Nothing says whether a published number of a column of per cents is one.
+    in_own_unit = {column.metric for column in layout.columns if column.scale == 1}
+    published = {number.metric_key: None for number in added.published}
+    if metrics and not {*metrics} & {*added.measured.metrics} | in_own_unit & {*published}:
+        theirs = ", ".join([*added.measured.metrics, *published]) or "no number"
+        fault = f"none of the table's metrics ({', '.join(metrics)}), but {theirs}"
+        raise UserError(path, fault, "score the images under the protocol of the table")
+    numbers = [number for number in added.published if number.metric_key in in_own_unit]
+    if numbers and any(column.key for column in layout.columns):
+        fault = "holds published numbers, and the table has a column for each size"
+        raise UserError(path, fault, "name another table")
+    return numbers
+
+
+def _measured_rows(
+    layout: TableLayout, runs: Mapping[str, SheetRow], sheet: Mapping[str, SheetRow], scored: Container[str]
+) -> Iterator[RowSpec]:
+    """The rows of a layout, which may select external ones itself, then the other runs that the sheet does not have."""
+    rows = [row for _, row in expand(layout, runs)]
+    present = {*sheet, *(row.run for row in rows)}
+    for row in (*rows, *(RowSpec(run=name) for name in runs if name not in present)):
+        yield dataclasses.replace(row, guest=True, scored=True) if row.run in scored else row
 
 
 def _published_rows(numbers: Sequence[Published], start: int, numbers_by_id: dict[str, Published]) -> list[RowSpec]:
