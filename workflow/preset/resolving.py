@@ -94,19 +94,10 @@ class Resolver:
     def _row(self, row: SheetRow, cells: Mapping[str, SheetRow], rows: Mapping[str, Row]) -> Row:
         settings, where = self._settings, self._where(row)
         data = self._data.named(row.dataset, where)
-        if row.method == "external" and not row.checkpoint:
-            fix = "give module:function, stored images, or (with a sampler) a network file"
-            raise UserError(where, "column 'checkpoint' is empty", fix)
-        sampler = self._sampler(row, where)
         method = find_method(row.method, f"{where}: method") if row.trained_here else None
         scratch = method is not None and method.start == "scratch"
-        if scratch and row.teacher is not None:
-            raise UserError(where, f"column 'teacher': method '{row.method}' has none", "leave it empty")
-        if (method is not None and not scratch) or (row.method == "teacher" and row.checkpoint is None):
-            self._check_named(row, "teacher", settings.teachers, where)
-        if method is not None:
-            self._check_named(row, "recipe", settings.recipes, where)
-            _check_start(row, cells, where)
+        self._check_columns(row, method, cells, where)
+        sampler = self._sampler(row, where)
         teacher, recipe = self.teachers.get(row.teacher or ""), settings.recipes.get(row.recipe or "", {})
         described = teacher.entry.network if teacher else None
         architecture = recipe.get("network") if scratch else described
@@ -140,7 +131,29 @@ class Resolver:
                 teacher=None if scratch else teacher,
                 start=rows[row.init] if row.init else None,
             )
-        return _with_exposure(resolved)
+        return dataclasses.replace(resolved, cells=dataclasses.replace(row, saw=_exposure_cell(resolved)))
+
+    def _check_columns(self, row: SheetRow, method: Method | None, cells: Mapping[str, SheetRow], where: str) -> None:
+        """Checks that a row has the columns that its method needs, and none that it does not have.
+
+        Args:
+            row: The row.
+            method: Method of its training; None without one.
+            cells: All rows by id.
+            where: Place named in errors.
+        """
+        settings = self._settings
+        if row.method == "external" and not row.checkpoint:
+            fix = "give module:function, stored images, or (with a sampler) a network file"
+            raise UserError(where, "column 'checkpoint' is empty", fix)
+        scratch = method is not None and method.start == "scratch"
+        if scratch and row.teacher is not None:
+            raise UserError(where, f"column 'teacher': method '{row.method}' has none", "leave it empty")
+        if (method is not None and not scratch) or (row.method == "teacher" and row.checkpoint is None):
+            self._check_named(row, "teacher", settings.teachers, where)
+        if method is not None:
+            self._check_named(row, "recipe", settings.recipes, where)
+            _check_start(row, cells, where)
 
     def _second(self, first: Row) -> Row:
         """The second measurement of a row's generator."""
@@ -256,12 +269,12 @@ def _class_counts(
     return labels
 
 
-def _with_exposure(row: Row) -> Row:
-    """A row whose cell ``saw`` has its whole exposure; unchanged where its method or its cell has it already."""
+def _exposure_cell(row: Row) -> str | None:
+    """Cell ``saw`` with a row's whole exposure; the sheet's cell where that or the method has it already."""
     cells, start = row.cells, row.start.cells if row.start else None
     judges = _judges(row)
     if judges is None or (start is not None and start.exposure is None):
-        return _with_saw(row, UNKNOWN)
+        return UNKNOWN
     own_exposure = Exposure(loss=judges)
     if start is not None and start.exposure is not None:
         # The choice of the start's file does not choose this row's.
@@ -274,13 +287,9 @@ def _with_exposure(row: Row) -> Row:
         and {*own_exposure.start} <= {*exposure.loss, *exposure.start}
         and {*own_exposure.choice} <= {*exposure.choice}
     ):
-        return row
+        return cells.saw
     cell = None if cells.saw is None else read_exposure(cells.saw)
-    return _with_saw(row, str(own_exposure | (cell or Exposure())))
-
-
-def _with_saw(row: Row, saw: str) -> Row:
-    return dataclasses.replace(row, cells=dataclasses.replace(row.cells, saw=saw))
+    return str(own_exposure | (cell or Exposure()))
 
 
 def _judges(row: Row) -> tuple[str, ...] | None:
