@@ -88,22 +88,45 @@ def _files(where: str, names: Collection[str], path: Callable[[str], Path], key:
     if scheduler is None:
         remedy = "name the folder of the pipeline's save_pretrained, or copy the file of the training there"
         raise UserError(where, f"no {_SCHEDULERS[0]}, which has the noise of each step", remedy)
-    if folder and f"{folder}_ema/config.json" in names:
-        if key not in ("ema", f"{folder}_ema", folder):
-            fault = f"holds {folder}_ema, the average of the weights, and {folder}, the last, not '{one_line(key, 40)}'"
-            raise UserError(where, fault, "name one with --key")
-        if key != folder:
-            config = f"{folder}_ema/config.json"
-            say(f"{where}: {folder}_ema is read, the average of the weights; --key {folder} reads the last ones")
-    stem = config.removesuffix("config.json")
-    weights = next((f"{stem}{name}" for name in (WEIGHTS, _BINARY) if f"{stem}{name}" in names), None)
-    if weights is None:
-        other = sorted(name for name in names if name.startswith(f"{stem}{WEIGHTS}".removesuffix(".safetensors")))
-        # Without its variant from_pretrained does not find the file.
-        variant = re.search(r"model\.(\w+)\.(safetensors|bin)$", other[0]) if other else None
-        options = f"subfolder='{folder}'{f', variant={variant[1]!r}' if variant else ''}"
-        remedy = f"write it: {cls}.from_pretrained(FOLDER, {options}).save_pretrained('FOLDER/{folder}')"
-        raise UserError(where, f"no {stem}{WEIGHTS}{f', but {one_line(other[0])}' if other else ''}", remedy)
+    prefix = _prefix(where, names, folder, key)
+    weights = _weights(where, names, prefix, folder, str(cls))
     vae = path(_VAE) if _VAE in names else None
     exported = index.get("init_sigma"), index.get("num_classes")
-    return DiffusersFiles(where, model.read, path(config), path(scheduler), path(weights), vae, *exported)
+    files = path(f"{prefix}config.json"), path(scheduler), path(weights)
+    return DiffusersFiles(where, model.read, *files, vae, *exported)
+
+
+def _prefix(where: str, names: Collection[str], folder: str, key: str) -> str:
+    """Path before the names of the network's files: of its folder, or of the average in a training's checkpoint.
+
+    Raises:
+        UserError: The key names neither.
+    """
+    if not folder:
+        return ""
+    average = f"{folder}_ema"
+    if f"{average}/config.json" not in names:
+        return f"{folder}/"
+    if key not in ("ema", average, folder):
+        fault = f"holds {average}, the average of the weights, and {folder}, the last, not '{one_line(key, 40)}'"
+        raise UserError(where, fault, "name one with --key")
+    if key == folder:
+        return f"{folder}/"
+    say(f"{where}: {average} is read, the average of the weights; --key {folder} reads the last ones")
+    return f"{average}/"
+
+
+def _weights(where: str, names: Collection[str], prefix: str, folder: str, cls: str) -> str:
+    """Name of the file with the network's tensors.
+
+    Raises:
+        UserError: There is none, or only one that the library finds by a further name (its variant).
+    """
+    weights = next((f"{prefix}{name}" for name in (WEIGHTS, _BINARY) if f"{prefix}{name}" in names), None)
+    if weights is not None:
+        return weights
+    other = sorted(name for name in names if name.startswith(f"{prefix}{WEIGHTS}".removesuffix(".safetensors")))
+    variant = re.search(r"model\.(\w+)\.(safetensors|bin)$", other[0]) if other else None
+    options = f"subfolder='{folder}'{f', variant={variant[1]!r}' if variant else ''}"
+    remedy = f"write it: {cls}.from_pretrained(FOLDER, {options}).save_pretrained('FOLDER/{folder}')"
+    raise UserError(where, f"no {prefix}{WEIGHTS}{f', but {one_line(other[0])}' if other else ''}", remedy)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from sida.errors import UserError, one_line
 from sida.networks.saved_models import check_class, check_values, json_line, read_config, read_state
 from sida.plugins.diffusers.files import PLAIN_SCHEDULE, SCHEDULERS, DiffusersFiles, Network
@@ -38,28 +42,45 @@ def read_unet(files: DiffusersFiles, null_label: bool) -> Network:
     }
     if unknown := [key for key in options if key not in UNET_OPTIONS]:
         raise UserError(files.config, f"{one_line(unknown[0], 80)}: not read", "a UNet2DModel is read")
+    images = {**_size(files.config, unet), **_classes(files, unet, null_label)}
+    network = {"class": DiffusersPrecond.__name__, "kwargs": {**images, **kwargs, **options}}
+    return network, read_state(files.weights, "unet.")
+
+
+def _size(path: Path, unet: Mapping[str, Any]) -> dict[str, Any]:
+    """Size and channels of the images.
+
+    Raises:
+        UserError: They are not square, or the U-Net predicts further channels.
+    """
     side = unet.get("sample_size")
     if isinstance(side, list) and len(side) == 2 and side[0] == side[1]:
         side = side[0]
     if not isinstance(side, int):
-        fault = f"sample_size: {json_line(side)}"
-        raise UserError(files.config, fault, "images are square: give the number of pixels of a side")
-    channels = unet.get("in_channels", 3)
-    if unet.get("out_channels", 3) != channels:
-        fault = f"out_channels: {json_line(unet.get('out_channels', 3))}, but in_channels is {json_line(channels)}"
-        raise UserError(files.config, fault, "a U-Net that also predicts a variance is not read")
-    classes = unet.get("num_class_embeds") or 0
+        raise UserError(
+            path, f"sample_size: {json_line(side)}", "images are square: give the number of pixels of a side"
+        )
+    channels, outputs = unet.get("in_channels", 3), unet.get("out_channels", 3)
+    if outputs != channels:
+        fault = f"out_channels: {json_line(outputs)}, but in_channels is {json_line(channels)}"
+        raise UserError(path, fault, "a U-Net that also predicts a variance is not read")
+    return {"img_resolution": side, "img_channels": channels}
+
+
+def _classes(files: DiffusersFiles, unet: Mapping[str, Any], null_label: bool) -> dict[str, Any]:
+    """Number of classes, and whether the last row of their table stands for no class.
+
+    Raises:
+        UserError: Classes of a kind that is not read, or a label for no class where there are no classes.
+    """
+    classes, kind = unet.get("num_class_embeds") or 0, unet.get("class_embed_type")
     if not isinstance(classes, int):
         raise UserError(files.config, f"num_class_embeds: {json_line(classes)}", "give the number of classes")
-    if options.get("class_embed_type") not in (None, "timestep") or (options.get("class_embed_type") and not classes):
-        fault = f"class_embed_type: {json_line(options['class_embed_type'])}"
-        raise UserError(
-            files.config, fault, "null is read, and 'timestep' with num_class_embeds, the number of classes"
-        )
+    if kind not in (None, "timestep") or (kind and not classes):
+        remedy = "null is read, and 'timestep' with num_class_embeds, the number of classes"
+        raise UserError(files.config, f"class_embed_type: {json_line(kind)}", remedy)
     if null_label and not classes:
         raise UserError(files.where, "has no classes", "leave out --null-label")
-    images = {"img_resolution": side, "img_channels": channels, "label_dim": classes}
     if null_label or (files.num_classes is not None and files.num_classes == classes - 1):
-        images |= {"label_dim": classes - 1, "null_label": True}
-    network = {"class": DiffusersPrecond.__name__, "kwargs": {**images, **kwargs, **options}}
-    return network, read_state(files.weights, "unet.")
+        return {"label_dim": classes - 1, "null_label": True}
+    return {"label_dim": classes}
