@@ -365,7 +365,7 @@ def grid(layout: TableLayout, lines: list[TableLine], mode: Mode, best: Best) ->
         differs = any(isinstance(source.compared, Agreement) for source in line.sources.values())
         sides: Sequence[str] = ("",) if not audit else SIDES[: 2 + differs if line.ours else 1]
         for i, side in enumerate(sides):
-            cells = [_cell(layout, column, lines, number, mode, side, best) for column in layout.columns]
+            cells = [_cell(column, lines, number, mode, side, best) for column in layout.columns]
             if audit:
                 cells.insert(first_metric, Cell(side))
             beside_ours = audit and number > 0 and (line.ours or lines[number - 1].ours)
@@ -374,9 +374,7 @@ def grid(layout: TableLayout, lines: list[TableLine], mode: Mode, best: Best) ->
     return columns, rows
 
 
-def _cell(
-    layout: TableLayout, column: ColumnSpec, lines: list[TableLine], number: int, mode: Mode, side: str, best: Best
-) -> Cell:
+def _cell(column: ColumnSpec, lines: list[TableLine], number: int, mode: Mode, side: str, best: Best) -> Cell:
     """A cell of a row, in audit mode of one of its lines."""
     line, source = lines[number], lines[number].sources.get(column.id)
     if source is None:

@@ -91,7 +91,7 @@ def _products(folder: Path, names: Mapping[str, str]) -> Iterator[tuple[str, Cal
             yield product, lambda make=make, product=product: make(folder, product, names)  # type: ignore[misc]
 
 
-def _spec(folder: Path, product: str, names: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, SheetRow]]:
+def _spec(folder: Path, product: str) -> tuple[dict[str, Any], dict[str, SheetRow]]:
     """Spec of a product, and its rows."""
     path = folder / f"specs/{product}.json"
     spec = parse_json(read_text(path), str(path))
@@ -111,7 +111,7 @@ def _collected(folder: Path, product: str, names: Mapping[str, str]) -> Path | N
 
 
 def _table(folder: Path, product: str, names: Mapping[str, str]) -> dict[str, str]:
-    spec, _ = _spec(folder, product, names)
+    spec, _ = _spec(folder, product)
     layout = table_layout(spec["layout"], f"{PurePosixPath(product).name}.yaml")
     if isinstance(layout, HyperLayout):
         networks = [training["network"] for training in spec["students"].values()]
@@ -129,7 +129,7 @@ def _table(folder: Path, product: str, names: Mapping[str, str]) -> dict[str, st
 
 
 def _figure(folder: Path, product: str, names: Mapping[str, str]) -> dict[str, str]:
-    spec, rows = _spec(folder, product, names)
+    spec, rows = _spec(folder, product)
     layout = figure_layout(spec["layout"], f"{PurePosixPath(product).name}.yaml")
     data = layout.data(Sources(measured_in(_collected(folder, product, names)), rows, folder))
     if data is None:
@@ -138,7 +138,7 @@ def _figure(folder: Path, product: str, names: Mapping[str, str]) -> dict[str, s
 
 
 def _claims(folder: Path, names: Mapping[str, str]) -> dict[str, str]:
-    spec, rows = _spec(folder, "claims", names)
+    spec, rows = _spec(folder, "claims")
     if spec["study"] not in STUDIES:
         raise _NotComparedError("its claims are code from outside")
     collected = folder / "measurements.csv"
