@@ -62,8 +62,10 @@ class DiffusersFiles(NetworkFolder):
         refuse_same(self.weights, out)
         network, state = self.read(self, null_label)
         net = fitting_network(Path(self.where), network, {name: tuple(tensor.shape) for name, tensor in state.items()})
-        _check_prediction(self.where, architecture(net), state)
-        sampler = {} if self.init_sigma is None else {"sampler": {"kind": "one_step", "init_sigma": self.init_sigma}}
+        sampler = {"sampler": {"kind": "one_step", "init_sigma": self.init_sigma}}
+        if self.init_sigma is None:
+            sampler = {}
+            _check_prediction(self.where, architecture(net), state)  # an exported generator is no denoiser
         url = self.where if is_address(self.where) else None
         origin = {"file": Path(self.where).name, "url": url, "sha256": sha256_file(self.weights)}
         origin |= {f"{name}_sha256": sha256_file(getattr(self, name)) for name in ("config", "scheduler")}

@@ -12,16 +12,21 @@ Source: huggingface/diffusers:scripts/convert_dit_to_diffusers.py, src/diffusers
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import save_file
 
+from sida.config.samplers import Sampler
 from sida.config.settings import from_mapping
 from sida.errors import UserError, one_line, say
+from sida.files.atomic import write_json
 from sida.networks.autoencoder import LATENT_SCALE
 from sida.networks.body import Classes, Few, Share, Side, Size
-from sida.networks.saved_models import check_class, check_values, read_config, read_state
+from sida.networks.saved_models import WEIGHTS, check_class, check_values, read_config, read_state
 from sida.plugins.diffusers.files import PLAIN_SCHEDULE, SCHEDULERS, DiffusersFiles, Network
 from sida.plugins.transformers.networks import Depth, DiTPrecond, Ratio, SiTPrecond, position_table
 
@@ -130,6 +135,91 @@ def own_state(files: DiffusersFiles, state: Mapping[str, torch.Tensor], depth: i
     if more := [name for name in state if name not in used]:
         raise UserError(files.weights, f"tensor {one_line(more[0], 80)} is none of DiT's", "save the transformer again")
     return own
+
+
+def library_state(net: DiTPrecond) -> dict[str, torch.Tensor]:
+    """Tensors of a network by the library's names, the inverse of :func:`own_state`."""
+    state, theirs = net.state_dict(), dict[str, torch.Tensor]()
+    for layer, parts in layers(net.depth).items():
+        for kind in ("weight", "bias"):
+            if (value := state.get(f"{layer}.{kind}")) is not None:
+                pieces = [value] * len(parts) if layer in _EMBEDDINGS else value.chunk(len(parts))
+                theirs |= {f"{part}.{kind}": piece.clone() for part, piece in zip(parts, pieces, strict=True)}
+    if not torch.equal(net.pos_embed, position_table(net.hidden_size, net.side).to(net.pos_embed)):
+        theirs[_POSITIONS] = net.pos_embed
+    return theirs
+
+
+_USE = """\
+Needs diffusers. `transformer/` is a `DiTTransformer2DModel`, `scheduler/` the schedule of its teacher's training.
+The library's frequencies of times differ slightly from DiT's own; the loop below sets DiT's.
+
+```python
+import torch
+from diffusers import DiTTransformer2DModel
+
+net = DiTTransformer2DModel.from_pretrained(FOLDER, subfolder="transformer").eval()
+for block in net.transformer_blocks:
+    block.norm1.emb.time_proj.downscale_freq_shift = 0
+z = torch.randn(16, {channels}, {side}, {side})
+classes = torch.randint({classes}, (16,))
+with torch.no_grad():
+    noise = net({scale!r} * z, torch.full((16,), {step!r}), classes).sample[:, :{channels}]
+images = {sigma!r} * (z - noise)
+```
+
+`images` are latents of Stable Diffusion's decoder, times {latent_scale}, where the network was trained on latents.
+With sida-repro: `sida.load("FOLDER").sample(16, seed=0)` draws with the same weights."""
+
+
+def write_dit(folder: Path, network: Path, net: DiTPrecond, sampler: Sampler) -> str | None:
+    """Writes the parts of a `DiTPipeline` without its decoder; returns the card's text on their use.
+
+    Args:
+        folder: Folder to write into.
+        network: File of the network.
+        net: The network.
+        sampler: Its steps.
+
+    Returns:
+        None, and nothing is written: the generator has several steps or starts from pure noise, or the library's class
+        has no such network.
+    """
+    if sampler.kind != "one_step" or sampler.steps > 1 or isinstance(sampler.init_sigma, str):
+        return None
+    if net.mlp_ratio != 4 or net.between_steps != "log-linear" or not net.label_dim:
+        return None
+    sigma, channels, side = float(sampler.init_sigma), net.img_channels, net.img_resolution
+    cls, scheduler = "DiTTransformer2DModel", "DDIMScheduler"
+    config = {
+        "num_attention_heads": net.num_heads,
+        "attention_head_dim": net.hidden_size // net.num_heads,
+        "in_channels": channels,
+        "out_channels": net.outputs,
+        "num_layers": net.depth,
+        "sample_size": side,
+        "patch_size": net.patch_size,
+        "num_embeds_ada_norm": net.label_dim,
+        "norm_eps": 1e-6,
+    }
+    schedule = {"beta_schedule": "linear", "prediction_type": "epsilon", "clip_sample": False}
+    schedule |= {theirs: getattr(net, own) for theirs, own in _STEPS.items()}
+    written = ("transformer", "config.json", cls, config), ("scheduler", "scheduler_config.json", scheduler, schedule)
+    for part, file, name, settings in written:
+        (folder / part).mkdir()
+        write_json(folder / part / file, {"_class_name": name, **settings})
+    save_file(library_state(net), folder / "transformer" / WEIGHTS, metadata={"format": "pt"})
+    parts = {"transformer": ["diffusers", cls], "scheduler": ["diffusers", scheduler]}
+    write_json(folder / "model_index.json", {"_class_name": "DiTPipeline", **parts, "init_sigma": sigma})
+    return _USE.format(
+        channels=channels,
+        side=side,
+        classes=net.label_dim,
+        scale=sigma / math.sqrt(1 + sigma**2),
+        step=net.steps(torch.tensor(sigma)).item(),
+        sigma=sigma,
+        latent_scale=LATENT_SCALE["scaling_factor"],
+    )
 
 
 def read_dit(files: DiffusersFiles, null_label: bool) -> Network:

@@ -188,7 +188,7 @@ def write_hub_folder(run: Path, out: Path, licence: str, benchmarks: Mapping[str
         use = None
         if writer := additions("hub_folders").get(facts["network"]["class"]):
             use = our_object(writer.object)(folder, network, generator.net, sampler)
-        else:
+        if use is None:
             _write_own(folder, network, facts["network"], sampler)
         if pictured := generator.net.img_channels in (1, 3):
             _save_samples(folder, torch.from_numpy(generator.sample(PICTURED)))

@@ -214,6 +214,7 @@ class TransformerPrecond(Precond):
     patch_size: int
     hidden_size: int
     depth: int
+    num_heads: int
     label_dropout: float
     logits: Logits
     encoder_depth: int | None

@@ -6,14 +6,17 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import sida
 from sida.networks import build_network
-from sida.networks.file import load_network
+from sida.networks.file import load_network, save_network
+from sida.sampling import one_step
 from tests.near import assert_near
+from tests.networks.made import random_network
 from tests.refused import command, refusal, refusing
 
 diffusers = pytest.importorskip("diffusers", reason="the extra 'diffusers' is not installed")
@@ -159,3 +162,49 @@ def test_what_is_not_read_is_refused_by_one_line_and_nothing_is_written(folder, 
 
 def test_a_null_label_is_there_already(folder, tmp_path):
     assert "leave out --null-label" in refusal(command, "convert", folder, tmp_path / "net", "--null-label")
+
+
+STUDENT = {"img_resolution": 6, "img_channels": 4, "label_dim": 5, "hidden_size": 24, "num_heads": 3, "depth": 3}
+
+
+def exported(folder, steps=1, **kwargs):
+    """Exports a random student, and returns it."""
+    net = random_network("DiTPrecond", {**STUDENT, "num_steps": 300, "beta_end": 0.03, **kwargs})
+    sampler = {"kind": "one_step", "init_sigma": 3.0, "num_steps": steps}
+    file = folder.with_suffix(".safetensors")
+    save_network(net, file, {"method": "sid", "sampler": sampler})
+    command("export", file, "--to", "hf", folder)
+    return sida.load(file)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"learn_sigma": False, "patch_size": 3, "logits": "tokens"}])
+def test_a_student_goes_to_a_dit_folder_and_back_bit_by_bit(tmp_path, monkeypatch, kwargs):
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    student, folder = exported(tmp_path / "hf", img_channels=3, **kwargs), tmp_path / "hf"
+    state, back = student.net.state_dict(), converted(folder, tmp_path / "back.safetensors")
+    assert {name: value.tolist() for name, value in back.state_dict().items()} == {
+        name: value.tolist() for name, value in state.items()
+    }
+    options = {**student.net.init_config["kwargs"], "logits": "maps"}
+    assert back.init_config == {"class": "DiTPrecond", "kwargs": options}
+    assert np.array_equal(sida.load(str(folder)).sample(3, seed=5), student.sample(3, seed=5))
+
+
+def test_the_card_draws_a_dit_student_in_diffusers(tmp_path):
+    """By the code of the card."""
+    student, folder = exported(tmp_path / "hf"), tmp_path / "hf"
+    code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(code, drawn := {"FOLDER": str(folder)})
+    with torch.no_grad():
+        expected = one_step(student.net, drawn["z"], torch.eye(5)[drawn["classes"]], 3.0)
+    assert_near(drawn["images"], expected)
+    scheduler = diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+    levels = ((1 - scheduler.alphas_cumprod) / scheduler.alphas_cumprod).sqrt()
+    assert_near(levels.log().float(), student.net.steps.log_sigmas.float())
+
+
+@pytest.mark.parametrize("kwargs", [{"mlp_ratio": 2.0}, {"between_steps": "nearest"}, {"label_dim": 0}, {"steps": 2}])
+def test_a_student_that_the_library_does_not_hold_is_written_with_its_code(tmp_path, kwargs):
+    exported(tmp_path / "hf", **kwargs)
+    assert (tmp_path / "hf/generator/model.py").is_file()
+    assert not (tmp_path / "hf/transformer").exists()
