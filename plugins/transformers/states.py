@@ -30,9 +30,10 @@ def read_transformer(
     """How a state dict becomes a network: its tensors say the sizes, the user or the file says classes and heads.
 
     No shape depends on the heads, and none says whether the last row of the label table is a class; a wrong number
-    changes images a little, so neither is guessed. Only a table of 1,001 rows is ImageNet's classes and no class. A
-    table without a row for no class gets one of zeros, which no training knows. REPA's alignment heads are left out,
-    and its earlier ``decoder_blocks`` follow ``blocks``.
+    changes images a little, so neither is guessed. Only a table of 1,001 rows is ImageNet's classes and no class; and
+    where the file has arguments of its training and none on classes, the trainings' default counts, a last row for no
+    class, and a remark says so. A table without a row for no class gets one of zeros, which no training knows. REPA's
+    alignment heads are left out, and its earlier ``decoder_blocks`` follow ``blocks``.
 
     Args:
         cls: Name of the network's class.
@@ -101,7 +102,10 @@ def _classes_of(rows: int, kwargs: Mapping[str, Any], arguments: Mapping[str, An
         own = rows - 1 if dropped else rows
     named = kwargs.get("label_dim", own)
     if named is None:
-        return (rows - 1, f"{rows - 1:,} classes and no class") if rows == _IMAGENET + 1 else (None, "")
+        if not arguments and rows != _IMAGENET + 1:
+            return None, ""
+        default = ", the default of its training; if each row is a class, name label_dim"
+        return rows - 1, f"{rows - 1:,} classes and no class{default if rows != _IMAGENET + 1 else ''}"
     if named not in (rows, rows - 1):
         fault = f"{named}, but the label table has {rows} rows: one for each class, and mostly one for no class"
         raise SettingError("network.kwargs.label_dim", fault, f"give {rows - 1}, or {rows} without a row for no class")

@@ -428,9 +428,13 @@ def _kind_of_value(value: Any) -> str:
 
 
 def _arguments(content: Any) -> dict[str, Any]:
-    """Plain arguments of a training by their own names, also of nested groups; names with two values are left out."""
-    waiting = [content[name] for name in _ARGUMENTS if name in content] if isinstance(content, dict) else []
-    arguments: dict[str, set[Any]] = {}
+    """Plain arguments of a training by their own names, also of nested groups; names with two values are left out.
+
+    The name of an entry of arguments is one with the value None, so that a file with such an entry has arguments.
+    """
+    entries = {name: content[name] for name in _ARGUMENTS if name in content} if isinstance(content, dict) else {}
+    waiting: list[Any] = [*entries.values()]
+    arguments: dict[str, set[Any]] = {name: {None} for name in entries}
     groups = set[int]()  # they may hold each other
     while waiting and len(groups) < _MOST_ARGUMENTS:
         group = waiting.pop()

@@ -3,6 +3,7 @@
 import argparse
 import re
 import shlex
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,8 @@ def test_recorded_states_become_the_official_networks(name, cls, capsys):
         ({"num_classes": 3}, {}, 3, ""),
         ({"model": {"cfg_prob": 0.0}}, {}, 4, ""),
         ({"class_dropout_prob": 0.2}, {}, 3, ""),
-        ({}, {"label_dim": 3}, 3, ""),
+        ({"milestones": Counter({10: 1})}, {}, 3, "3 classes and no class, the default.*name label_dim"),
+        (defaultdict(list), {}, 3, "3 classes and no class, the default"),
         ({}, {"label_dim": 4}, 4, ""),
         ({"num_classes": 3}, {"label_dim": 4}, 4, "label_dim 4 as named; the file's arguments say 3"),
     ],
@@ -223,15 +225,15 @@ def test_a_file_that_does_not_fit_is_one_line(changes, kwargs, told):
 
 
 @pytest.mark.parametrize("published", [False, True])
-@pytest.mark.parametrize("arguments", [{}, {"model": "DiT-XL/2"}, {"num_classes": 3, "lr": 1e-4}])
+@pytest.mark.parametrize("arguments", [None, {"model": "DiT-XL/2"}, {"num_classes": 3, "lr": 1e-4}])
 def test_numbers_that_nothing_states_are_asked_for_by_words_that_work(monkeypatch, published, arguments):
     """Of a published size, too: other heads fit its tensors and draw other images."""
     net = build_network({"class": "DiTPrecond", "kwargs": SIZES})
-    saved({"ema": net.state_dict(), "args": arguments})
+    saved({"ema": net.state_dict(), **({"args": arguments} if arguments else {})})
     if published:
         monkeypatch.setitem(SIZES_BY_NAME, "B", (3, 48, 4))
     words = ["weights.pt", "--network-class", "DiTPrecond"]
-    told = "does not say num_heads" if "num_classes" in arguments else "label_dim .*4 rows.* and num_heads"
+    told = "does not say num_heads" if arguments else "label_dim .*4 rows.* and num_heads"
     error = refused(f"network.kwargs: .*{told}", command, "convert", *words, "out.safetensors")
     assert not Path("out.safetensors").exists()
     option = [word.replace('"..."', "4") for word in shlex.split(str(error).partition("name it: ")[2])]
