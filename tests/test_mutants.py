@@ -3,7 +3,7 @@
 import ast
 
 from sida.config.lookup import ROOT
-from tools.mutants import PARTS, mutants_of
+from tools.mutants import PARTS, copied, mutants_of
 
 CODE = '''\
 """Words 1."""
@@ -55,3 +55,8 @@ def test_every_change_of_a_module_is_python_and_another_program():
 def test_parts_exist():
     for code, tests, others in PARTS.values():
         assert all((ROOT / path).exists() for path in (code, *tests, *others))
+
+
+def test_a_copy_has_the_plugins_too(tmp_path):
+    """They are a link to a folder; without it the tests of a plugin fail, so that every change looked noticed."""
+    assert (copied(tmp_path).root / "sida/plugins/rivals/plugin.toml").is_file()
