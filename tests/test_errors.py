@@ -250,6 +250,7 @@ def test_an_endless_line_keeps_its_ends():
         ("new study --data picture.png", "give its pictures in a folder"),
         ("info pictures.png", r"did you mean 'picture.png'\?"),
         ("verify results", "check the path"),
+        ("info mine:draw", "is a function, not a network; .*sida score mine:draw"),
     ],
 )
 def test_a_wrong_name_ends_before_heavy_imports(tmp_path, monkeypatch, words, remedy):

@@ -41,7 +41,10 @@ def as_batch(returned: Any, count: int, name: str) -> ImageBatch:
     rule = f"must return uint8 images of shape ({count}, C, H, W), or (images, classes)"
     pixels = _tensor(images, name, rule)
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or len(pixels) != count:
-        remedy = "from [-1, 1]: (x * 127.5 + 128).clamp(0, 255).to(torch.uint8)" if pixels.is_floating_point() else ""
+        bytes_of = (
+            "clamp(0, 255).to(torch.uint8)" if isinstance(images, torch.Tensor) else "clip(0, 255).astype('uint8')"
+        )
+        remedy = f"from [-1, 1]: (x * 127.5 + 128).{bytes_of}" if pixels.is_floating_point() else ""
         raise UserError(name, f"{rule}, got {pixels.dtype} {tuple(pixels.shape)}", remedy)
     if pixels.shape[3] in (1, 3) and pixels.shape[1] not in (1, 3):
         fault = f"{rule}, got {tuple(pixels.shape)}, which looks like (N, H, W, C)"

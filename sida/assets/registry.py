@@ -162,6 +162,8 @@ def check_network(source: str) -> str:
         return source
     if "/" in source or source.endswith(SCORED_ENDS):
         raise UserError(source, "no such file or folder", near_path(path))
+    if re.fullmatch(r"[\w.]+:\w+", source):
+        raise UserError(source, "is a function, not a network", f"measure its images: sida score {source}")
     remedy = f"{near_path(path, registry)} (ids: sida assets list)"
     raise UserError(source, "no such file or folder, and no registered network has this id", remedy)
 

@@ -19,6 +19,7 @@ import math
 import os
 import re
 import resource
+import shlex
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -30,7 +31,7 @@ from sida.data.label_files import LABEL_FILES, same_name
 from sida.data.pictures import PICTURES
 from sida.errors import UserError, counted, errors_at
 from sida.files.atomic import sha256_file
-from sida.files.content import NETWORK, START, kind_of_file, refuse_text
+from sida.files.content import ARRAYS, NETWORK, START, kind_of_file, refuse_text
 from sida.files.fenced import RESULT, Child, check_answer
 from sida.files.ordinary import open_ordinary, size_on_disk
 
@@ -41,10 +42,6 @@ CLASS = ".cls"
 _DRAW = "draw its images first (sida sample), or score it alone (sida score FILE)"
 _INNER = "unpack them, move them, or put all into one archive (tar -cf all.tar -C FOLDER .), whose tars are read"
 _EXPORT = "give its pictures in a folder, zip or tar, or all images in one array of an npz or npy"
-#: Remedy for a folder of arrays.
-_JOIN = (
-    "name one of them, or join them: np.savez('all.npz', arr_0=np.concatenate([np.load(f)['arr_0'] for f in files]))"
-)
 #: Members of a request, and bytes of the images of an answer.
 MEMBERS, PART = 64, RESULT // 4
 #: Processor time in seconds that a request may take for a byte and for a member.
@@ -104,7 +101,9 @@ class Files:
                 kind = kind_of_file(path)
             # Only the members of a torch zip archive show whether it is a program.
             if kind and not (kind == NETWORK and start.startswith(b"PK")):
-                raise UserError(path, f"is {kind}, not an archive", _DRAW if kind == NETWORK else _EXPORT)
+                prepare = f"make one of it: sida data prepare --source {shlex.quote(str(path))} --out ARCHIVE.zip"
+                remedy = _DRAW if kind == NETWORK else prepare if kind in ARRAYS else _EXPORT
+                raise UserError(path, f"is {kind}, not an archive", remedy)
             member_names, folders, locations = self._index()
         self.names = member_names
         self._locations = None if self.is_folder else locations
@@ -211,16 +210,33 @@ class Files:
         if inner := [name for name in self.names if name.lower().endswith(_ARCHIVES)]:
             pictures = f"{counted(len(indices), 'picture')} and" if indices else "no pictures, but"
             fault = f"holds {pictures} {counted(len(inner), 'archive')}, such as {inner[0]}"
-            raise UserError(self.path, fault, _INNER if self.is_folder else "unpack it, and the archives in it")
+            remedy = "unpack it, and the archives in it"
+            if self.is_folder:
+                remedy = (
+                    _INNER
+                    if all(name.lower().endswith(".tar") for name in inner)
+                    else "unpack them, or name one of them"
+                )
+            raise UserError(self.path, fault, remedy)
         if not indices:
             kind = next(filter(None, map(kind_of_file, [self.path, *self.names])), "")
             fault = f"holds {kind}, not pictures" if kind else f"holds no pictures ({', '.join(sorted(PICTURES))})"
             others = collections.Counter(PurePosixPath(name).suffix or name for name in self.names)
             counts = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(4))
             rest = "; ".join(filter(None, (self.left_out, f"other files: {counts}" if counts else "")))
-            remedy = _DRAW if kind == NETWORK else _JOIN if others.keys() & {".npz", ".npy"} else _EXPORT
+            arrays_there = next((suffix for suffix in (".npz", ".npy") if suffix in others), None)
+            remedy = _DRAW if kind == NETWORK else self._joining(arrays_there) if arrays_there else _EXPORT
             raise UserError(self.path, f"{fault}; {rest}" if rest else fault, remedy)
         return np.array(indices, dtype=np.int64)
+
+    def _joining(self, suffix: str) -> str:
+        """Remedy for files of arrays: a command that joins them, of an npz the first array."""
+        if not self.is_folder:
+            return "unpack it, and name one of them"
+        each = "np.load(f)" if suffix == ".npy" else "next(iter(np.load(f).values()))"
+        files = f"sorted(glob.glob({json.dumps(f'{self.path}/**/*{suffix}', ensure_ascii=False)}, recursive=True))"
+        code = f'import glob, numpy as np; np.savez("all.npz", np.concatenate([{each} for f in {files}]))'
+        return f"name one of them, or join them: python -c {shlex.quote(code)}"
 
     @property
     def size(self) -> int:

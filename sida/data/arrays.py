@@ -186,6 +186,9 @@ class ImageArrays:
         if parts:
             remedy = "make an archive of one first: sida data prepare --subset train or test"
             raise UserError(self.path, f"holds the parts {', '.join(parts)} of a data set", remedy)
+        if {"mu", "sigma"} <= {*arrays}:
+            remedy = "name the images; a protocol takes statistics (reference: {kind: statistics, file: FILE})"
+            raise UserError(self.path, "holds statistics (mu, sigma), no images", remedy)
         fault = f"has no array 'arr_0' of images (arrays of numbers: {', '.join(arrays) or 'none'})"
         raise UserError(self.path, fault, "name it so, and its classes 'arr_1'; a zip of pictures is named .zip")
 
@@ -195,6 +198,9 @@ class ImageArrays:
         if dtype != np.uint8:
             remedy = "save images as uint8 in 0..255, of [-1, 1] by (x * 127.5 + 128).clip(0, 255)"
             raise UserError(self._where, f"holds {dtype}", remedy)
+        if axes == 3 and self._stored[2] == 3:
+            fault = f"has shape {self._stored}, that of one picture (H, W, C)"
+            raise UserError(self._where, fault, "save all images in one array (N, H, W, C)")
         if axes not in (3, 4) or 0 in self._stored or (axes == 4 and self._stored[self._axis] not in (1, 3)) or fortran:
             fault = f"has shape {self._stored}{' in the order of Fortran' if fortran else ''}"
             raise UserError(self._where, fault, "images must be (N, H, W, C) in the order of C, with 1 or 3 channels")

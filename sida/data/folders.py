@@ -157,7 +157,8 @@ def part_of(files: Files, members: np.ndarray, subset: str | None) -> tuple[np.n
         fault = f"its folders {', '.join(folders)} are parts of a data set, {len(matches)} of them {subset}"
         raise UserError(files.path, fault, "unpack it, if it is an archive, and name one as the source")
     part = members[[top == matches[0] for top in tops]]
-    return part, f"part {matches[0]} of {', '.join(folders)} (--subset takes the other)"
+    other = "train" if subset == "test" else "test"
+    return part, f"part {matches[0]} of {', '.join(folders)} (the other: --subset {other})"
 
 
 def check_part(files: Files, part: np.ndarray) -> None:

@@ -23,8 +23,8 @@ _SUFFIXES = {
     ".hdf5": "HDF5", ".mat": "MATLAB", ".rar": "RAR", ".7z": "7z", ".lmdb": "LMDB", ".mdb": "LMDB", ".beton": "FFCV",
     ".mp4": "a film", ".npz": "arrays", ".npy": "an array",
 }  # fmt: skip
-#: Kind of a file with weights, and its suffixes.
-NETWORK = "a network"
+#: Kind of a file with weights, and its suffixes; kinds of files of arrays.
+NETWORK, ARRAYS = "a network", ("arrays", "an array")
 _SUFFIXES |= dict.fromkeys((".pt", ".pt2", ".pth", ".ckpt", ".safetensors", ".pkl", ".pickle"), NETWORK)
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 
@@ -66,6 +66,8 @@ def placeholder_in(start: bytes) -> Placeholder | None:
     if '"weight_map"' in plain:
         remedy = "give the files that it lists, joined into one: load each, then save all tensors together"
         return Placeholder("an index of shards, not weights", remedy)
+    if re.search(r"^(import \w|from [\w.]+ import |def \w+\()", plain, re.MULTILINE):
+        return Placeholder("Python code", "name its function as MODULE:FUNCTION")
     kind = "a message in XML" if plain.startswith("<") else "JSON" if plain[0] in "{[" else "a text"
     remedy = "is it the right file? Servers send texts instead of files: download it again"
     return Placeholder(f"{kind} ('{begin}')", remedy)

@@ -189,7 +189,9 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
         with _as_tensor_error():
             refuse_text(path, start)
             refuse_packed(path, start)
-        if (kind := kind_of_file(path, start)) not in ("", NETWORK):
+        kind = kind_of_file(path, start)
+        kind = "a zip archive" if start.startswith(b"PK") and os.fspath(path).endswith(".zip") else kind
+        if kind not in ("", NETWORK):
             raise TensorFileError(path, f"is {kind}, not a network", f"score pictures: sida score {path}")
         if _is_pickle(start[:9]):
             remedy = f"turn it into safetensors first: sida convert {path} OUT.safetensors"

@@ -461,7 +461,8 @@ def _network(value: Any, key: str) -> _Object:
         value = value[key]
     elif isinstance(value, dict) and not any(isinstance(entry, View) for entry in value.values()):
         keys = [str(name)[:40] for name in itertools.islice(value, 100)]
-        raise UserError("", f"has no entry '{key}'{suggestion(key, keys)}", "name the network's with --key")
+        remedy = "name the network's: sida convert FILE OUT.safetensors --key ENTRY"
+        raise UserError("", f"has no entry '{key}'{suggestion(key, keys)}", remedy)
     if isinstance(value, _Object) and value.source is not None:
         return value
     tensors = sum(isinstance(entry, View) for entry in value.values()) if isinstance(value, dict) else 0

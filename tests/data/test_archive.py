@@ -1,5 +1,8 @@
 import io
 import json
+import shlex
+import subprocess
+import sys
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from eval.measuring.stores import open_images
 from sida.data import load_dataset
+from sida.data.archive import Files
 from sida.files.atomic import sha256_file
 from tests.golden.vectors import GOLDEN
-from tests.refused import refused
+from tests.refused import command, refused
 
 GOLDEN_ZIP = GOLDEN / "dataset" / "tiny_rgb_labels.zip"
 
@@ -160,3 +165,24 @@ def test_faults_of_single_images_name_the_image(tmp_path):
         data = open_zip(write_zip(tmp_path / "a.zip", members(pictures()) | {"00000/img00000002.png": content}))
         assert data.images([0, 1, 3, 4]).shape == (4, 3, 8, 8)
         refused(f"img00000002.png: .*{message}", data.images, [1, 2])
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+def test_a_folder_of_arrays_is_joined_by_the_command_that_is_told(tmp_path, suffix):
+    for number, name in enumerate(("rang 0", "l'été/rang 1")):
+        path = tmp_path / "mes images" / f"{name}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        images = pictures(3, seed=number)
+        np.save(path, images) if suffix == ".npy" else np.savez(path, samples=images)
+    error = refused("arrays?, not pictures", Files(tmp_path / "mes images").pictures)
+    told = shlex.split(str(error).partition("join them: ")[2])
+    subprocess.run([sys.executable, *told[1:]], cwd=tmp_path, check=True)
+    assert open_images(tmp_path / "all.npz").count == 6
+
+
+def test_an_array_in_the_place_of_an_archive_is_prepared_by_the_command_that_is_told(tmp_path):
+    np.savez(tmp_path / "two words.npz", pictures())
+    error = refused("is arrays, not an archive", command, "data", "check", tmp_path / "two words.npz")
+    told = shlex.split(str(error).partition("make one of it: sida ")[2].replace("ARCHIVE", str(tmp_path / "a")))
+    command(*told)
+    assert "5 images 8×8×3" in command("data", "check", tmp_path / "a.zip")

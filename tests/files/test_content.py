@@ -18,6 +18,7 @@ TEXTS = {
     "a web page": PAGE,
     "message in XML": b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
     "index of shards": b'{"metadata": {"total_size": 8}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}',
+    "Python code": b"# Draws.\nimport torch\n\n\ndef draw(seeds):\n    return torch.zeros(1)\n",
     "a text .'Entry not found'": b"Entry not found",
 }
 

@@ -106,6 +106,11 @@ def test_other_and_wrong_files_are_explained_in_the_readers_words(tmp_path, cont
         read_tensors(path)
 
 
+def test_a_zip_of_pictures_is_not_called_a_pickle(tmp_path):
+    (tmp_path / "x.zip").write_bytes(b"PK\3\4" + bytes(64))
+    refused("is a zip archive, not a network; .*sida score", read_tensors, tmp_path / "x.zip")
+
+
 def test_missing_files_and_strange_records(tmp_path):
     path = tmp_path / "x.safetensors"
     refused("no such file", read_tensors, path)

@@ -273,7 +273,7 @@ def test_one_of_two_networks_is_named_by_its_prefix_and_one_of_several_files_is_
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"key": "emma"}, "has no entry 'emma'.*did you mean 'ema'"),
+        ({"key": "emma"}, "has no entry 'emma'.*did you mean 'ema'.*sida convert .*--key"),
         ({"key": "dataset_kwargs"}, "holds plain values"),
         ({"key": "augment_pipe"}, "holds a NoneType"),
         ({"network_class": "GDPrecond"}, "did you mean 'GDDPrecond'"),

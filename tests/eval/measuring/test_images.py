@@ -138,6 +138,7 @@ def test_arrays_that_are_no_images(tmp_path):
         (pictures.astype(np.int32), "holds int32; save images as uint8"),
         (np.zeros((20, 16, 16, 5), np.uint8), "1 or 3 channels"),
         (np.zeros((20, 16), np.uint8), r"images must be \(N, H, W, C\)"),
+        (pictures[0], r"\(16, 16, 3\), that of one picture.*\(N, H, W, C\)"),
     ):
         np.savez(path, arr_0=array)
         fault(path, pattern)
@@ -149,7 +150,9 @@ def test_a_store_without_the_images_that_are_asked_for_is_named(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     fault(tmp_path / "a.txt", "a.txt: is a text")
     np.savez(tmp_path / "b.npz", mu=np.zeros(3), sigma=np.eye(3))
-    fault(tmp_path / "b.npz", r"no array 'arr_0' of images \(arrays of numbers: mu, sigma\)")
+    fault(tmp_path / "b.npz", r"holds statistics \(mu, sigma\), no images; .*kind: statistics")
+    np.savez(tmp_path / "b.npz", left=images(20), right=images(20))
+    fault(tmp_path / "b.npz", r"no array 'arr_0' of images \(arrays of numbers: left, right\)")
     np.savez(tmp_path / "c.npz", arr_0=images(25), arr_1=np.arange(3))
     fault(tmp_path / "c.npz", r"arr_1.*\(3,\) as classes of 25 images")
     folder = write(tmp_path / "labels", images(25), np.arange(25))

@@ -11,7 +11,7 @@ import torch
 
 from eval.features import get_extractor
 from eval.measuring import finished
-from eval.measuring.functions import CallableSource
+from eval.measuring.functions import CallableSource, as_batch
 from eval.measuring.measure import Measurer, measure
 from eval.measuring.protocol import load_protocol
 from eval.measuring.sources import DataSource, NetworkSource
@@ -320,6 +320,14 @@ def test_an_external_python_method(tmp_path):
         (f"{HERE}:nosy", "did you mean 'noisy'"),
     ]:
         refused(message, measure, spec | {"sampler": {"kind": "python", "callable": callable_}}, tmp_path / "x", [0])
+
+
+@pytest.mark.parametrize("images", [torch.zeros(2, 3, 4, 4), np.zeros((2, 3, 4, 4))], ids=["torch", "numpy"])
+def test_the_remedy_for_floats_runs_on_what_the_function_returned(images):
+    error = refused("float", as_batch, images, 2, "mine:sample")
+    expression = str(error).partition("from [-1, 1]: ")[2]
+    converted = eval(expression, {"x": images, "torch": torch})
+    assert as_batch(converted, 2, "mine:sample").images.unique().tolist() == [128]
 
 
 def test_an_object_that_is_called_counts_by_the_module_that_names_it():
