@@ -106,6 +106,10 @@ def make_table(
     )
 
 
+class UnmeasuredError(UserError):
+    """Raised for a table of measurements without any."""
+
+
 class ResultsTable(TableLayout):
     """Measurements, published numbers, or both."""
 
@@ -114,7 +118,7 @@ class ResultsTable(TableLayout):
         layout: TableLayout = self
         mode = sources.mode or layout.mode or "measured"
         if mode == "measured" and sources.measurements is None and not sources.scores:
-            raise UserError("", "mode measured needs --measurements or --add", "or use --mode paper")
+            raise UnmeasuredError("", "mode measured needs --measurements or --add", "or use --mode paper")
         measurements, sheet = sources.measurements or Measurements([], "no measurements"), sources.runs
         # Without a sheet, collected numbers are rows of the table themselves, in the columns that they have.
         alone = sheet is None and mode == "measured"

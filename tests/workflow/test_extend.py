@@ -19,7 +19,7 @@ from eval.results.summary import load_measurements
 from sida.config.lookup import ROOT
 from sida.files.atomic import jsonl_text, write_hashed_json
 from sida.networks.file import load_network
-from tests.refused import refused
+from tests.refused import command, refused
 from tests.workflow.workspace import put
 from tools.store_study import halve, store, write_stored
 from workflow.cli import main
@@ -198,6 +198,9 @@ def test_readers_of_results_read_stored_ones(here, capsys):
     assert main(["show", "bare.yaml"]) == 1
     assert main(["show", "demo", "--table", "mian"]) == 1
     assert re.fullmatch("error: show: demo has no .*\nerror: --table mian: .*'main'.*\n", capsys.readouterr().err)
+    shutil.copytree(DEMO, here / "new", ignore=shutil.ignore_patterns("stored"))
+    (here / "new/preset.yaml").write_text((DEMO / "preset.yaml").read_text().replace("preset: demo", "preset: new"))
+    refused("new: has no results; run it: sida run new", command, "show", "new")
     assert main(["verify", str(STORED), "--quiet"]) == 0
     assert "4 parents in the folder" in capsys.readouterr().out
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.results.summary import measurements_file
-from eval.tables.build import make_table
+from eval.tables.build import UnmeasuredError, make_table
 from eval.tables.notes import summary_sentence
 from eval.tables.render import spelled, terminal_text, to_terminal
 from sida.cli.main import Verb, existing
@@ -18,7 +18,7 @@ from sida.files.atomic import write_hashed_json
 from workflow.archive.manifest import manifest_of
 from workflow.cli import terminal_colour, terminal_width
 from workflow.preset import load_preset
-from workflow.preset.files import find_preset
+from workflow.preset.files import find_preset, listed_name
 from workflow.preset.products import product
 
 if TYPE_CHECKING:
@@ -51,7 +51,11 @@ def show_results(preset: Preset, table_name: str | None = None) -> None:
         raise UserError("show", f"{preset.name} has no tables", "add 'tables' to the preset")
     if name not in tables:
         raise UserError(f"--table {name}", f"{preset.name} has no such table{suggestion(name, tables)}")
-    path, table = measurements_file(results), table_of(preset, name, results)
+    path = measurements_file(results)
+    try:
+        table = table_of(preset, name, results)
+    except UnmeasuredError as error:
+        raise UserError(preset.name, "has no results", f"run it: sida run {listed_name(preset.source)}") from error
     colour, width = terminal_colour(), terminal_width()
     text = to_terminal(table, colour)
     print(f"preset    {preset.name}\n\n{text}")
