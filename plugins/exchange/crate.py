@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -84,7 +85,8 @@ def write_crate(folder: str | Path, license: str = "") -> int:
         others = f" (and {len(report.faults) - 1:,} other faults)" if report.faults[1:] else ""
         raise UserError(folder, f"{report.faults[0]}{others}", f"look closer: sida verify {folder}")
     if (manifest := report.manifest) is None:
-        raise UserError(folder / MANIFEST, "is missing", "finish the run, or make it: sida manifest")
+        make = f"sida manifest {shlex.quote(str(folder))} --out {shlex.quote(str(folder / MANIFEST))}"
+        raise UserError(folder / MANIFEST, "is missing", f"finish the run, or make it: {make}")
     version = manifest.environment["code_version"]
     code = _workflow_files(version)
     if other := next((name for name in report.hashes if CODE.fullmatch(name) and name not in code), None):

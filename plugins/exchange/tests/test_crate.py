@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import sys
 
@@ -145,7 +146,9 @@ def test_what_no_crate_can_say_is_refused_before_anything_is_written(folder, mon
         context.setitem(sys.modules, "rocrate.rocrate", None)
         refused(r"rocrate: is not installed.*crate\]", command, "crate", folder)
     (folder / "manifest.json").unlink()
-    refused("manifest.json: is missing.*sida manifest", command, "crate", folder)
+    error = refused("manifest.json: is missing.*sida manifest", command, "crate", folder)
+    command(*shlex.split(str(error).partition("make it: sida ")[2]))
+    assert (folder / "manifest.json").is_file()
     assert not (folder / CRATE).exists()
 
 
