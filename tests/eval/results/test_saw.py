@@ -171,7 +171,9 @@ def test_published_numbers_follow_the_same_rule(tmp_path, monkeypatch):
         "eval.results.published.published_exposures", lambda: {"GDD-I": read_exposure("loss:inception")}
     )
     for mode in ("paper", "audit"):
-        assert bold(table(tmp_path, None, mode=mode, rows=rows)) <= {"2.000"}
+        made = table(tmp_path, None, mode=mode, rows=rows)
+        assert bold(made) <= {"2.000"}
+        assert [cell.mark for line in made.rows for cell in line.cells if cell.kind == "published"] == ["‡"]
     monkeypatch.setattr("eval.results.published.published_exposures", dict)
     for mode in ("paper", "audit"):
         assert not bold(table(tmp_path, None, mode=mode, rows=rows))
