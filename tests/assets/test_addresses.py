@@ -18,6 +18,7 @@ from sida.files.atomic import sha256_file
 from sida.networks.file import load_network
 from tests.assets.fault_server import records
 from tests.data.test_archive import write_folder
+from tests.plugins import needs
 from tests.refused import command, refusal, refused
 from tests.test_python import NETWORK, write_network
 from workflow.preset.networks import import_folders
@@ -58,10 +59,13 @@ def test_a_network_of_the_hub_is_named_or_the_only_one_and_pinned_at_its_first_u
     refused("HF_TOKEN", fetch, "hf://some/other")
 
 
+@needs("diffusers")
 def test_a_pipeline_of_diffusers_is_fetched_file_by_file(site, cache, tmp_path, monkeypatch):
+    from plugins.diffusers.tests.pipelines import write_pipeline
+
     monkeypatch.setenv("HF_ENDPOINT", site.url)
     folder = tmp_path / "ddpm"
-    pytest.importorskip("plugins.diffusers.tests.pipelines", reason="needs diffusers").write_pipeline(folder)
+    write_pipeline(folder)
     names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
     record = {"id": "some/repo", "siblings": [{"rfilename": name} for name in [*names, "checkpoint/unet.bin"]]}
     site.add("api/models/some/repo/revision/main", json.dumps(record).encode())

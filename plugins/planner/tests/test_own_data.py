@@ -18,6 +18,7 @@ from sida.config.settings import from_mapping
 from sida.data import ImageArchive
 from sida.networks import build_network
 from sida.plugins.planner.plan import make_plan, wall_hours
+from tests.plugins import needs
 from workflow.cli import main
 from workflow.preset import load_preset
 from workflow.preset.checks import check_preset
@@ -142,11 +143,13 @@ def test_a_study_fits_its_card_and_hours_by_the_plan(tmp_path, monkeypatch, caps
 
 @pytest.fixture
 def pipeline(tmp_path):
-    made = pytest.importorskip("plugins.diffusers.tests.pipelines", reason="the extra 'diffusers' is not installed")
-    made.write_pipeline(tmp_path / "ddpm", in_channels=3, out_channels=3)
+    from plugins.diffusers.tests.pipelines import write_pipeline
+
+    write_pipeline(tmp_path / "ddpm", in_channels=3, out_channels=3)
     return tmp_path / "ddpm"
 
 
+@needs("diffusers")
 def test_a_teacher_of_diffusers_decides_size_and_classes_of_the_pictures(tmp_path, pipeline, monkeypatch, capsys):
     data = pictures(tmp_path / "pictures", (12, 10), "L")
     new = ["new", str(tmp_path / "mine"), "--data", str(data), "--teacher", str(pipeline), "--cores", "2"]
@@ -175,6 +178,7 @@ def test_a_teacher_of_diffusers_decides_size_and_classes_of_the_pictures(tmp_pat
         assert not Path("../other").exists()
 
 
+@needs("diffusers")
 @pytest.mark.slow
 def test_a_teacher_of_diffusers_becomes_a_generator_and_its_table(tmp_path, pipeline):
     data, study = pictures(tmp_path / "pictures", (8, 8)), tmp_path / "mine"
