@@ -365,6 +365,9 @@ def test_reaches_compares_the_images_until_a_level_with_a_number(tmp_path):
     assert outcome(found, **part, images=8000) == OPEN  # noise of the evaluation at 8k
     assert outcome(found, **part, images=5000) == "contradicted"
     assert outcome(found, **part, images=5000, factor=1.5) == "supported"  # 9.0 at 2k
+    for factor in (1.0, 2.0):
+        text = verdict(found, **part, images=12000, factor=factor).findings[0].evidence
+        assert (f"({factor:g} × " in text) == (factor != 1)
     # Never falls to it: contradicted by a curve that is long enough, else left open.
     low = part | {"a": B, "level": Operand(run="low")}
     assert outcome(found, **low, images=30000) == "contradicted"
@@ -458,7 +461,9 @@ def test_ratio_of_logged_quantities(tmp_path):
         log(tmp_path, run, "train.jsonl", [ticks[0] | {"img_per_s": 1.0}, *ticks[1:]])
     found = evidence(lines("a", [1, 1]), lines("b", [1, 1]), results=tmp_path)
     assert outcome(found, **QUANTITY, quantity="seconds_per_kimg", low=1.0, high=1.2) == "supported"
-    assert outcome(found, **QUANTITY, quantity="seconds_per_kimg", high=1.05) == "contradicted"
+    slower = verdict(found, **QUANTITY, quantity="seconds_per_kimg", high=1.05)
+    assert slower.outcome == "contradicted"
+    assert slower.findings[0].evidence.startswith("seconds_per_kimg ")
     assert outcome(found, **QUANTITY, quantity="nfe", low=1, high=1) == "supported"
     assert outcome(found, **QUANTITY | {"a": rows_of(method="sid")}, quantity="memory_mb") == OPEN  # two trainings
     assert outcome(evidence(lines("a", [1, 1]), lines("b", [0, 0])), rule="RATIO", metric="fd", a=A, b=B) == OPEN
