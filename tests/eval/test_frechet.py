@@ -1,6 +1,7 @@
 """Feature statistics and the Fréchet distance: golden parity, properties, conditioning, files, faults."""
 
 import dataclasses
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -287,3 +288,10 @@ def test_effective_rank_is_the_same_from_few_rows_and_from_their_covariance(offs
     moments = statistics.moments
     assert moments.rows
     assert moments.effective_rank == pytest.approx(dataclasses.replace(moments, rows=()).effective_rank, rel=1e-9)
+
+
+def test_means_of_float32_lose_no_digits_by_it():
+    """As those of an npz of another tool; the right side is exact arithmetic."""
+    means = [np.array(values, np.float32) for values in ([1e4, 1 / 3, 0], [1e4 - 1 / 3, 0, 1e-3])]
+    exact = sum((Fraction(float(a)) - Fraction(float(b))) ** 2 for a, b in zip(*means, strict=True))
+    assert frechet_distance(means[0], np.eye(3), means[1], np.eye(3)) == pytest.approx(float(exact), rel=1e-12)
