@@ -25,6 +25,7 @@ from sida.errors import EXIT_RETRY, Preempted, Progress, UserError, duration, on
 from sida.training.processes import Interruption
 from tests.refused import command, refusal, refused
 from tests.training.toy import TEACHER
+from tests.workflow.workspace import put
 from workflow import cli
 
 
@@ -179,6 +180,21 @@ def test_a_message_of_onednn_means_memory_only_where_it_is_limited(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", Mock(return_value=(resource.RLIM_INFINITY,) * 2))
     with pytest.raises(RuntimeError, match="primitive"):
         command("info")
+
+
+@pytest.mark.parametrize("end", ["os.abort()", "os._exit(127)"])
+def test_libraries_that_end_the_process_where_memory_is_limited_are_one_line(tmp_path, end):
+    """As C++, OpenBLAS and the dynamic linker do, at limits that depend on the build of torch."""
+    put(tmp_path / "torch.py", f"import os, sys\nprint('terminate called', file=sys.stderr)\n{end}\n")
+    code = (
+        "import resource, sys; from sida.cli import main, networks; from workflow.cli import all_verbs\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "networks.INFO = main.Verb('', lambda parser: None, lambda args: __import__('torch') and 0)\n"
+        "sys.exit(main.run_command_line('', all_verbs, ['info']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=lookup.ROOT)
+    assert (done.returncode, "ulimit -v" in done.stderr, done.stderr.count("\n")) == (1, True, 1)
 
 
 def test_a_stop_at_the_limit_of_processor_time_keeps_its_status(monkeypatch, capsys):

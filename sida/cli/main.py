@@ -9,6 +9,7 @@ matplotlib inside the functions that the verbs run, so that help and wrong argum
 import argparse
 import contextlib
 import errno
+import importlib
 import itertools
 import os
 import re
@@ -97,6 +98,8 @@ def run_command_line(
         return 2
 
     replace_unencodable()
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        sys.meta_path.insert(0, _TriedFirst())
     try:
         with _stopped_before_time_limit():
             return _status(run)
@@ -195,6 +198,32 @@ def _status(run: Callable[[], int | None]) -> int:
 def _tells_no_memory(message: str) -> bool:
     is_limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
     return bool(_NO_MEMORY.search(message) or (is_limited and _NO_PRIMITIVE.search(message)))
+
+
+class _TriedFirst:
+    """Finder of modules that tries the first import of NumPy and torch in a copy of the process.
+
+    Where memory is limited, their libraries may end the process (``std::bad_alloc``, OpenBLAS, the dynamic linker)
+    before Python sees an error. How many bytes they need depends on their build and on the number of processors.
+    """
+
+    def __init__(self) -> None:
+        self._names = {"numpy", "torch"}
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """Raises MemoryError if the import ends a process; finds nothing."""
+        if name not in self._names:
+            return
+        self._names.remove(name)
+        if (child := os.fork()) == 0:
+            try:
+                resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+                importlib.import_module(name)
+            finally:
+                os._exit(0)  # Python reports its errors itself
+        if os.waitpid(child, 0)[1]:
+            raise MemoryError(f"the import of {name} ended")
 
 
 class _TimeOver(KeyboardInterrupt):
