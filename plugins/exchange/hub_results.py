@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from eval.tables.render import terminal_text
 from sida.errors import UserError
@@ -17,21 +18,24 @@ from sida.files.text_files import yaml_text
 
 #: Place of the file in a folder for the Hub.
 PATH = ".eval_results/sida.yaml"
-_PLACE = re.compile(r"([\w.-]+/[\w.-]+):([\w.-]+)")
+_PLACE = re.compile(r"([\w.-]+/[\w.-]+):([A-Za-z0-9][\w.-]{0,95})", re.ASCII)
 
 
 def read_benchmarks(texts: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Reads ``METRIC=OWNER/DATASET:TASK``, or ``PROTOCOL/METRIC=...``: data set and task by metric.
 
     Raises:
-        UserError: A text of another form.
+        UserError: A text of another form, or a data set whose name the Hub does not take.
     """
     benchmarks = {}
     for metric, text in texts.items():
-        if not (match := _PLACE.fullmatch(text)):
-            raise UserError(
-                f"--benchmark {metric}={text}", "is not METRIC=OWNER/DATASET:TASK", "name data set and task"
-            )
+        where, match = f"--benchmark {metric}={text}", _PLACE.fullmatch(text)
+        if not match:
+            raise UserError(where, "is not METRIC=OWNER/DATASET:TASK", "name data set and task")
+        try:
+            validate_repo_id(match[1])
+        except ValueError:
+            raise UserError(where, f"{match[1]} is no name that the Hub takes", "name the data set's page") from None
         benchmarks[metric] = match[1], match[2]
     return benchmarks
 

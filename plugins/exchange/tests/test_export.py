@@ -165,6 +165,16 @@ def test_a_benchmark_gets_an_entry_by_the_hubs_own_types_and_none_is_the_default
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.parametrize(
+    "place",
+    ["../d:t", "o/..:t", "./d:t", "/o/d:t", "o/d/e:t", "o/.git:t", "o/d.git:t", "o/-d:t", "o/d--e:t", "ö/d:t", "o/d:..",
+     "o/d:", "o/d:a/b", f"o/{'d' * 97}:t", f"o/d:{'t' * 97}", "o/d:t\nx", "o/d:t: x"],
+)  # fmt: skip
+def test_a_benchmark_has_a_name_that_the_hub_takes(tmp_path, place):
+    refused("--benchmark fd=", command, "export", tmp_path, "--to", "hf", tmp_path / "no", "--benchmark", f"fd={place}")
+    assert not (tmp_path / "no").exists()
+
+
 def test_an_unmeasured_network_says_so_and_nothing_is_overwritten(exported, tmp_path, capsys, monkeypatch):
     (tmp_path / "alone").mkdir()
     monkeypatch.chdir(tmp_path / "alone")
