@@ -4,7 +4,7 @@ Source: Karras et al. 2024, "EDM2", configuration G, section 2 and appendix B.
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -198,9 +198,7 @@ class EDM2Block(Block):
             if self.conv_skip is not None:
                 x = self.conv_skip(x)
             x = normalize(x, dim=1)
-        y = self.conv_res0(F.silu(x))
-        scale = self.emb_linear(emb, gain=self.emb_gain) + 1
-        y = F.silu(y * scale[:, :, None, None].to(y.dtype))
+        y = F.silu(self.modulated(self.conv_res0(F.silu(x)), emb))
         if self.training and self.dropout:
             y = F.dropout(y, self.dropout)
         y = self.conv_res1(y)
@@ -211,6 +209,11 @@ class EDM2Block(Block):
             y = attend(normalize(split_heads(self.attn_qkv(x), self.num_heads), dim=2))
             x = torch.add(self.attn_proj(y.view(x.shape)), x, alpha=self.attn_keep)
         return x if self.clip_act is None else x.clamp_(-self.clip_act, self.clip_act)
+
+    def modulated(self, y: Tensor, emb: Tensor) -> Tensor:
+        """The map between both convolutions, scaled by the embedding."""
+        scale = self.emb_linear(emb, gain=self.emb_gain) + 1
+        return y * scale[:, :, None, None].to(y.dtype)
 
 
 class EDM2UNet(UNet):
@@ -234,9 +237,13 @@ class EDM2UNet(UNet):
         SettingError: The resolution does not fit the levels, or heads do not divide a level's channels.
 
     State-dict names equal those of ``NVlabs/edm2:training/networks_edm2.py``.
+
+    Attributes:
+        block_class: Class of the blocks.
     """
 
     channel_options = ("img_channels",)
+    block_class: ClassVar[type[EDM2Block]] = EDM2Block
 
     def __init__(
         self,
@@ -269,10 +276,10 @@ class EDM2UNet(UNet):
         def block(
             flavor: Literal["enc", "dec"], inputs: int, outputs: int, mode: Mode = "keep", attention: bool = False
         ) -> EDM2Block:
-            return EDM2Block(inputs, outputs, emb_channels, options, flavor, mode, attention)
+            return self.block_class(inputs, outputs, emb_channels, options, flavor, mode, attention)
 
         self.out_gain = nn.Parameter(torch.zeros([]))
-        self.emb_fourier = MPFourier(noise_channels)
+        self.make_noise_embedding(noise_channels)
         self.emb_noise = MPConv(noise_channels, emb_channels)
         self.emb_label = MPConv(label_dim, emb_channels) if label_dim else None
         # A constant input channel of ones replaces biases.
@@ -280,9 +287,18 @@ class EDM2UNet(UNet):
         self._make_levels(stem, block)
         self.out_conv = MPConv(self.widths[0], img_channels, 3)
 
+    def make_noise_embedding(self, channels: int) -> None:
+        """Makes the first part of :meth:`embed_noise`, of a width."""
+        self.emb_fourier = MPFourier(channels)
+
+    def embed_noise(self, noise_labels: Tensor) -> Tensor:
+        """Maps encoded noise levels (N or 1,) to (N or 1, emb_channels)."""
+        emb: Tensor = self.emb_noise(self.emb_fourier(noise_labels))
+        return emb
+
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """See `UNet.embed`; augmentation labels are ignored (EDM2 does not augment)."""
-        emb = self.emb_noise(self.emb_fourier(noise_labels))
+        emb = self.embed_noise(noise_labels)
         if self.emb_label is not None:
             assert class_labels is not None
             keep, share = sum_weights(self.label_balance)

@@ -223,14 +223,7 @@ class UNetBlock(Block):
 
     def compute(self, x: Tensor, emb: Tensor) -> Tensor:
         """See `Block.compute`."""
-        h = self.conv0(F.silu(self.norm0(x)))
-        shift = self.affine(emb)[:, :, None, None].to(h.dtype)
-        if self.adaptive_scale:
-            scale, shift = shift.chunk(2, dim=1)
-            h = torch.addcmul(shift, self.norm1(h), scale + 1)
-        else:
-            h = self.norm1(h + shift)
-        h = F.silu(h)
+        h = F.silu(self.modulated(self.conv0(F.silu(self.norm0(x))), emb))
         if self.training and self.dropout:
             h = F.dropout(h, self.dropout)
         h = self.conv1(h, self.skip_scale)
@@ -239,6 +232,15 @@ class UNetBlock(Block):
             h = attend(split_heads(self.qkv(self.norm2(x)), self.num_heads, self.stacked))
             x = torch.add(self.proj(h.view(x.shape), self.skip_scale), x, alpha=self.skip_scale)
         return x
+
+    def modulated(self, h: Tensor, emb: Tensor) -> Tensor:
+        """The normalised map between both convolutions, shifted (and scaled) by the embedding."""
+        shift = self.affine(emb)[:, :, None, None].to(h.dtype)
+        if self.adaptive_scale:
+            scale, shift = shift.chunk(2, dim=1)
+            return torch.addcmul(shift, self.norm1(h), scale + 1)
+        normed: Tensor = self.norm1(h + shift)
+        return normed
 
 
 class SongUNet(UNet):
@@ -274,10 +276,12 @@ class SongUNet(UNet):
     Attributes:
         times: Number of times that are embedded side by side.
         stacked: Whether the query, key and value channels of attention follow each other as blocks.
+        block_class: Class of the blocks.
     """
 
     times: ClassVar[int] = 1
     stacked: ClassVar[bool] = False
+    block_class: ClassVar[type[UNetBlock]] = UNetBlock
 
     def __init__(
         self,
@@ -309,7 +313,7 @@ class SongUNet(UNet):
         emb_inputs = self.times * noise_channels
 
         def block(_: str, inputs: int, outputs: int, mode: Mode = "keep", attention: bool = False) -> UNetBlock:
-            return UNetBlock(inputs, outputs, emb_channels, style, mode, int(attention))
+            return self.block_class(inputs, outputs, emb_channels, style, mode, int(attention))
 
         def image_down(inputs: int, outputs: int) -> ImageDown:
             return ImageDown(inputs, outputs, 3, init, "down", resample_filter)

@@ -100,7 +100,7 @@ class Precond(nn.Module):
     def half_dtype(self) -> torch.dtype:
         """Type of half precision: float16 or bfloat16; can be set at any time.
 
-        `init_config`, and so the network's files, record a type other than float16.
+        `init_config`, and so the network's files, record a type other than the class's, which is mostly float16.
         """
         return self._half_dtype
 
@@ -108,7 +108,7 @@ class Precond(nn.Module):
     def half_dtype(self, dtype: torch.dtype) -> None:
         self._half_dtype = dtype
         self.init_config["kwargs"].pop("half_dtype", None)
-        if dtype != torch.float16:
+        if dtype != type(self)._half_dtype:
             self.init_config["kwargs"]["half_dtype"] = str(dtype).removeprefix("torch.")
 
     def adjust(self, options: Mapping[str, Any]) -> None:

@@ -33,14 +33,15 @@ class UNetPrecond(Precond):
     Args:
         options: The ``locals()`` of the subclass's constructor: its named parameters become attributes.
         unet_options: Options of the U-Net, except those that follow from ``options``.
+        constructor: See `Precond`.
     """
 
     unet_name: ClassVar[str] = "model"
     family: ClassVar[Family] = EDM
     fused = True
 
-    def __init__(self, options: Mapping[str, Any], unet_options: Mapping[str, Any]):
-        super().__init__(options)
+    def __init__(self, options: Mapping[str, Any], unet_options: Mapping[str, Any], constructor: type | None = None):
+        super().__init__(options, constructor)
         own = self.init_config["kwargs"]
         unet_class = self.unet_class(own)
         if "model_type" in own:
@@ -296,7 +297,7 @@ class EDM2Precond(UNetPrecond):
         weight_norm: WeightNorm = "in_forward",
         **unet_kwargs: Any,
     ):
-        super().__init__(locals(), unet_kwargs)
+        super().__init__(locals(), unet_kwargs, EDM2Precond)
         self.logvar_fourier = None if logvar_channels is None else MPFourier(logvar_channels)
         self.logvar_linear = None if logvar_channels is None else MPConv(logvar_channels, 1)
         self.weight_norm = weight_norm
