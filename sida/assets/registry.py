@@ -1,5 +1,7 @@
 """Files that can be downloaded: the registry ``config/assets.tsv`` with one row per file, addresses, files of the Hub.
 
+Plugins have further rows in ``plugins/NAME/assets.tsv``.
+
 The package huggingface_hub gives the user's token, lists repositories, and finds files in the Hub's own cache.
 """
 
@@ -13,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from sida.config.lookup import ROOT, find_file
+from sida.config.lookup import PLUGINS, ROOT, find_file
 from sida.errors import UserError, errors_at, near_path, suggestion
 from sida.files.text_files import MOST_LINES, check_amount, read_text
 
@@ -102,7 +104,7 @@ def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset
 
     Args:
         path: Tab-separated file with the columns :data:`ASSET_COLUMNS`; by default ``$SIDA_ASSETS``, else the suite's
-            own.
+            own and those of its plugins.
 
     Returns:
         Assets by id, in file order.
@@ -111,35 +113,36 @@ def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset
         UserError: The file is missing or not UTF-8, a column is missing, an id is used twice, or a value is invalid
             (with line and column).
     """
-    path = Path(path or os.environ.get("SIDA_ASSETS") or ROOT / "config/assets.tsv")
-    return dict(_parsed(read_text(path), path))
+    own = path or os.environ.get("SIDA_ASSETS")
+    paths = [Path(own)] if own else [ROOT / "config/assets.tsv", *sorted(PLUGINS.glob("*/assets.tsv"))]
+    return dict(_parsed(tuple((path, read_text(path)) for path in paths)))
 
 
 @functools.lru_cache(4)
-def _parsed(text: str, path: Path) -> dict[str, Asset]:
-    """Assets of a registry's text; cached, since the start of a workflow reads the registry hundreds of times."""
-    check_amount(text, str(path), "\n", MOST_LINES, "lines")
-    rows = [line.split("\t") for line in text.split("\n")]
-    if tuple(rows[0]) != ASSET_COLUMNS:
-        raise UserError(f"{path}:1", f"the columns must be {' '.join(ASSET_COLUMNS)} (separated by tabs)")
+def _parsed(texts: tuple[tuple[Path, str], ...]) -> dict[str, Asset]:
+    """Assets of a registry's files; cached, since the start of a workflow reads the registry hundreds of times."""
     assets: dict[str, Asset] = {}
-    for number, row in enumerate(rows[1:], start=2):
-        if not any(row):
-            continue
-        if len(row) != len(ASSET_COLUMNS):
-            fault = f"{len(row)} fields instead of {len(ASSET_COLUMNS)}"
-            raise UserError(f"{path}:{number}", fault, "separate them by single tabs")
-        with errors_at(f"{path}:{number}"):
-            asset = _asset(dict(zip(ASSET_COLUMNS, row)))
-            if asset.id in assets:
-                raise UserError("", f"id '{asset.id}' is used twice", "ids must differ")
-            assets[asset.id] = asset
-    # Several ids may name one file, but one target cannot hold two files.
     by_target: dict[str, Asset] = {}
-    for asset in assets.values():
-        other = by_target.setdefault(asset.target, asset)
-        if other.url != asset.url:
-            raise UserError(path, f"'{asset.id}' and '{other.id}' have the same target but different URLs")
+    for path, text in texts:
+        check_amount(text, str(path), "\n", MOST_LINES, "lines")
+        rows = [line.split("\t") for line in text.split("\n")]
+        if tuple(rows[0]) != ASSET_COLUMNS:
+            raise UserError(f"{path}:1", f"the columns must be {' '.join(ASSET_COLUMNS)} (separated by tabs)")
+        for number, row in enumerate(rows[1:], start=2):
+            if not any(row):
+                continue
+            if len(row) != len(ASSET_COLUMNS):
+                fault = f"{len(row)} fields instead of {len(ASSET_COLUMNS)}"
+                raise UserError(f"{path}:{number}", fault, "separate them by single tabs")
+            with errors_at(f"{path}:{number}"):
+                asset = _asset(dict(zip(ASSET_COLUMNS, row)))
+                if asset.id in assets:
+                    raise UserError("", f"id '{asset.id}' is used twice", "ids must differ")
+                assets[asset.id] = asset
+            # Several ids may name one file, but one target cannot hold two files.
+            other = by_target.setdefault(asset.target, asset)
+            if other.url != asset.url:
+                raise UserError(path, f"'{asset.id}' and '{other.id}' have the same target but different URLs")
     return assets
 
 
