@@ -109,15 +109,16 @@ class Sampler(Settings):
     Attributes:
         kind: ``one_step`` (few steps by ``num_steps``, ``noise`` and ``step_levels``), ``heun``, ``flow`` (equal steps
             of a flow's time from noise to the image, for networks of velocities), ``ddpm`` (random steps with the
-            variance that DiT learned), or ``data`` (resampled real images, which give the lowest distance that can be
-            expected).
+            variance that DiT learned), ``consistency`` and ``segments`` (students of sCM), or ``data`` (resampled real
+            images, which give the lowest distance that can be expected).
         init_sigma: σ_init of ``one_step``; ``infinite``: pure noise, for networks of flows, which have this level.
         num_steps: Steps n, which take 2n − 1 evaluations for ``heun`` and 2n for ``flow`` with the method ``heun``;
             null is 1 for ``one_step``, 18 for ``heun``, 250 for ``flow`` and ``ddpm``.
         noise: Noise that a step after the first adds: ``fresh``, or ``fixed``: always the first step's.
         step_levels: Levels of the steps i = 0 … n − 1: ``sigma``: σ_init (1 − i/n); ``time``: t_init (1 − i/n) with a
             flow's time t = σ / (1 + σ), which is 1 for ``infinite``.
-        sigma_min, sigma_max: Range of the noise levels of ``heun``.
+        sigma_min, sigma_max: Range of the noise levels of ``heun``; the latter is the first level of ``consistency``
+            and ``segments``.
         rho: Exponent of the noise levels of ``heun``.
         S_churn, S_min, S_max, S_noise: Fresh noise in each step of ``heun``: amount, range of noise levels, strength.
         method: Method of ``flow``; ``euler_maruyama`` is the stochastic one of SiT and REPA with diffusion t: n − 1

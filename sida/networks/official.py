@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from sida.assets.cache import checked, fetch
 from sida.assets.registry import Asset, check_network, find_asset, is_address, load_registry
 from sida.config.families import WeightNorm
-from sida.config.registries import additions
+from sida.config.registries import additions, refuse_missing
 from sida.config.settings import load_spec
 from sida.errors import UserError, one_line, say, settings_in, suggestion
 from sida.files.atomic import copy_file, sha256_file
@@ -49,12 +49,6 @@ _CLASSES = {
     # locuslab/ect:training/networks.py
     "ECMPrecond": "ECTPrecond",
 }
-#: Words for other networks of published pickles, which compute something else.
-_OTHERS = {
-    # EpiGenomicsCode/edm2_sCM:training/networks_trigflow.py, networks_trigflow_ddpmpp.py
-    "TrigFlowPrecond": " (edm2_sCM: EDM2's layers with sCM's normalised embeddings and angles for time)",
-    "TrigFlowDDPMPPPrecond": " (edm2_sCM: DDPM++ with sCM's normalised embeddings and angles for time)",
-}
 _SHARED_ARGUMENTS = 3
 #: Network of a folder: of a run, or of `sida export`.
 _OF_FOLDER = ("network.safetensors", "generator/network.safetensors")
@@ -73,7 +67,8 @@ def network_config(file: PickleFile, network_class: str | None = None) -> dict[s
     name, args, kwargs = (file.facts[key] for key in ("class", "args", "kwargs"))
     own = network_class or _CLASSES.get(name, name)
     if own not in NETWORKS:
-        fault = f"architecture '{one_line(own, 100)}'{_OTHERS.get(own, '')} is not read{suggestion(own, NETWORKS)}"
+        refuse_missing("architecture", "networks", str(own), str(file.path))
+        fault = f"architecture '{one_line(own, 100)}' is not read{suggestion(own, NETWORKS)}"
         remedy = "draw images by its own code and score their folder (sida score FOLDER --against REAL)"
         raise UserError(file.path, fault, f"{remedy}, or name one of ours that computes the same (--network-class)")
     if len(args) > _SHARED_ARGUMENTS:

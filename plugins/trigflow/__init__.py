@@ -1,0 +1,1 @@
+"""TrigFlow's networks of sCM, with an angle for time, and the samplers of their students."""
