@@ -123,6 +123,7 @@ class TrigFlowDDPMPPPrecond(AngularDenoiser):
     """
 
     family: ClassVar[Family] = TRIGFLOW
+    unet: TrigFlowSongUNet
 
     def __init__(
         self,
@@ -208,6 +209,7 @@ class TrigFlowPrecond(AngularDenoiser, EDM2Precond):
     """
 
     family: ClassVar[Family] = TRIGFLOW_EDM2
+    unet: TrigFlowUNet
     _half_dtype = torch.bfloat16
 
     def __init__(
