@@ -87,14 +87,17 @@ def shares_of(data: Data, run: str) -> dict[float, float]:
     }
 
 
+def means_of(data: Data) -> dict[tuple[str, str], float]:
+    """Mean over the trials of each measured row and metric."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for row in stored_rows(HERE / data.stored):
+        values.setdefault((row["run"], row["metric"]), []).append(float(row["value"]))
+    return {key: fmean(trials) for key, trials in values.items()}
+
+
 def teacher_fd(data: Data, teacher: str) -> float | None:
     """Mean FD of a teacher over its trials; None if it was not measured."""
-    values = [
-        float(row["value"])
-        for row in stored_rows(HERE / data.stored)
-        if (row["run"], row["metric"]) == (f"teacher-{teacher}", "fd")
-    ]
-    return fmean(values) if values else None
+    return means_of(data).get((f"teacher-{teacher}", "fd"))
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,12 @@ def _ends(one: Lead) -> str:
     return f"{percent(one.low)} to {percent(one.high)}"
 
 
+def ratio(reference: Sequence[float], values: Sequence[float]) -> str:
+    """FD of some trainings by that of others, with its 95 % interval."""
+    one = lead(reference, values)
+    return f"{1 - one.value:.2f} ({1 - one.high:.2f} to {1 - one.low:.2f})"
+
+
 #: What differs from SiDA, by recipe.
 PARTS = {
     "digits-alone": "the adversarial term alone",
@@ -176,11 +185,15 @@ PARTS_WEIGHT = 0.3
 REACHED = 20.0
 
 
+#: Other methods, by recipe.
+FRAMES = {"digits-gdd": "GDD, from 10 thousand", "digits-meanflow": "MeanFlow, without a teacher"}
+
+
 def trainings_of(data: Data) -> dict[tuple[str, str], dict[str, Curve]]:
-    """FD of the stored trainings with a replaced part, by recipe and teacher."""
+    """FD of the stored trainings with a replaced part, and of other methods, by recipe and teacher."""
     stored, trainings = read_stored(HERE / data.stored)["rows"], {}
     for row in read_runs(HERE / data.sheet):
-        if row.run in stored and row.recipe in PARTS:
+        if row.run in stored and row.recipe in PARTS | FRAMES:
             trainings.setdefault((row.recipe, str(row.teacher)), {})[row.run] = curve_of(data, row.run)
     return trainings
 
@@ -197,11 +210,7 @@ KEPT = {
 
 def kept_table(data: Data) -> str:
     """Markdown table of the networks that the trainings kept, measured again: lowest and highest mean of each cell."""
-    means: dict[tuple[str, str], float] = {}
-    rows = stored_rows(HERE / data.stored)
-    for key in {(row["run"], row["metric"]) for row in rows}:
-        means[key] = fmean(float(row["value"]) for row in rows if (row["run"], row["metric"]) == key)
-    cells, groups = cells_of(data), {"real images": ["data"]}
+    means, cells, trainings, groups = means_of(data), cells_of(data), trainings_of(data), {"real images": ["data"]}
     for teacher, grade in data.grades.items():
         groups[f"teacher of {grade} thousand"] = [f"teacher-{teacher}"]
         groups |= {
@@ -211,9 +220,10 @@ def kept_table(data: Data) -> str:
         }
         groups |= {
             f"{PARTS[recipe]}, from {grade} thousand": [*runs]
-            for (recipe, of_teacher), runs in trainings_of(data).items()
-            if of_teacher == teacher
+            for (recipe, of_teacher), runs in trainings.items()
+            if of_teacher == teacher and recipe in PARTS
         }
+    groups |= {FRAMES[recipe]: [*runs] for (recipe, _), runs in trainings.items() if recipe in FRAMES}
     lines = [["", *(head for head, _, _ in KEPT.values())], ["---", *["---:"] * len(KEPT)]]
     for label, runs in groups.items():
         if not all((run, "fd") in means for run in runs):
@@ -248,9 +258,40 @@ def parts_table(data: Data) -> str:
             others = cells.get((teacher, reference), {})
             is_known = min(len(others), len(curves)) > 1 and not (reference and not recipe)
             line.append(
-                _ratio(*([curve[end] for curve in side.values()] for side in (others, curves))) if is_known else ""
+                ratio(*([curve[end] for curve in side.values()] for side in (others, curves))) if is_known else ""
             )
         lines.append(line)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+#: Cells of the short table: teacher and weight.
+SHORT = (("d10", 0.3), ("d10", 0.01), ("d40", 0.3), ("d200", 3.0))
+
+
+def short_table(data: Data) -> str:
+    """Markdown table of :data:`SHORT`: FD at the end, lead with its interval and recall of the kept networks.
+
+    FD is the geometric mean over the trainings, recall the mean over them.
+    """
+    heads = [
+        "images of the teacher's training",
+        "λ_adv",
+        "FD: SiD",
+        "SiDA",
+        "SiDA lower by, 95 %",
+        "recall: SiD",
+        "SiDA",
+    ]
+    lines, cells, end = [[*heads, "trainings"], ["---:"] * 8], cells_of(data), data.images[-1]
+    means = means_of(data)
+    for teacher, weight in SHORT:
+        sides = [cells[teacher, w] for w in (0.0, weight)]
+        fd = [f"{math.exp(fmean(math.log(curve[end]) for curve in side.values())):.1f}" for side in sides]
+        mean_recall = [f"{fmean(means[run, 'recall'] for run in side):.2f}" for side in sides]
+        one = lead_of(cells, teacher, weight, end)
+        assert one is not None
+        line = [f"{data.grades[teacher]} thousand", f"{weight:g}", *fd, f"{percent(one.value)} % ({_ends(one)})"]
+        lines.append([*line, *mean_recall, " and ".join(str(len(side)) for side in sides)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -267,7 +308,7 @@ def main() -> None:
     """Prints the tables."""
     for data in (DIGITS, FASHION):
         print(f"{data.name}\n\n{table(data)}\n\n{kept_table(data)}\n")
-    print(parts_table(DIGITS))
+    print(f"{parts_table(DIGITS)}\n\n{short_table(DIGITS)}")
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ def test_leads_of_the_mechanisms_are_those_of_the_stored_logs():
 
 
 def test_tables_of_the_mechanisms_are_those_of_the_stored_rows(capsys):
-    page = (ROOT / "studies/mechanisms/README.md").read_text()
+    page = (ROOT / "studies/mechanisms/README.md").read_text() + (ROOT / "README.md").read_text()
     leads.main()
     for line in capsys.readouterr().out.splitlines():
         assert line in page or line in (leads.DIGITS.name, leads.FASHION.name), line
@@ -273,7 +273,7 @@ def test_sentences_on_the_mechanisms_are_those_of_the_stored_rows():
     middle = leads.lead_of(cells, "d40", 0.3, 50)
     ratio = lambda one: f"{leads.percent(one.value)} % ({leads.percent(one.low)} to {leads.percent(one.high)})"
     assert f"SiDA leads by {ratio(light)} with weight 0.3, from that of 40 thousand by {ratio(middle)} with" in page
-    assert f"(two seeds), from that of 200 thousand by {ratio(strong)} with weight 3." in page
+    assert f"with weight 0.3, from that of 200 thousand by {ratio(strong)} with weight 3." in page
     falls = f"{leads.percent(light.value)} and {leads.percent(middle.value)} % with weight 0.3"
     assert f"({falls}, {leads.percent(strong.value)} % with weight 3)" in page
     assert f"the interval contains 0 ({' to '.join(map(leads.percent, (strong.low, strong.high)))})" in page
@@ -285,7 +285,7 @@ def test_sentences_on_the_mechanisms_are_those_of_the_stored_rows():
     assert f"{leads.percent(papers.value)} against {leads.percent(light.value)} %, as predicted" in page
     assert [len(cells["d10", weight]) for weight in (0.01, 0.3)] == [2, 4]
     in_pixels = leads.lead_of(leads.cells_of(leads.DIGITS, "fd_pixel"), "d40", 0.3, 50)
-    assert in_pixels.low < 0 < in_pixels.high
+    assert f"and its lead in pixels is {ratio(in_pixels)}." in page
     fashion = leads.lead_of(leads.cells_of(leads.FASHION), "t10", 3.0, 48)
     below = lambda one: f"{leads.percent(one.value)} % below"
     weights = (*ends, 0.3)
@@ -294,11 +294,10 @@ def test_sentences_on_the_mechanisms_are_those_of_the_stored_rows():
     assert f"Networks of weight 3 have recall {low_high(3.0)}, of weight 0.3 {low_high(0.3)}." in page
     papers_recall = {f"{mean(values_of(stored, 'recall')[run]):.2f}" for run in cells["d10", 0.01]}
     assert f"With weight 0.01 it is {' to '.join(sorted(papers_recall))}." in page
-    alone, recalls = leads.trainings_of(leads.DIGITS)["digits-alone", "d10"], values_of(stored, "recall")
-    against_sid = leads.lead([*ends[0.0]], [curve[50] for curve in alone.values()])
-    falls = " and ".join(f"{curve[20]:.2f}" for curve in alone.values())
-    assert all(curve[20] == min(curve.values()) for curve in alone.values())
-    assert f"falls to {falls} after 20 thousand images, and rises to " in page
+    recalls = [
+        mean(values_of(stored, "recall")[run]) for run in leads.trainings_of(leads.DIGITS)["digits-alone", "d10"]
+    ]
+    assert f"and recall is {max(recalls):.2f} or less" in page
     later = " and ".join(f"{cells['d10', 0.3][f'd10-w0.3-s{seed}'][50]:.2f}" for seed in (435, 436))
     assert f"two of its four trainings were recorded after that choice, with {later}." in page
     first = " and ".join(
@@ -307,49 +306,55 @@ def test_sentences_on_the_mechanisms_are_those_of_the_stored_rows():
     assert f"but {first} % in the term's first record of each training on digits" in page
     same = " to ".join(leads.percent(leads.lead_of(cells, teacher, 3.0, 50).value) for teacher in ("d10", "d200"))
     assert f"weight 3 by itself falls from {same} %" in page
-    welch = " to ".join(f"{1 - end:.2f}" for end in reversed(against_sid.welch))
-    assert f"Welch's interval of the first is {welch}" in page
-    light_ends = sorted(curve[50] for curve in cells["d10", 0.3].values())
-    assert f"Together the two terms end at {light_ends[0]:.1f} to {light_ends[-1]:.1f}" in page
-    made = leads.trainings_of(leads.DIGITS)["digits-generated", "d10"]
-    of_generated = leads.lead([*ends[0.0]], [curve[50] for curve in made.values()])
     text = (ROOT / "README.md").read_text()
-    assert f"weight 0.3, SiDA's FD ends {below(light)} SiD's from a teacher of 10 thousand images (four seeds)" in text
-    assert f"and {below(middle)} from one of 40 thousand (two seeds; in pixels the interval contains 0)" in text
-    assert f"From one of 200 thousand it ends {below(strong)} with weight 3 (four seeds)" in text
-    assert f"SiDA's recall is {low_high(0.3)}, SiD's {mean(recall[0.0]):.2f}" in text
-    assert f"the papers' weight, 0.01, SiDA's FD ends {below(papers)} from that teacher" in text
-    assert f"with recall {' to '.join(sorted(papers_recall))} (two seeds)" in text
-    most = max(mean(recalls[run]) for run in alone)
-    assert f"in place of real ones it ends {below(of_generated)}." in text
-    by_term = f"it ends {below(against_sid)}, and its recall is {most:.2f} or less (two seeds each, not decided)"
-    assert f"With the adversarial term alone, without SiD's term, {by_term}" in text
-    assert f"on Fashion-MNIST SiDA's FD ends {below(fashion)} (two seeds, not decided" in text
+    alone, generated = (
+        ratio(leads.lead([*ends[0.0]], [curve[50] for curve in leads.trainings_of(leads.DIGITS)[part, "d10"].values()]))
+        for part in ("digits-alone", "digits-generated")
+    )
+    by_term = f"From the first teacher the adversarial term alone leads by {alone}"
+    assert f"{by_term}, and SiDA with generated images in place of real ones by {generated}." in text
+    assert (
+        f"On Fashion-MNIST SiDA's FD ends {below(fashion)} SiD's from a weak teacher (two seeds, not decided)" in text
+    )
     assert fashion.welch[0] < 0 < fashion.welch[1]
     answer = (ROOT / "docs/faq.md").read_text()
-    assert f"SiDA's FD ends {below(light)} SiD's with weight 0.3; from one of" in answer
-    assert f"it ends {below(strong)} with weight 3" in answer
+    assert f"SiDA's FD ends {below(light)} SiD's from a weak one, and {below(strong)} from a good one" in answer
+    assert strong.low < 0 < strong.high
 
 
-def test_sentences_on_replaced_parts_are_those_of_the_table_and_of_the_measured_time():
+def test_sentences_on_replaced_parts_are_those_of_the_stored_rows_and_of_the_measured_time():
     folder = ROOT / "studies/mechanisms"
     page = (folder / "README.md").read_text().split("### By what")[1].split("\n## ")[0]
-    table = cells_by_label(page)
-    times = lambda cell, method: f"{cell.split(' (')[0]} times {method}'s ({cell.split('(')[1].rstrip(')')}"
-    alone, generated = (table[leads.PARTS[name]] for name in ("digits-alone", "digits-generated"))
-    assert f"{times(alone[3], 'SiD')}) and {times(alone[4], 'SiDA')})" in page
-    assert times(generated[3], "SiD") in page
+    cells, trainings = leads.cells_of(leads.DIGITS), leads.trainings_of(leads.DIGITS)
+    ends = lambda curves: [curve[50] for curve in curves.values()]
+    low_high = lambda values: f"{min(values):.2f} to {max(values):.2f}"
+
+    def times(part, weight=0.3, teacher="d10"):
+        return leads.ratio(ends(cells[teacher, weight]), ends(trainings[f"digits-{part}", teacher]))
+
+    alone = trainings["digits-alone", "d10"]
+    assert {min(curve, key=curve.get) for curve in alone.values()} == {20}
+    lowest = low_high([curve[20] for curve in alone.values()])
+    assert f"lowest after 20 thousand images ({lowest}) and rises to {low_high(ends(alone))} at the end" in page
+    assert f"That is {times('alone', 0.0)} times SiD's and {times('alone')} times SiDA's" in page
+    strong = ", ".join(f"{value:.2f}" for value in ends(trainings["digits-alone", "d200"]))
+    assert f"200 thousand images it ends at {strong}: {times('alone', 0.0, 'd200')} times SiD's" in page
+    assert f"FD ends at {times('generated', 0.0)} times SiD's" in page
     cost = json.loads((folder / "mechanisms-digits/cost.json").read_text())
-    for name, label in (("digits-own-encoder", "own encoder"), ("digits-separate-steps", "separate steps")):
-        cells = table[leads.PARTS[name]]
-        count = {2: "two", 3: "three", 4: "four"}[len(cells[1].split(", "))]
-        sentence = f"FD ends at {times(cells[4], 'SiDA')}; {count} seeds)"
-        line = next(line for line in page.splitlines() if sentence in line)
+    for part, label in (("own-encoder", "own encoder"), ("separate-steps", "separate steps")):
+        line = next(line for line in page.splitlines() if f"FD ends at {times(part)} times SiDA's" in line)
         median = statistics.median(each[label] / each["SiDA"] for each in cost["rounds"])
         assert f"an iteration takes {median:.2f} times SiDA's" in line.replace("An iteration", "an iteration")
-    gamma = table[leads.PARTS["digits-gamma"]]
-    assert f"which is {times(gamma[4], 'SiDA')})" in page
-    assert min(map(float, gamma[1].split(", "))) > max(map(float, table["none: SiDA, weight 0.3"][1].split(", ")))
-    assert f"one training, which ends at {table[leads.PARTS['digits-sample']][1]}, above all four" in page
+    assert f"ends at {times('gamma')} times SiDA's FD" in page
+    assert f"Pooling by sample ends at {times('sample')} times." in page
+    (gdd,), (mean_flow,) = trainings["digits-gdd", "d10"].values(), trainings["digits-meanflow", "None"].values()
+    whole = (folder / "README.md").read_text()
+    assert (
+        f"ends at FD {gdd[50]:.2f}, above SiDA's four with weight 0.3; its lowest is {min(gdd.values()):.2f}." in whole
+    )
+    recall = mean(values_of(leads.HERE / leads.DIGITS.stored, "recall")["meanflow-s495"])
+    assert f"it ends at FD {mean_flow[109]:.2f}, with recall {recall:.2f}." in whole
+    assert max(ends(cells["d10", 0.3])) < gdd[50]
+    assert mean_flow[109] < min(ends(cells["d40", 0.3]))
     sid = statistics.median(each["SiD"] / each["SiDA"] for each in cost["rounds"])
     assert f"SiD's iteration takes {sid:.2f} times SiDA's" in (folder / "README.md").read_text()
