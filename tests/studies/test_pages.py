@@ -145,16 +145,17 @@ def test_effects_of_a_protocols_choices_are_stored_measurements():
     few, more, most = (mean(of(run)) for run in ("n-500", "n-10000", "n-50000"))
     assert digits["`num_samples`"].startswith(f"{few:.2f} at n = 500; {more:.2f} at 10,000")
     assert f"{most:.2f} at 50,000" in digits["`num_samples`"]
+    one_split = mean(of("default", "is_one_split"))
     expected = {
         "`seed0`": f"{mean(of('seeds-later')):.3f}",
         "`ddof`": f"{pstdev(fd):.3f}",
         "aggregate": f"{min(fd[:3]):.3f}",
         "resizing": f"{mean(of('resized')):.2f}",
         "lossless images": f"{mean(of('jpeg-95')):.3f}",
-        "`cov_ddof`": f"{mean(of('cov-ddof-1')):.4f} for {mean(fd):.4f}",
+        "`cov_ddof`": f"{mean(of('cov-ddof-1')):.4f}, by default {mean(fd):.4f}",
         "precision, recall `dtype`": f"recall {mean(of('default', 'recall_half')):.4f}",
         "precision, recall `k`": f"recall {mean(of('default', 'recall_k5')):.3f}",
-        "`splits` of IS": f"{mean(of('default', 'is_one_split')):.3f} with 1 for {mean(of('default', 'is')):.3f}",
+        "`splits` of IS": f"{one_split:.3f} with 1, by default {mean(of('default', 'is')):.3f}",
     }
     for label, text in expected.items():
         assert digits[label].startswith(text), label
@@ -291,7 +292,7 @@ def test_sentences_on_the_mechanisms_are_those_of_the_stored_rows():
     weights = (*ends, 0.3)
     recall = {weight: [mean(values_of(stored, "recall")[run]) for run in cells["d10", weight]] for weight in weights}
     low_high = lambda weight: f"{min(recall[weight]):.2f} to {max(recall[weight]):.2f}"
-    assert f"Networks of weight 3 have recall {low_high(3.0)}, of weight 0.3 {low_high(0.3)}." in page
+    assert f"Recall is {low_high(3.0)} with weight 3, and {low_high(0.3)} with weight 0.3." in page
     papers_recall = {f"{mean(values_of(stored, 'recall')[run]):.2f}" for run in cells["d10", 0.01]}
     assert f"With weight 0.01 it is {' to '.join(sorted(papers_recall))}." in page
     recalls = [
