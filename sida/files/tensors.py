@@ -328,13 +328,13 @@ def iterate_tensors(path: str | os.PathLike[str], header: TensorHeader) -> Itera
             yield entry.name, flat.reshape(entry.shape)
 
 
-@read_again
 def check_finite(path: str | os.PathLike[str], name: str, tensor: torch.Tensor, remedy: str) -> None:
     """Refuses a tensor with NaN or infinity, naming file and tensor."""
     if tensor.is_floating_point() and not tensor.isfinite().all():
         raise UserError(path, f"tensor '{name}' holds NaN or infinity", remedy)
 
 
+@read_again
 def verify_tensors(path: str | os.PathLike[str]) -> bool:
     """Checks the recorded hashes of a file, without torch; returns False if the file has none.
 
