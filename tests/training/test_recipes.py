@@ -203,7 +203,7 @@ def test_official_values_by_name_are_the_same_run():
 #: Settings that are read elsewhere: with a guide, with a variance head, where a new network is built.
 ELSEWHERE = {"guidance", "logvar", "network"}
 #: Settings that the distiller reads for every method; where a method has none, they change nothing.
-OF_THE_DISTILLER = {"grad_clip_value", "num_steps", "noise", "gradient", "step_levels"}
+OF_THE_DISTILLER = {"grad_clip_value", "kernels", "num_steps", "noise", "gradient", "step_levels"}
 
 
 @pytest.mark.parametrize("name", METHODS)

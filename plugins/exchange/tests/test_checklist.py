@@ -110,7 +110,6 @@ def test_gaps_repetitions_and_unknown_settings_are_told(results):
     assert "other settings, or no record of them" in said["All settings"]
 
 
-@needs_latex
 @pytest.mark.parametrize(
     "name",
     ["measurements.csv", "logs.jsonl.gz", "manifest.json", "measurements/sida-a1.0", "specs", "students", "networks"],
@@ -123,6 +122,7 @@ def test_a_checklist_opens_no_link_in_the_results(results, tmp_path, name):
     assert not (tmp_path / "c.md").exists()
 
 
+@needs_latex
 def test_the_latex_compiles_alone_and_in_a_document(tmp_path):
     command("cite", "main", "--checklist", "demo", "--out", tmp_path / "c.tex")
     said = pdflatex(tmp_path, "c.tex")
