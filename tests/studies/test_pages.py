@@ -337,6 +337,7 @@ def test_sentences_on_replaced_parts_are_those_of_the_stored_rows_and_of_the_mea
     assert {min(curve, key=curve.get) for curve in alone.values()} == {20}
     lowest = low_high([curve[20] for curve in alone.values()])
     assert f"lowest after 20 thousand images ({lowest}) and rises to {low_high(ends(alone))} at the end" in page
+    assert sum(end < min(ends(cells["d10", 0.0])) for end in ends(alone)) == 3
     assert f"That is {times('alone', 0.0)} times SiD's and {times('alone')} times SiDA's" in page
     strong = ", ".join(f"{value:.2f}" for value in ends(trainings["digits-alone", "d200"]))
     assert f"200 thousand images it ends at {strong}: {times('alone', 0.0, 'd200')} times SiD's" in page
