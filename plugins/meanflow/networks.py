@@ -122,7 +122,7 @@ class MeanFlowPrecond(MeanVelocity, UNetPrecond):
 
     @classmethod
     def read_state(
-        cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]
+        cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any], arguments: Mapping[str, Any] | None
     ) -> StateReading:
         """See `Precond.read_state`: a state dict of py-meanflow; options that are not named are those of its CIFAR-10
         form.

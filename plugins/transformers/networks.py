@@ -267,7 +267,7 @@ class TransformerPrecond(Precond):
 
     @classmethod
     def read_state(
-        cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]
+        cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any], arguments: Mapping[str, Any] | None
     ) -> StateReading:
         """See :func:`sida.plugins.transformers.states.read_transformer`."""
         return read_transformer(cls.__name__, cls.trained_as, shapes, kwargs, arguments)

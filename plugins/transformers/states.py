@@ -25,7 +25,7 @@ def read_transformer(
     trained_as: Mapping[str, tuple[str, ...]],
     shapes: Mapping[str, tuple[int, ...]],
     kwargs: Mapping[str, Any],
-    arguments: Mapping[str, Any],
+    arguments: Mapping[str, Any] | None,
 ) -> StateReading:
     """How a state dict becomes a network: its tensors say the sizes, the user or the file says classes and heads.
 
@@ -40,7 +40,7 @@ def read_transformer(
         trained_as: See `TransformerPrecond.trained_as`.
         shapes: Shapes of the tensors, see `Precond.read_state`.
         kwargs: Constructor arguments that the user names.
-        arguments: Arguments of the training in the file.
+        arguments: Arguments of the training in the file; None without an entry of them.
 
     Raises:
         SettingError: See `Precond.read_state`.
@@ -60,14 +60,15 @@ def read_transformer(
     if not (width and channels and patch and tokens):
         fault = "the file is not a transformer of SiT, REPA or DiT (pos_embed, x_embedder.proj.weight)"
         raise SettingError("network.class", fault, "name another class")
+    stated = arguments or {}
     for name, values_read in trained_as.items():
-        if str(arguments.get(name, values_read[0])).lower() not in values_read:
-            fault = f"the file was trained with {name} {one_line(str(arguments[name]), 40)}"
+        if str(stated.get(name, values_read[0])).lower() not in values_read:
+            fault = f"the file was trained with {name} {one_line(str(stated[name]), 40)}"
             raise SettingError("network.class", fault, f"{cls} is for {' or '.join(values_read)}")
     depth = len({name.split(".")[1] for name in names if name.startswith("blocks.")})
     rows = of(_LABELS, 2)[0]
     classes, labels = _classes_of(rows, kwargs, arguments)
-    heads, remark = _heads_of(depth, width, kwargs, arguments)
+    heads, remark = _heads_of(depth, width, kwargs, stated)
     _check_stated(cls, {"label_dim": classes, "num_heads": heads}, depth, width, rows, kwargs)
     more_rows = max(classes + 1 - rows, 0) if classes else 0
     sizes = {
@@ -87,7 +88,7 @@ def read_transformer(
     return StateReading({**sizes, **kwargs}, names, omitted, zero_rows, tuple(filter(None, (labels, remark))))
 
 
-def _classes_of(rows: int, kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[int | None, str]:
+def _classes_of(rows: int, kwargs: Mapping[str, Any], arguments: Mapping[str, Any] | None) -> tuple[int | None, str]:
     """Number of classes of a label table, None if nothing says it, and a remark.
 
     Raises:
@@ -95,14 +96,15 @@ def _classes_of(rows: int, kwargs: Mapping[str, Any], arguments: Mapping[str, An
     """
     if rows < 2:
         return 0, ""
-    dropped = next((arguments[name] for name in ("class_dropout_prob", "cfg_prob") if name in arguments), None)
-    own = arguments.get("num_classes")
+    stated = arguments or {}
+    dropped = next((stated[name] for name in ("class_dropout_prob", "cfg_prob") if name in stated), None)
+    own = stated.get("num_classes")
     own = own if type(own) is int else None
     if own is None and isinstance(dropped, int | float):
         own = rows - 1 if dropped else rows
     named = kwargs.get("label_dim", own)
     if named is None:
-        if not arguments and rows != _IMAGENET + 1:
+        if arguments is None and rows != _IMAGENET + 1:
             return None, ""
         default = ", the default of its training; if each row is a class, name label_dim"
         return rows - 1, f"{rows - 1:,} classes and no class{default if rows != _IMAGENET + 1 else ''}"

@@ -20,12 +20,13 @@ class StateDict(NamedTuple):
     Attributes:
         shapes: Shapes by name, in the file's order.
         read: Function that reads one tensor.
-        arguments: Plain arguments of the training that a file of ``torch.save`` has beside the weights.
+        arguments: Plain arguments of the training that a file of ``torch.save`` has beside the weights; None if it has
+            no entry of them.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], torch.Tensor]
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Any] | None
 
 
 def read_state_dict(path: str | os.PathLike[str], key: str | None = None) -> dict[str, torch.Tensor]:
@@ -55,4 +56,4 @@ def open_state_dict(path: str | os.PathLike[str], key: str | None = None) -> Ite
             yield StateDict(file.shapes, file.tensor, file.facts["arguments"])
     else:
         tensors = read_tensors(path)[0]
-        yield StateDict({name: tuple(t.shape) for name, t in tensors.items()}, tensors.__getitem__, {})
+        yield StateDict({name: tuple(t.shape) for name, t in tensors.items()}, tensors.__getitem__, None)

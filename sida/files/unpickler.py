@@ -286,7 +286,7 @@ class Reader:
 
     FORMS = {
         "plain": (object, {str: ANY_ARRAY}),
-        "weights": ({**_TENSORS, "arguments": {str: Either((None, bool, int, float, str))}}, {}),
+        "weights": ({**_TENSORS, "arguments": Either((None, {str: Either((None, bool, int, float, str))}))}, {}),
         "piece": (None, {"piece": ("<f4", (int,))}),
         "network": ({**_NETWORK, **_TENSORS, "entries": [str], "inert": [str]}, {}),
     }  # fmt: skip
@@ -427,14 +427,15 @@ def _kind_of_value(value: Any) -> str:
     return "a tensor" if isinstance(value, View) else f"a {type(value).__name__}"
 
 
-def _arguments(content: Any) -> dict[str, Any]:
+def _arguments(content: Any) -> dict[str, Any] | None:
     """Plain arguments of a training by their own names, also of nested groups; names with two values are left out.
 
-    The name of an entry of arguments is one with the value None, so that a file with such an entry has arguments.
+    None if the content has no entry of arguments.
     """
-    entries = {name: content[name] for name in _ARGUMENTS if name in content} if isinstance(content, dict) else {}
-    waiting: list[Any] = [*entries.values()]
-    arguments: dict[str, set[Any]] = {name: {None} for name in entries}
+    waiting = [content[name] for name in _ARGUMENTS if name in content] if isinstance(content, dict) else []
+    if not waiting:
+        return None
+    arguments: dict[str, set[Any]] = {}
     groups = set[int]()  # they may hold each other
     while waiting and len(groups) < _MOST_ARGUMENTS:
         group = waiting.pop()

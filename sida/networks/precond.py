@@ -132,14 +132,14 @@ class Precond(nn.Module):
 
     @classmethod
     def read_state(
-        cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]
+        cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any], arguments: Mapping[str, Any] | None
     ) -> StateReading:
         """How the state dict of another program becomes a network of this class.
 
         Args:
             shapes: Shapes of the tensors by the names of the file, without a prefix before the landmark.
             kwargs: Constructor arguments that the user names.
-            arguments: Arguments of the training that the file has beside the weights.
+            arguments: Arguments of the training that the file has beside the weights; None without an entry of them.
 
         Raises:
             SettingError: An argument is neither in the file nor named, or the file's arguments are of another network.

@@ -247,7 +247,7 @@ def test_numbers_that_nothing_states_are_asked_for_by_words_that_work(monkeypatc
 def test_classes_are_known_of_imagenets_table_alone(rows, asked):
     shapes = {name: tuple(value.shape) for name, value in removing_noise().state_dict().items()}
     shapes["y_embedder.embedding_table.weight"] = (rows, 48)
-    read = lambda: read_transformer("SiTPrecond", {}, shapes, {"num_heads": 4}, {})
+    read = lambda: read_transformer("SiTPrecond", {}, shapes, {"num_heads": 4}, None)
     if asked:
         refused(f'{rows} rows.*"label_dim": {rows - 1}', read)
     else:
