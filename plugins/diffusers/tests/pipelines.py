@@ -1,12 +1,17 @@
-"""Tiny pipelines of diffusers with random weights, written as its own programs write them."""
+"""Tiny pipelines of diffusers with random weights, written as its own programs write them, and changes of them."""
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from tests.refused import command, refusing
 
 diffusers = pytest.importorskip("diffusers", reason="the extra 'diffusers' is not installed")
 
@@ -32,3 +37,21 @@ def write_pipeline(folder: Path, scheduler: dict[str, Any] | None = None, **unet
     pipeline = make_pipeline(scheduler, **unet)
     pipeline.save_pretrained(folder)
     return pipeline
+
+
+def edited(name: str, **changes: Any) -> Callable[[Path], None]:
+    """A change of a folder: other values in one of its files of settings."""
+
+    def edit(folder: Path) -> None:
+        path = folder / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return edit
+
+
+def refused_with(folder: Path, tmp_path: Path, change: Callable[[Path], Any], *told: str) -> None:
+    """Checks that a changed copy of a folder is refused by one line and nothing is written."""
+    change(other := shutil.copytree(folder, tmp_path / "other"))
+    with refusing(*told):
+        command("convert", other, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()

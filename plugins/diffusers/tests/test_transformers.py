@@ -12,14 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sida
+from plugins.diffusers.tests.pipelines import diffusers, edited, refused_with
 from sida.networks import build_network
 from sida.networks.file import load_network, save_network
 from sida.sampling import one_step
 from tests.near import assert_near
 from tests.networks.made import random_network
-from tests.refused import command, refusal, refusing
-
-diffusers = pytest.importorskip("diffusers", reason="the extra 'diffusers' is not installed")
+from tests.refused import command, refusal
 
 CONFIG, WEIGHTS = "transformer/config.json", "transformer/diffusion_pytorch_model.safetensors"
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -111,14 +110,6 @@ def test_sit_is_read_by_the_settings_beside_it(tmp_path):
     assert all(torch.equal(value, read.state_dict()[name]) for name, value in net.state_dict().items())
 
 
-def edited(name, **changes):
-    def edit(folder):
-        path = folder / name
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-    return edit
-
-
 def tensors(change):
     def edit(folder):
         state = load_file(folder / WEIGHTS)
@@ -153,11 +144,7 @@ EMBEDDING = "transformer_blocks.2.norm1.emb.class_embedder.embedding_table.weigh
     ],
 )
 def test_what_is_not_read_is_refused_by_one_line_and_nothing_is_written(folder, tmp_path, change, place, told):
-    other = shutil.copytree(folder, tmp_path / "other")
-    change(other)
-    with refusing(told, place):
-        command("convert", other, tmp_path / "net.safetensors")
-    assert not (tmp_path / "net.safetensors").exists()
+    refused_with(folder, tmp_path, change, told, place)
 
 
 def test_a_null_label_is_there_already(folder, tmp_path):

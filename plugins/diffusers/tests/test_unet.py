@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sida
-from plugins.diffusers.tests.pipelines import TINY, diffusers, write_pipeline
+from plugins.diffusers.tests.pipelines import TINY, diffusers, edited, refused_with, write_pipeline
 from sida.networks import build_network, load_network
 from sida.networks.file import build_on_meta
 from sida.networks.folders import open_folder
@@ -306,14 +306,6 @@ def test_a_network_that_is_no_denoiser_is_said_to_be_none(folder, tmp_path, caps
     assert "prediction_type" in capsys.readouterr().err
 
 
-def edited(name, **changes):
-    def edit(folder):
-        path = folder / name
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-    return edit
-
-
 def renamed(name, target):
     return lambda folder: (folder / name).rename(folder / target) if target else (folder / name).unlink()
 
@@ -350,11 +342,7 @@ UNET, SCHEDULER, WEIGHTS = (
     ],
 )
 def test_what_is_not_read_is_refused_by_one_line_and_nothing_is_written(folder, tmp_path, change, place, told):
-    other = shutil.copytree(folder, tmp_path / "other")
-    change(other)
-    with refusing(told, place):
-        command("convert", other, tmp_path / "out.safetensors")
-    assert not (tmp_path / "out.safetensors").exists()
+    refused_with(folder, tmp_path, change, told, place)
 
 
 def test_options_that_do_not_go_with_a_pipeline_are_refused(folder, tmp_path):
