@@ -65,7 +65,8 @@ class DiffusersFiles(NetworkFolder):
         sampler = {"sampler": {"kind": "one_step", "init_sigma": self.init_sigma}}
         if self.init_sigma is None:
             sampler = {}
-            _check_prediction(self.where, architecture(net), state)  # an exported generator is no denoiser
+            # The output of an exported generator is not a denoised image.
+            _check_prediction(self.where, architecture(net), state)
         url = self.where if is_address(self.where) else None
         origin = {"file": Path(self.where).name, "url": url, "sha256": sha256_file(self.weights)}
         origin |= {f"{name}_sha256": sha256_file(getattr(self, name)) for name in ("config", "scheduler")}

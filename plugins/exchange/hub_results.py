@@ -35,7 +35,7 @@ def read_benchmarks(texts: Mapping[str, str]) -> dict[str, tuple[str, str]]:
         try:
             validate_repo_id(match[1])
         except ValueError:
-            raise UserError(where, f"{match[1]} is no name that the Hub takes", "name the data set's page") from None
+            raise UserError(where, f"{match[1]} is not a name that the Hub takes", "name the data set's page") from None
         benchmarks[metric] = match[1], match[2]
     return benchmarks
 

@@ -7,6 +7,7 @@ of the logarithms. The values are the evaluations during the stored trainings.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -87,6 +88,7 @@ def shares_of(data: Data, run: str) -> dict[float, float]:
     }
 
 
+@functools.cache
 def means_of(data: Data) -> dict[tuple[str, str], float]:
     """Mean over the trials of each measured row and metric."""
     values: dict[tuple[str, str], list[float]] = {}
@@ -273,17 +275,9 @@ def short_table(data: Data) -> str:
 
     FD is the geometric mean over the trainings, recall the mean over them.
     """
-    heads = [
-        "images of the teacher's training",
-        "λ_adv",
-        "FD: SiD",
-        "SiDA",
-        "SiDA lower by, 95 %",
-        "recall: SiD",
-        "SiDA",
-    ]
-    lines, cells, end = [[*heads, "trainings"], ["---:"] * 8], cells_of(data), data.images[-1]
-    means = means_of(data)
+    heads = ["images of the teacher's training", "λ_adv", "FD: SiD", "SiDA", "SiDA lower by, 95 %"]
+    heads += ["recall: SiD", "SiDA", "trainings"]
+    lines, means, cells, end = [heads, ["---:"] * len(heads)], means_of(data), cells_of(data), data.images[-1]
     for teacher, weight in SHORT:
         sides = [cells[teacher, w] for w in (0.0, weight)]
         fd = [f"{math.exp(fmean(math.log(curve[end]) for curve in side.values())):.1f}" for side in sides]
