@@ -1,0 +1,64 @@
+"""Times a training step of both forms, for ``step.json``: ``python -m sida.plugins.meanflow.study.step``.
+
+Trainings of the study take steps in turn, in groups, in one process with one thread, half-way through. A form's value
+is the median over the groups of its processor seconds for a step, the ratio that of the ratios in a group.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from sida.data import load_dataset
+from sida.files.atomic import write_json
+from sida.machine import environment
+from sida.methods.distillation import make_trainer
+from sida.methods.registry import DistillConfig, resolve_recipe
+from sida.training.batches import StepBatches
+from sida.training.iteration import StudentTrainer
+from workflow.preset import Preset, load_preset
+from workflow.preset.trainings import training
+
+HERE = Path(__file__).parent
+FORMS = {"forward": "forward-s601", "difference": "difference-s602"}
+ROUNDS, STEPS, BEGUN = 15, 10, 30_000
+
+
+def trainer_of(preset: Preset, run: str) -> StudentTrainer:
+    """The trainer of a row, with its data."""
+    config = DistillConfig(**training(preset, run).spec)
+    dataset = load_dataset(config.dataset)
+    resolved = resolve_recipe(config, config.network or {})
+    trainer = make_trainer(resolved, dataset, torch.device("cpu"))
+    trainer.batches = StepBatches(resolved, dataset, torch.device("cpu"))
+    trainer.begin(BEGUN)
+    return trainer
+
+
+def main() -> None:
+    """Times the steps and writes seconds and their ratio."""
+    torch.set_num_threads(1)
+    preset = load_preset(HERE / "preset.yaml")
+    trainers = {form: trainer_of(preset, run) for form, run in FORMS.items()}
+    groups = []
+    for _ in range(ROUNDS + 1):
+        seconds = {}
+        for form, trainer in trainers.items():
+            begin = time.process_time()
+            for step in range(STEPS):
+                trainer.iteration(BEGUN + 64 * step)
+            seconds[form] = (time.process_time() - begin) / STEPS
+        groups.append(seconds)
+    # The first group makes kernels ready.
+    seconds = {form: statistics.median(group[form] for group in groups[1:]) for form in FORMS}
+    ratios = [group["difference"] / group["forward"] for group in groups[1:]]
+    found = {"seconds": seconds, "ratio": statistics.median(ratios), "ratios": ratios}
+    write_json(HERE / "step.json", {**found, "environment": environment("cpu")})
+    print(f"difference / forward: {found['ratio']:.3f} ({min(ratios):.3f} to {max(ratios):.3f}); seconds {seconds}")
+
+
+if __name__ == "__main__":
+    main()
