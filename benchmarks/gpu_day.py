@@ -32,15 +32,20 @@ _TESTS = [
     "tests/eval/measuring/test_measure.py",
 ]
 _PRESET = ["snakemake", "--cores", "8", "--resources", "gpu=1", "--rerun-incomplete", "--configfile"]
-#: Goal and command of each part; a command of this module (``step``, ``gpu_sampling``) writes a result, too.
+#: Goal and command of each part; a module of this folder (``step`` and others) writes a result, too.
 PARTS: dict[str, tuple[str, list[str]]] = {
     "tests": ("all pass", [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *_TESTS]),
     "step-cifar10-32": ("at least 5 times the official order, start within 10 s", ["step", "0"]),
     "step-cifar10-128": ("at least 2.5 times, half of the peak, memory 0.6", ["step", "1"]),
     "step-imagenet64": ("at least 2.5 times, memory 0.6", ["step", "2"]),
     "step-edm2-s": ("at least 2.5 times, memory 0.6", ["step", "3"]),
+    "step-sit-b2": ("half of the peak", ["step", "4"]),
+    "step-sit-xl2": ("half of the peak", ["step", "5"]),
     "compiled": ("own kernels 1.1 times as fast as torch.compile", ["step", "1", "COMPILED"]),
     "sampling": ("97 % of the fused network alone, a row of 10 × 50,000", ["gpu_sampling"]),
+    "trainings": ("a training as fast as its step; MeanFlow's difference in 0.8 of the time", ["gpu_jobs", "0"]),
+    "transformers": ("97 % of the network alone", ["gpu_jobs", "1"]),
+    "row": ("FID of 50,000 images from a generator, beside torch-fidelity", ["gpu_jobs", "2"]),
     "preset": ("from nothing to its page in 25 minutes", [*_PRESET, "studies/gpu/preset.yaml"]),
 }
 #: Seconds that a part has to end after it is asked to, and the least that a part is started with.
@@ -79,7 +84,7 @@ def command(words: list[str]) -> int:
 def run(name: str, out: Path, seconds: float, rehearse: bool) -> bool:
     """Runs a part; False if the time was over before its end."""
     (goal, words), measured, log = PARTS[name], out / f"{name}.part.json", out / f"{name}.log"
-    if words[0] in ("step", "gpu_sampling"):
+    if words[0] in ("step", "gpu_sampling", "gpu_jobs"):
         code = "import importlib, pathlib, sys; module = importlib.import_module('benchmarks.' + sys.argv[1]); "
         code += "cases = [[module.CASES[int(n)]] for n in sys.argv[3:4]]; sides = map(vars(module).get, sys.argv[4:]); "
         code += "sys.exit(not module.main(pathlib.Path(sys.argv[2]), *cases, *sides))"

@@ -74,7 +74,7 @@ def main(out: Path) -> bool:
     return all(row["share"] >= BOUND for row in rows if row["share"] is not None)
 
 
-def _rate(function: Callable[[], object], seconds: float = 0.0 if REHEARSAL else 1.5) -> float:
+def rate_of(function: Callable[[], object], batch: int = BATCH, seconds: float = 0.0 if REHEARSAL else 1.5) -> float:
     """Images per second of calls of a batch each, after two calls."""
     for _ in range(2):
         function()
@@ -86,7 +86,7 @@ def _rate(function: Callable[[], object], seconds: float = 0.0 if REHEARSAL else
             function()
         wait()
         calls += 4
-    return calls * BATCH / (time.perf_counter() - start)
+    return calls * batch / (time.perf_counter() - start)
 
 
 @torch.no_grad()
@@ -95,11 +95,11 @@ def _network_alone(path: Path, add: Callable[..., None]) -> float:
     net, _ = load_network(path, DEVICE)
     net.eval()
     latents = torch.randn(BATCH, 3, SIZE, SIZE, device=DEVICE)
-    eager = _rate(lambda: one_step(net, latents, None))
+    eager = rate_of(lambda: one_step(net, latents, None))
     add("network alone, kernel by kernel", eager)
     with fused_kernels(net):
         called = Evaluations.on(latents.device).evaluator(net, "network", 1000, "fused")
-        alone = _rate(lambda: one_step(called, latents, None))
+        alone = rate_of(lambda: one_step(called, latents, None))
     add("network alone, fused kernels, CUDA graph", alone, times_eager=alone / eager)
     return alone
 
@@ -112,7 +112,7 @@ def _sample_seconds(network: Path, out: Path, count: int) -> float:
     return time.perf_counter() - start
 
 
-def _write_inception(folder: Path) -> Path:
+def write_inception(folder: Path) -> Path:
     """Inception-v3 of torchvision with random weights, as a TorchScript file of the published call signature."""
     import torchvision
 
@@ -128,11 +128,11 @@ def _write_inception(folder: Path) -> Path:
 
 def _measurement(network: Path, folder: Path, alone: float, add: Callable[..., None]) -> None:
     """Inception alone, and a measurement from seeds to FID and inception score."""
-    options = {"path": str(_write_inception(folder))}
+    options = {"path": str(write_inception(folder))}
     extractor = get_extractor("inception", DEVICE, **options)
     images = torch.randint(256, (BATCH, 3, SIZE, SIZE), dtype=torch.uint8, device=DEVICE)
     with tf32(False):
-        features = _rate(functools.partial(extractor.features_and_logits, images))
+        features = rate_of(functools.partial(extractor.features_and_logits, images))
     add("feature network alone, inception", features)
     rows = np.random.default_rng(0).standard_normal((4096, 2048))
     np.savez(folder / "stats.npz", mu=rows.mean(0), sigma=np.cov(rows, rowvar=False))

@@ -2,7 +2,7 @@
 
 For each network: the official order (:mod:`benchmarks.official_order`) and the suite; on a GPU kernel by kernel, with
 its rounds as CUDA graphs, with fused kernels and graphs, and these in bfloat16; or fused kernels against
-``torch.compile`` of the residual blocks.
+``torch.compile`` of the residual blocks. Transformers have torch's attention on every side, in bfloat16.
 Each row says its rate, its share of the rate of a large matrix product measured here, its memory (of a GPU), how long
 it takes from finished networks to the fourth step, and where the kernels' time goes. Rows are stored as they come.
 
@@ -59,6 +59,8 @@ DIGITS = {
     "model_channels": 32, "channel_mult": [1, 1], "num_blocks": 1, "attn_resolutions": [], "dropout": 0.1,
 }  # fmt: skip
 CLOTHES = {**DIGITS, "img_resolution": 28, "augment_dim": 0, "model_channels": 24, "channel_mult": [1, 2]}
+SIT = {"img_resolution": 32, "img_channels": 4, "label_dim": 1000, "learn_sigma": True}
+SIT_B, SIT_XL = {**SIT, "hidden_size": 768, "depth": 12, "num_heads": 12}, SIT
 EDM2_S = {
     "img_resolution": 64, "img_channels": 4, "label_dim": 1000, "model_channels": 192, "weight_norm": "off",
     "logvar_channels": None,
@@ -79,6 +81,7 @@ class Case:
         batch: Images per step.
         ratio: Least ratio of the fused step's rate to the official order's.
         share: Least share of the matrix product's rate; None is none.
+        sides: Sides that are measured in place of `SIDES`.
     """
 
     name: str
@@ -86,13 +89,18 @@ class Case:
     batch: int
     ratio: float
     share: float | None = None
+    sides: Sequence[str] | None = None
 
 
+#: Those of a transformer, which has no kernels of its own.
+BFLOAT16 = ("official order, bfloat16", "torch, bfloat16", "torch, graphs, bfloat16")
 CASES = [
     Case("CIFAR-10 (DDPM++, 55.7 M)", {"class": "EDMPrecond", "kwargs": CIFAR}, 32, 5.0),
     Case("CIFAR-10 (DDPM++, 55.7 M)", {"class": "EDMPrecond", "kwargs": CIFAR}, 128, 2.5, 0.5),
     Case("ImageNet 64 (ADM, 296 M)", {"class": "EDMPrecond", "kwargs": IMAGENET}, 32, 2.5),
     Case("ImageNet 512 (EDM2-S, 280 M)", {"class": "EDM2Precond", "kwargs": EDM2_S}, 32, 2.5),
+    Case("ImageNet 256 (SiT-B/2, 130 M)", {"class": "SiTPrecond", "kwargs": SIT_B}, 32, 1.0, 0.5, BFLOAT16),
+    Case("ImageNet 256 (SiT-XL/2, 675 M)", {"class": "SiTPrecond", "kwargs": SIT_XL}, 32, 1.0, 0.5, BFLOAT16),
 ]
 #: Networks of the studies on digits, of Fashion-MNIST's study, and a small one of 32×32.
 ON_PROCESSOR = [
@@ -104,12 +112,16 @@ if DEVICE == "cpu" and not REHEARSAL:
     CASES = ON_PROCESSOR
 if REHEARSAL:
     SMALL |= {"img_resolution": 4, "model_channels": 4, "num_blocks": 1, "attn_resolutions": []}
-    CASES = [Case("tiny", {"class": "EDMPrecond", "kwargs": SMALL}, 2, 0.0)]
+    SIT_B |= {"img_resolution": 4, "hidden_size": 8, "depth": 2, "num_heads": 2}
+    CASES = [
+        Case("tiny", {"class": "EDMPrecond", "kwargs": SMALL}, 2, 0.0),
+        Case("tiny transformer", {"class": "SiTPrecond", "kwargs": SIT_B}, 2, 0.0, None, BFLOAT16),
+    ]
 SIDES = ("official order", "torch", "torch, graphs", "fused, graphs", "fused, graphs, bfloat16")
 #: Compiling takes minutes, so it is a measurement of its own.
 COMPILED = ("compiled, graphs", "torch, graphs", "fused, graphs")
 #: Sides whose time is told by kernels.
-KERNELS_OF = ("official order", "fused, graphs")
+KERNELS_OF = ("official order", "fused, graphs", BFLOAT16[0], BFLOAT16[2])
 if CASES is ON_PROCESSOR:
     SIDES, KERNELS_OF = SIDES[:2], ()
 MEMORY = 0.6
@@ -152,7 +164,7 @@ def make(side: str, network: dict[str, Any]) -> Step:
     nets = networks(network, torch.bfloat16 if "bfloat16" in side else torch.float16)
     edm2 = network["class"] == "EDM2Precond"
     settings = {**SETTINGS, "lambda_d": 100.0 if edm2 else 1.0, "grad_clip_value": None if edm2 else 1.0}
-    if side == "official order":
+    if side.startswith("official order"):
         for net in nets:
             use_plain_blocks(net)
         plain = Plain(*nets, SCHEDULE, **settings, **({"P_mean": -0.4, "P_std": 1.0} if edm2 else {}))
@@ -231,7 +243,7 @@ def kernel_times(function: Callable[[], Any]) -> dict[str, Any]:
 
 def operations(case: Case) -> float:
     """Floating-point operations of the official order per image."""
-    step = make("official order", case.network)
+    step = make((case.sides or SIDES)[0], case.network)
     with FlopCounterMode(display=False) as counter:
         step(FIRST, batch_of(case.network, 2))
     return counter.get_total_flops() / 2
@@ -266,7 +278,7 @@ def main(out: Path, cases: Sequence[Case] = CASES, sides: Sequence[str] = SIDES)
         print(f"\n{case.name}, batch {case.batch}; {needed / 1e9:.2f} Gflop per image")
         print(f"  {'':<26}{'img/s':>8}{'ratio':>7}{'of peak':>9}{'GiB':>7}{'ratio':>7}{'reserved':>10}{'start':>9}")
         base: dict[str, Any] = {}
-        for side in sides:
+        for side in case.sides or sides:
             row = measure(side, case)
             base = base or row
             dtype = torch.float32 if small else torch.bfloat16 if "bfloat16" in side else torch.float16
@@ -290,7 +302,7 @@ def main(out: Path, cases: Sequence[Case] = CASES, sides: Sequence[str] = SIDES)
                     print(f"    {ms:8.1f} {name:.100}")
             if sides is COMPILED and side == "fused, graphs" and row["ratio"] < WIN:
                 found["missed"].append(f"{case.name}: own kernels {row['ratio']:.2f} times torch.compile (goal {WIN})")
-            if sides is SIDES and (side == "fused, graphs" or (small and row is not base)):
+            if sides is SIDES and (side in ("fused, graphs", BFLOAT16[2]) or (small and row is not base)):
                 found["missed"] += _missed(case, row)
             write_json(out, found)
     for goal in found["missed"]:
