@@ -197,6 +197,13 @@ def test_libraries_that_end_the_process_where_memory_is_limited_are_one_line(tmp
     assert (done.returncode, "ulimit -v" in done.stderr, done.stderr.count("\n")) == (1, True, 1)
 
 
+def test_what_a_command_prints_controls_no_terminal(monkeypatch, capsys):
+    text = "\x1b[1mbold\x1b[0m \x1b[2J \x9b31m \u202egnp \r größe\n"
+    monkeypatch.setattr(networks, "INFO", Verb("", lambda parser: None, lambda args: print(text, end="")))
+    assert run_command_line("", cli.all_verbs, ["info"]) == 0
+    assert capsys.readouterr().out == "\x1b[1mbold\x1b[0m \\x1b[2J \\x9b31m \\u202egnp \\r größe\n"
+
+
 def test_a_stop_at_the_limit_of_processor_time_keeps_its_status(monkeypatch, capsys):
     """The system sends its signal again every second, also when the command has ended."""
 

@@ -23,7 +23,7 @@ from eval.results.identity import Identity, identity_of, joined
 from sida.assets.cache import cache_dir, registered
 from sida.assets.registry import is_counted, load_registry
 from sida.config.labels import LabelCounts, find_labels, load_labels
-from sida.config.lookup import find_file
+from sida.config.lookup import file_names, find_file
 from sida.config.settings import CheckedAs, Count, Natural, Range, Settings, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 
@@ -425,6 +425,18 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
     protocol = from_mapping(Protocol, mapping, where)
     cached_metrics = tuple(metric for metric in protocol.if_cached if _is_cached(metric.extractor))
     return dataclasses.replace(protocol, metrics=protocol.metrics + cached_metrics, if_cached=())
+
+
+def protocol_named(name: str) -> Protocol:
+    """Loads the protocol that has the name of a measurement, which may be a stranger's and is no path.
+
+    Raises:
+        UserError: There is no protocol of this name.
+    """
+    known = file_names("protocols")
+    if name not in known:
+        raise UserError("", f"no protocol '{name}'{suggestion(name, known)}")
+    return load_protocol(name)
 
 
 def _is_cached(extractor: str) -> bool:

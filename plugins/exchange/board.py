@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from eval.measuring.protocol import load_protocol
+from eval.measuring.protocol import protocol_named
 from eval.results.agreement import HIGHER_IS_BETTER, Agreement, agreement_of_two
 from eval.results.exchange import read_numbers
 from eval.results.identity import UNKNOWN, Identity, comparable, lacks_digest, reason_against
@@ -35,7 +35,7 @@ ABOUT = "about.yaml"
 MOST_FILES = 10_000
 _SHA = r"([0-9a-f]{64})?"
 _ACCOUNT = r"(github|gitlab|huggingface|orcid):[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-_TEXT = r"[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*"
+_TEXT = r".*\S.*"
 #: Printed metrics of images; papers' settings and times are printed as well.
 _OF_IMAGES = ("FID", "FD-DINOv2", "CLIP-FID", "FDr3", "FDr6", "SW-r14", "IS", "precision", "recall")
 _NAMES = {name.lower().replace("-", "_"): name for name in _OF_IMAGES}
@@ -77,7 +77,7 @@ class About(Settings):
 
     origin: Annotated[str, Pattern(_TEXT, "a name with an address")]
     account: Annotated[str, Pattern(_ACCOUNT, "an account such as github:NAME or orcid:0000-0002-1825-0097")]
-    generator: Annotated[str, Pattern(r"[^\x00-\x1f\x7f]{0,100}", "a name of at most 100 characters")] = ""
+    generator: Annotated[str, Pattern(".{0,100}", "a name of at most 100 characters")] = ""
     teacher: Annotated[str, Pattern(_TEXT, "a name, or none")]
     data: Literal["yes", "no"]
     date: Annotated[str, Pattern(r"20\d\d(-(0[1-9]|1[0-2]))?", "a year or month such as 2026-11, in quotes")]
@@ -87,20 +87,29 @@ class About(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, text in vars(self).items():
+            if not text.isprintable():
+                raise SettingError(name, f"holds a character without a glyph: {text!a}", "remove it")
         if not _letters(self.origin.partition(",")[0]):
             raise SettingError("origin", "must begin with a name of letters", "write NAME, ADDRESS")
 
     @property
-    def group(self) -> frozenset[str]:
+    def marks(self) -> set[str]:
         """Name, address and account of the group; rows that have one of them in common are of one group."""
-        name, _, address = map(_letters, self.origin.partition(","))
-        return frozenset(filter(None, (f"name {name}", address and f"address {address}", self.account.casefold())))
+        name, _, address = unicodedata.normalize("NFKC", self.origin).partition(",")
+        letters = _letters(re.sub(r"^\s*([a-z]+:/*)?(www\.)?", "", address, flags=re.IGNORECASE))
+        return {
+            f"name {_letters(name)}",
+            f"account {_letters(self.account)}",
+            *([f"address {letters}"] * bool(letters)),
+        }
 
 
 def _letters(text: str) -> str:
     """Letters and digits of a name, without differences of form, accents, case and invisible characters."""
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    return "".join(letter for letter in folded if unicodedata.category(letter)[0] in "LN")
+    # Fillers of Hangul are letters without a glyph.
+    return "".join(sign for sign in folded if unicodedata.category(sign)[0] in "LN" and sign not in "\u115f\u1160")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +275,7 @@ def _check(sent: Sent, path: Path) -> None:
 def _other_protocol(identity: Identity, metric: str) -> str | None:
     """Difference from the protocol of that name of this suite, besides files; None if there is none of that name."""
     try:
-        protocol = load_protocol(identity.protocol).identity(metric)
+        protocol = protocol_named(identity.protocol).identity(metric)
     except UserError:
         return None
     return comparable(
@@ -276,22 +285,34 @@ def _other_protocol(identity: Identity, metric: str) -> str | None:
 
 def sent_rows(sent: Sequence[Sent]) -> Iterator[BoardRow]:
     """Rows of sent numbers, with their agreement with other groups' scores of the same network."""
+    groups = _groups(sent)
     for sent_row in sent:
         for metric in dict.fromkeys(line.metric for line in sent_row.measured.of_run(sent_row.run)):
-            yield _sent_row(sent_row, metric, sent)
+            yield _sent_row(sent_row, metric, groups)
 
 
-def _sent_row(sent_row: Sent, metric: str, sent: Iterable[Sent]) -> BoardRow:
+def _groups(sent: Iterable[Sent]) -> list[list[Sent]]:
+    """Rows by group: a chain of rows, each of which has a name, address or account of the next, is one group's."""
+    groups: list[tuple[set[str], list[Sent]]] = []
+    for row in sent:
+        same = [group for group in groups if group[0] & row.about.marks]
+        groups = [group for group in groups if group not in same]
+        rows = [earlier for _, earlier_rows in same for earlier in earlier_rows]
+        groups.append((row.about.marks.union(*(marks for marks, _ in same)), [*rows, row]))
+    return [rows for _, rows in groups]
+
+
+def _sent_row(sent_row: Sent, metric: str, groups: Iterable[list[Sent]]) -> BoardRow:
     line, estimate = sent_row.measured.lines(sent_row.run, metric)[0], sent_row.measured.estimate(sent_row.run, metric)
     identity = dataclasses.replace(line.identity, exposure=exposure_of(line, None))
     certainty: Certainty = "self-reported"
-    checks, votes = _compared(sent_row, metric, sent)
+    checks, votes = _compared(sent_row, metric, groups)
     if votes:
         certainty = "reproduced" if 2 * sum(votes) > len(votes) else "not reproduced"
     facts = f"{estimate.trials} trials of {line.n:,} images"
     label, higher = metric, metric in HIGHER_IS_BETTER
     try:
-        protocol_metric = load_protocol(line.protocol).metric(metric)
+        protocol_metric = protocol_named(line.protocol).metric(metric)
         label, higher = _NAMES.get(metric) or protocol_metric.label or metric, protocol_metric.better == "higher"
     except UserError:
         pass  # a protocol of the sender
@@ -316,31 +337,32 @@ def _sent_row(sent_row: Sent, metric: str, sent: Iterable[Sent]) -> BoardRow:
     )
 
 
-def _compared(sent_row: Sent, metric: str, sent: Iterable[Sent]) -> tuple[list[str], list[bool]]:
+def _compared(sent_row: Sent, metric: str, groups: Iterable[list[Sent]]) -> tuple[list[str], list[bool]]:
     """Comparisons of a value with other groups' scores of the same images.
 
     Returns:
         A sentence for each score, and for each group that can be compared whether all its scores agree.
     """
-    estimate, sentences = sent_row.measured.estimate(sent_row.run, metric), list[str]()
-    groups: list[tuple[frozenset[str], bool]] = []
-    for other in sent:
-        if other.about.group & sent_row.about.group or not _of_same_images(sent_row, other, metric):
-            continue
-        # The generator and the seeds are equal, but not the machine: a copy of the numbers is not a second measurement.
-        values = [{line.value for line in row.measured.lines(row.run, metric)} for row in (sent_row, other)]
-        compared: Agreement | str = "has a value with the same bits, so that it may be a copy"
-        if not values[0] & values[1]:
-            compared = agreement_of_two(estimate, other.measured.estimate(other.run, metric), metric)
-        if isinstance(compared, str):
-            sentences.append(f"{other.about.origin}: not compared: {compared}")
-            continue
-        sentences.append(f"{other.about.origin}: {compared.outcome}")
-        group, agrees = other.about.group, compared.outcome == "agrees"
-        same = [known for known in groups if known[0] & group]
-        groups = [known for known in groups if known not in same]
-        groups.append((group.union(*(keys for keys, _ in same)), agrees and all(all_agree for _, all_agree in same)))
-    return sentences, [agrees for _, agrees in groups]
+    sentences, votes = list[str](), list[bool]()
+    for rows in groups:
+        others = [row for row in rows if sent_row not in rows and _of_same_images(sent_row, row, metric)]
+        results = [(row.about.origin, _agreement(sent_row, row, metric)) for row in others]
+        sentences += [
+            f"{origin}: {result if isinstance(result, str) else result.outcome}" for origin, result in results
+        ]
+        if outcomes := [result.outcome == "agrees" for _, result in results if isinstance(result, Agreement)]:
+            votes.append(all(outcomes))
+    return sentences, votes
+
+
+def _agreement(one: Sent, other: Sent, metric: str) -> Agreement | str:
+    # The generator and the seeds are equal, but not the machine: a copy of the numbers is not a second measurement.
+    values = [{line.value for line in row.measured.lines(row.run, metric)} for row in (one, other)]
+    if values[0] & values[1]:
+        return "not compared: has a value with the same bits, so that it may be a copy"
+    here, there = (row.measured.estimate(row.run, metric) for row in (one, other))
+    result = agreement_of_two(here, there, metric)
+    return f"not compared: {result}" if isinstance(result, str) else result
 
 
 def _of_same_images(one: Sent, other: Sent, metric: str) -> bool:

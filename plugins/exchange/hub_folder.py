@@ -23,7 +23,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from eval.measuring.functions import CallableSource, ProgramFile
 from eval.measuring.images import names_function
-from eval.measuring.protocol import load_protocol
+from eval.measuring.protocol import protocol_named
 from eval.results.bibliography import cited_label
 from eval.results.measurements import RESCORE, score_of
 from eval.results.summary import Measurement, Measurements, measured_in
@@ -372,7 +372,7 @@ def eval_results(lines: Iterable[Measurement], measurements: Measurements, datas
     for (run, key), row in rows.items():
         estimate, label, decimals = measurements.estimate(run, key), key, 4
         with contextlib.suppress(UserError):
-            metric = load_protocol(row.protocol).metric(key)
+            metric = protocol_named(row.protocol).metric(key)
             label, decimals = metric.label or key, metric.decimals
         args: dict[str, Any] = {"trials": estimate.trials, "images": row.n, "nfe": row.nfe, "protocol": row.protocol}
         args |= {"std": None if estimate.std is None else round(estimate.std, decimals)}

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.measuring.protocol import load_protocol
+from eval.measuring.protocol import protocol_named
 from eval.metrics.kinds import METRIC_KINDS
 from eval.results.agreement import HIGHER_IS_BETTER
 from eval.results.published import Published
@@ -178,7 +178,7 @@ def _measured_result(measurements: Measurements, run: str, key: str) -> dict[str
     label, higher = key, False
     # A protocol of a user may not be here; its name and settings are in the record all the same.
     with contextlib.suppress(UserError):
-        metric = load_protocol(first.protocol).metric(key)
+        metric = protocol_named(first.protocol).metric(key)
         label, higher = metric.label or key, metric.better == "higher"
     seeds = [seed for line in lines for seed in (line.seed_first, line.seed_last) if seed is not None]
     details = {

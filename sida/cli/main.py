@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TextIO, cast
 
 from sida.config.lookup import our_object
 from sida.config.registries import ListedVerb, refuse_missing
-from sida.errors import EXIT_RETRY, Preempted, UserError, near_path, reason_of, say, suggestion
+from sida.errors import EXIT_RETRY, Preempted, UserError, near_path, reason_of, say, suggestion, visible
 from sida.files.ordinary import refuse_same
 from sida.files.text_files import number_in
 from sida.machine import code_version
@@ -101,7 +101,7 @@ def run_command_line(
     if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
         sys.meta_path.insert(0, _TriedFirst())
     try:
-        with _stopped_before_time_limit():
+        with _stopped_before_time_limit(), contextlib.redirect_stdout(sys.stdout and cast(TextIO, _Shown(sys.stdout))):
             return _status(run)
     finally:
         # Python flushes the streams at its exit, and would end with another status if that failed.
@@ -198,6 +198,26 @@ def _status(run: Callable[[], int | None]) -> int:
 def _tells_no_memory(message: str) -> bool:
     is_limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
     return bool(_NO_MEMORY.search(message) or (is_limited and _NO_PRIMITIVE.search(message)))
+
+
+class _Shown:
+    """Stream that shows controls and other characters without a glyph, which texts of strangers may have, as escapes.
+
+    Bold text stays bold.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes a text."""
+        parts = re.split(r"(\x1b\[[01]m)", text)
+        return self._stream.write(
+            "".join(part if at % 2 else visible(part, "\n\t\xa0") for at, part in enumerate(parts))
+        )
 
 
 class _TriedFirst:

@@ -129,14 +129,14 @@ def test_a_row_that_another_group_cannot_repeat_is_marked(send):
     [
         {},
         {"origin": "ada l.,  Ada.example"},
-        {"origin": "Ada\u200b L\u00ad., elsewhere.example"},  # without width
-        {"origin": "\u202eAda L\u2069, elsewhere.example"},  # from right to left
+        {"origin": "Ada\u3164 L\uffa0., elsewhere.example"},  # letters without a glyph
         {"origin": "Ａｄａ Ⅼ., elsewhere.example"},  # full width, a Roman numeral
         {"origin": "Ádá Ĺ, elsewhere.example"},  # accents
         {"origin": "𝐀𝐝𝐚-𝓛, elsewhere.example"},  # letters of mathematics
         {"origin": "ADA_L!, elsewhere.example"},
         {"origin": "The bench, ADA.EXAMPLE"},
-        {"origin": "Аda Ł., elsewhere.example", "account": "github:ADA"},  # Cyrillic
+        {"origin": "The bench，https://www.ada.example/"},
+        {"origin": "Аda Ł., elsewhere.example", "account": "github:ADA-"},  # Cyrillic
         {"origin": "Somebody else, elsewhere.example", "account": "github:ada"},
     ],
 )
@@ -144,6 +144,21 @@ def test_a_group_does_not_reproduce_its_own_row(send, about):
     send()
     other = {"account": "github:other"} if set(about) == {"origin"} else {}
     assert "reproduced" not in certainties(send("again", value=1.905, about=about | other)).values()
+
+
+def test_a_row_that_has_the_name_of_one_group_and_the_account_of_another_makes_them_one(send):
+    folder = send()
+    send("eve", value=1.905, about={"origin": "Eve, eve.example", "account": "github:eve"})
+    assert set(certainties(folder).values()) == {"reproduced"}
+    send("bridge", about={"account": "github:eve"}, network_sha256="e" * 64)
+    assert set(certainties(folder).values()) == {"self-reported"}
+
+
+def test_the_name_of_a_strangers_protocol_is_no_path(send, tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text((ROOT / "config/protocols/cifar10.yaml").read_text().replace("label: FID", "label: Read"))
+    assert "Read" in own.read_text()
+    assert [row.metric for row in sent_rows(read_sent(send(protocol=str(own))))] == ["fid"]
 
 
 def test_a_look_alike_name_of_another_account_is_another_group_which_the_page_names(send):
@@ -212,7 +227,9 @@ def test_no_value_is_beyond_the_range_of_its_metric(send, metric, value, limit):
     ("change", "told"),
     [
         ({"about": {"origin": ""}}, r"about.yaml: origin: .*a name"),
-        ({"about": {"origin": "\u200b\u200b., x.example"}}, r"about.yaml: origin: must begin with a name"),
+        ({"about": {"origin": "\u3164., x.example"}}, r"about.yaml: origin: must begin with a name"),
+        ({"about": {"origin": "Ada\u200b L., x.example"}}, r"about.yaml: origin: holds a character without a glyph"),
+        ({"about": {"teacher": "a\x9b31m"}}, r"about.yaml: teacher: holds a character without a glyph"),
         ({"about": {"account": "ada"}}, r"about.yaml: account: .*github:NAME"),
         ({"about": {"account": None}}, r"about.yaml: .*account.*missing"),
         ({"about": {"date": "27.11.2026"}}, r"about.yaml: date: .*2026-11"),
