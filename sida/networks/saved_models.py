@@ -74,15 +74,18 @@ def read_state(weights: Path, prefix: str = "") -> dict[str, torch.Tensor]:
     """Tensors of a model in float32, by the names of the current library behind a prefix.
 
     Raises:
-        UserError: The file is not safetensors, or is damaged, or a tensor is not of floating point or holds NaN.
+        UserError: The file is not safetensors, or is damaged; two tensors have one name; or a tensor is not of floating
+            point or holds NaN.
     """
     names = "|".join(_OLD)
     renamed = lambda name: re.sub(rf"(?<=attentions\.)(\d+)\.({names})\.", lambda m: f"{m[1]}.{_OLD[m[2]]}.", name)
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for name, tensor in read_state_dict(weights).items():
         if not tensor.is_floating_point():
             fault = f"tensor '{one_line(name, 80)}' has the type {str(tensor.dtype).removeprefix('torch.')}"
             raise UserError(weights, fault, "weights are floats: save them without quantization")
-        state[f"{prefix}{renamed(name)}"] = values = tensor.float()
+        if (new_name := f"{prefix}{renamed(name)}") in state:
+            raise UserError(weights, f"tensor '{one_line(name, 80)}' is there twice, by two names", "remove one of them")
+        state[new_name] = values = tensor.float()
         check_finite(weights, name, values, "take another snapshot")
     return state

@@ -99,13 +99,14 @@ def test_an_option_beyond_the_bounds_is_named(made, tmp_path, changes, place, to
     [
         (lambda state: state.pop(NAME), "has none"),
         (lambda state: state.update({"x": torch.zeros(1)}), "'x'.*needs none"),
+        (lambda state: state.update({NAME.replace("to_q", "query"): torch.zeros(8, 8)}), "to_q.*twice"),
         (lambda state: state.update({NAME: torch.zeros(8, 9)}), r"\[8, 9\]"),
         (lambda state: state[NAME].fill_(torch.nan), f"{NAME}.*NaN"),
         (lambda state: state[NAME].fill_(-torch.inf), f"{NAME}.*infinity"),
         (lambda state: state.update({NAME: torch.zeros(8, 8, dtype=torch.int8)}), f"{NAME}.*int8"),
         (lambda state: state.update({NAME: torch.zeros(8, 8, dtype=torch.bool)}), f"{NAME}.*bool"),
     ],
-    ids=["missing", "more", "shape", "NaN", "infinity", "int8", "bool"],
+    ids=["missing", "more", "two names", "shape", "NaN", "infinity", "int8", "bool"],
 )
 def test_a_tensor_that_does_not_fit_is_named(made, tmp_path, change, told):
     _, config, state = made
