@@ -85,7 +85,9 @@ def read_state(weights: Path, prefix: str = "") -> dict[str, torch.Tensor]:
             fault = f"tensor '{one_line(name, 80)}' has the type {str(tensor.dtype).removeprefix('torch.')}"
             raise UserError(weights, fault, "weights are floats: save them without quantization")
         if (new_name := f"{prefix}{renamed(name)}") in state:
-            raise UserError(weights, f"tensor '{one_line(name, 80)}' is there twice, by two names", "remove one of them")
+            raise UserError(
+                weights, f"tensor '{one_line(name, 80)}' is there twice, by two names", "remove one of them"
+            )
         state[new_name] = values = tensor.float()
         check_finite(weights, name, values, "take another snapshot")
     return state

@@ -1,12 +1,17 @@
 """Installing: locks and environment files agree and name no address; the wheel works away from the checkout."""
 
 import ast
+import contextlib
+import datetime
+import http.server
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import sysconfig
+import threading
 import tomllib
 import venv
 from importlib import metadata
@@ -24,6 +29,7 @@ from sida.config.lookup import ROOT
 from tests.plugins import needs
 from tests.refused import refused
 from tests.test_python import write_network
+from tests.workflow.workspace import put
 from tools import write_codemeta, write_environment
 from tools.write_sbom import bill
 
@@ -316,9 +322,43 @@ def test_the_bill_of_materials_has_each_package_of_the_lock():
     assert {(one["name"], one["version"]) for one in bill(lock)["components"]} == pinned
 
 
-def test_no_lock_takes_packages_of_the_last_seven_days():
-    (compile_line,) = re.findall(r"^COMPILE := .*", (ROOT / "Makefile").read_text(), re.M)
-    assert '--exclude-newer "7 days"' in compile_line
+def test_no_lock_takes_packages_of_the_last_seven_days(tmp_path):
+    """A lock that was written in another way has other versions after the next `make lock`, which Git shows."""
+    (command,) = re.findall(r"^COMPILE := \$\(BIN\)/(.*)", (ROOT / "Makefile").read_text(), re.M)
     recipe = (ROOT / "Makefile").read_text().partition("\nlock:")[2].partition("\n\n")[0]
     locks = {*re.findall(r"\$\(COMPILE\).* -o (\S+)", recipe.replace("\\\n", " "))}
     assert locks == {path.relative_to(ROOT).as_posix() for path in (ROOT / "requirements").glob("*.lock")}
+    lock = put(tmp_path / "main.lock", f"some==2.0 --hash=sha256:{'0' * 64}\n")
+    put(tmp_path / "main.in", "some\n")
+    with index("some", {"1.0": 8, "2.0": 6}) as address:
+        uv, *words = shlex.split(command)
+        run = [Path(sys.executable).with_name(uv), *words, "--index-url", address, "main.in", "-o", lock]
+        subprocess.run(run, cwd=tmp_path, env={**os.environ, "UV_CACHE_DIR": str(tmp_path / "cache")}, check=True)
+    assert re.findall("^.*==[^ ]*", lock.read_text(), re.M) == ["some==1.0"]
+
+
+@contextlib.contextmanager
+def index(name, releases):
+    """Serves a package as PyPI does, with releases of some ages in days; yields the address."""
+    pages, files, now = {}, [], datetime.datetime.now(datetime.UTC)
+    for version, days in releases.items():
+        wheel = f"{name}-{version}-py3-none-any.whl"
+        pages[f"/{wheel}.metadata"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        time = (now - datetime.timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        facts = {"filename": wheel, "url": f"/{wheel}", "hashes": {"sha256": "1" * 64}}
+        files.append(facts | {"upload-time": time, "core-metadata": True})
+    pages[f"/{name}/"] = json.dumps({"meta": {"api-version": "1.1"}, "name": name, "files": files})
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "application/vnd.pypi.simple.v1+json")
+            self.end_headers()
+            self.wfile.write(pages[self.path].encode())
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
