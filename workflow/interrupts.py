@@ -1,4 +1,4 @@
-"""Ctrl-C in a workflow: the screen has no block about each job that was asked to stop, and the last line is ours.
+"""Lines of a workflow on the screen: none of Snakemake's about itself, and after Ctrl-C none about each stopped job.
 
 Snakemake prints by handlers of Python's logging; the one for the screen gets a filter here. Its file in
 ``.snakemake/log`` keeps every line.
@@ -14,6 +14,11 @@ from types import FrameType
 from sida.errors import say
 
 _INTERRUPTED = "interrupted; finished work is kept: the same command continues"
+#: Beginnings of Snakemake's lines about itself.
+_OF_SNAKEMAKE = (
+    "Building DAG of jobs...", "Using shell: ", "Provided resources: ", "Rules claiming more threads",
+    "Conda environments: ignored", "Singularity containers: ignored", "Select jobs to execute", "Execute ",
+)  # fmt: skip
 _FAILED = "stopped before the end; finished work is kept: run the same command again to continue"
 
 
@@ -30,7 +35,7 @@ class Interrupts(logging.Filter):
             signal.signal(signal.SIGINT, self._end)
 
     def begin(self) -> None:
-        """Filters the lines on the screen, from the first job on."""
+        """Filters the lines on the screen from now on."""
         from snakemake.logging import logger
 
         for handler in logger.handlers:
@@ -43,12 +48,14 @@ class Interrupts(logging.Filter):
         atexit.register(self._say_last)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record goes to the screen: none about a command that ended since it was asked to."""
+        """Whether a record goes to the screen: none of Snakemake's work, none of a command that was asked to end."""
         from snakemake.logging import LogEvent, get_event
 
+        text = record.getMessage()
+        if text.lstrip().startswith(_OF_SNAKEMAKE):
+            return False
         if not self.interrupted:
             return True
-        text = record.getMessage()
         ended = "CalledProcessError" in text or text.startswith("WorkflowError:\nAt least one job")
         return not ended and get_event(record) not in (LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR)
 

@@ -68,6 +68,7 @@ class Start:
         self._interrupts = INTERRUPTS if workflow.is_main_process and not PLANNING.get() else None
         if self._interrupts is not None:
             self._interrupts.take()
+            self._interrupts.begin()
         self._share_environment()
         with _ending():
             self._read(config)
@@ -127,8 +128,6 @@ class Start:
             write_specs(self.preset, sorted(inside))
         for line in self.requests.warnings(jobs, self._workflow.execution_settings.retries):
             print(line, file=sys.stderr)
-        if self._interrupts is not None:
-            self._interrupts.begin()
 
     def fail(self) -> None:
         """Lets the last line be that work is left."""

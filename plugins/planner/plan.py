@@ -170,15 +170,15 @@ def make_plan(
         stage, name, share = _part(job, preset)
         key, cost = f"{stage}/{name}", costs.of(stage, name)
         key_of_path |= dict.fromkeys(job.outputs, key)
-        total = totals.setdefault(key, dataclasses.replace(cost, gpu_hours=0.0, cpu_hours=0.0))
+        total = totals.setdefault(key, dataclasses.replace(cost, gpu_hours=0.0, cpu_hours=0.0, jobs=0))
         total.gpu_hours += share * cost.gpu_hours
         total.cpu_hours += share * cost.cpu_hours
+        total.jobs += 1
         total.after = sorted({*total.after, *(key_of_path[path] for path in job.inputs if path in key_of_path)} - {key})
     out = [run for run in preset.left_out if not targets or run in target_paths.rows(paths)]
     unshown = unshown_remark(preset)
     remarks = [*search_remarks(preset), *([unshown] if unshown else []), *share_remarks(preset, files)]
-    jobs_by_product = {key: cost for key, cost in totals.items() if key != "all/"}
-    return Plan(preset, targets, costs, gpus, jobs_by_product, out, remarks)
+    return Plan(preset, targets, costs, gpus, totals, out, remarks)
 
 
 def _part(job: Planned, preset: Preset) -> tuple[str, str, float]:
@@ -282,7 +282,7 @@ def _row(title: str, jobs: Sequence[Cost]) -> tuple[str, str, str, str, str, str
     download, disk = sum(job.download_gb for job in jobs), sum(job.disk_gb for job in jobs)
     return (
         title,
-        str(len(jobs)),
+        str(sum(job.jobs for job in jobs)),
         (f"{hours:,.1f} h" if hours >= 1 else f"{math.ceil(60 * hours)} min") if hours else "",
         f"{memory:.0f} GB" if memory else "",
         f"{download:,.1f} GB" if download else "",

@@ -45,12 +45,14 @@ def test_a_failure_says_last_that_work_is_left():
     assert "same command again" in run.stdout.splitlines()[-1]
 
 
-def test_blocks_about_stopped_jobs_are_left_out_and_other_faults_stay():
-    def record(message, event=None):
-        made = logging.LogRecord("snakemake", logging.ERROR, "", 0, message, (), None)
-        made.event = event
-        return made
+def record(message, event=None):
+    """A line of Snakemake's logger."""
+    made = logging.LogRecord("snakemake", logging.ERROR, "", 0, message, (), None)
+    made.event = event
+    return made
 
+
+def test_blocks_about_stopped_jobs_are_left_out_and_other_faults_stay():
     stopped = [
         record("RuleException:\nCalledProcessError in file x.smk: returned non-zero exit status 130."),
         record(None, LogEvent.JOB_ERROR),

@@ -68,6 +68,8 @@ def test_progress_and_at_the_end_the_table_with_paths_are_shown(finished):
         assert text in finished.output
     assert "[distill sida-a1.0]" in finished.output
     assert len(finished.output.splitlines()) < 400  # jobs report without flooding
+    for words in ("Select jobs", "Provided resources", "Conda environments"):  # Snakemake's about itself
+        assert words not in finished.output
     page = (finished.folder / "results/tiny/index.html").read_text()
     for part in ("SiDA, α = 1.0", "data:image/png;base64", "--configfile tests/workflow/tiny.yaml"):
         assert part in page

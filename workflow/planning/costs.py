@@ -51,6 +51,7 @@ class Cost:
         disk_gb: Size of its files on disk.
         images: Number of images that it trains on or measures.
         network_unknown: Whether a network is not described, so that its evaluations do not count.
+        jobs: Number of Snakemake's jobs that make it.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class Cost:
     disk_gb: float = 0.0
     images: int = 0
     network_unknown: bool = False
+    jobs: int = 1
 
 
 class Costs:

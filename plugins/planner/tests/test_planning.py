@@ -73,11 +73,11 @@ def test_a_plan_has_costs(planned):
     network, run = "students/ffhq64-sida-a1/network.safetensors", {"run": "ffhq64-sida-a1"}
     halves = [("measure_0_4", run, [network], list("abcde")), ("measure_5_9", run, [network], list("fghij"))]
     plan = planned("paper", ("distill", run, [], [network]), *halves, ("all", {}, list("aj"), []), gpus=8, fresh=True)
-    assert list(plan.jobs) == ["students/ffhq64-sida-a1", "measurements/ffhq64-sida-a1"]
-    measured = plan.jobs["measurements/ffhq64-sida-a1"]
+    student, measured, _ = plan.jobs.values()
+    assert (student.name, measured.name) == (run["run"], run["run"])
     assert measured.after == ["students/ffhq64-sida-a1"]
     assert measured.gpu_hours == pytest.approx(plan.costs.measurement("ffhq64-sida-a1").gpu_hours)
-    assert plan.jobs["students/ffhq64-sida-a1"].images == 185_856_000
+    assert student.images == 185_856_000
     hours = sum(job.gpu_hours for job in plan.jobs.values())
     assert wall_hours(plan.jobs, 8) > hours / 8
     text = show_plan(plan)
@@ -85,7 +85,10 @@ def test_a_plan_has_costs(planned):
     assert "on 8 × H200: " in text
     assert f", {0.7 * hours:,.0f} kWh\n" in text
     lines = [line for line in text.splitlines() if line.startswith("  ffhq64-sida-a1 ")]
-    for job, line in zip(plan.jobs.values(), lines, strict=True):
+    # As in Snakemake's list: both jobs of the measurement, and the rule `all`.
+    assert [line.split()[1] for line in lines] == ["1", "2"]
+    assert re.search(r"^all +4 ", text, re.M)
+    for job, line in zip((student, measured), lines, strict=True):
         hours = job.gpu_hours
         assert (f" {hours:,.1f} h " if hours >= 1 else f" {math.ceil(60 * hours)} min ") in line
         assert f" {job.memory_gb:.0f} GB" in line
