@@ -15,6 +15,8 @@ from sida.config.registries import additions
 from sida.config.settings import Count, Finite, Name, Pattern, Settings, from_mapping
 from sida.errors import SettingError, UserError
 from sida.files.atomic import read_hashed_json
+from sida.files.content import START, kind_of_file, placeholder_in
+from sida.files.ordinary import open_ordinary
 from sida.files.text_files import MOST_LINES, check_amount, parse_json, read_text
 
 _Digest = Annotated[str, Pattern(r"([0-9a-f]{64})?", "64 lower-case hexadecimal digits, or empty where unknown")]
@@ -125,11 +127,13 @@ def read_added(path: str | Path) -> Added:
     if the content is of another form.
 
     Raises:
-        UserError: As :func:`read_exchanged` and :func:`eval.results.measurements.score_of`, or a reader refuses it.
+        UserError: As :func:`read_exchanged` and :func:`eval.results.measurements.score_of`, a reader refuses it, or
+            the file is of another format.
     """
     source = str(path)
     if Path(path).suffix == ".jsonl":
         return Added(Measurements(read_exchanged(path), source))
+    _refuse_other(path)
     content = read_hashed_json(path, RESCORE)
     for addition in additions("readers").values():
         if (numbers := our_object(addition.object)(content, source)) is not None:
@@ -138,6 +142,23 @@ def read_added(path: str | Path) -> Added:
     scores = score_of(content, source)
     against = f"{content.get('name')} with {content['against']}" if content.get("against") else ""
     return Added(scores, family=str(content["measurements"][0].get("family") or ""), against=against)
+
+
+def _refuse_other(path: str | Path) -> None:
+    """Refuses a table of measurements, and a file that does not begin as JSON, which may be whole.
+
+    Raises:
+        UserError: The message names its kind.
+    """
+    if Path(path).suffix == ".csv":
+        remedy = f"sida table TABLE --measurements {path} --runs SHEET.tsv shows its runs"
+        raise UserError(path, "is a table of measurements (CSV), not a result of sida score", remedy)
+    with open_ordinary(path) as stream:
+        start = stream.read(START)
+    text = placeholder_in(start)
+    kind = kind_of_file(path, start) or (text.kind if text is not None and not text.kind.startswith("JSON") else "")
+    if kind:
+        raise UserError(path, f"is {kind}, not a result of sida score", "give its --out")
 
 
 def read_numbers(path: str | Path) -> Measurements:

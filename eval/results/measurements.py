@@ -299,7 +299,7 @@ def score_of(record: Mapping[str, Any], path: str) -> Measurements:
     if fault:
         raise UserError(path, fault, RESCORE)
     if not rows:
-        raise UserError(path, "is not a result of sida score", "give its --out, or a measurements.csv")
+        raise UserError(path, "is not a result of sida score", "give its --out")
     return measurements_of(rows, path)
 
 

@@ -11,6 +11,7 @@ from eval.results.measurements import write_csv
 from eval.results.published import protocols
 from eval.tables.scores import table_protocol
 from sida.assets.registry import load_registry
+from sida.config.lookup import ROOT
 from sida.config.settings import load_spec
 from sida.files.atomic import write_hashed_json
 from tests.eval.synthetic_output import csv_rows, digest_of, inputs_of
@@ -218,7 +219,11 @@ def test_scores_that_cannot_stand_there_are_told(folder, tmp_path, refusal):
         (["evil.json", "as a formula"], [*table1, str(tmp_path / "evil.json")]),
         (["table5", "protocol 'digits-n20'"], [*images, "table5"]),
         (["no-such"], [*images, "no-such"]),
+        (["(CSV)", "--measurements", "--runs"], [*table1, str(ROOT / "studies/demo/stored/measurements.csv")]),
+        (["samples.png: is one picture", "--out"], [*table1, str(ROOT / "studies/demo/samples.png")]),
+        (["runs.tsv: is a text", "--out"], [*table1, str(ROOT / "studies/demo/runs.tsv")]),
     ):
         line = refusal(*command)
         assert [word for word in words if word not in line] == []
+        assert "damaged" not in line
     assert not out.exists()
