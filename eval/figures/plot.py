@@ -168,10 +168,14 @@ def _dress(axes: Axes, spec: PanelSpec, x_label: str) -> None:
 
 
 def _tick_multiples(low: float, high: float, least: int) -> tuple[float, ...]:
-    """Fewest multiples of each power of ten that give an axis ``least`` numbers; empty if all give too few."""
+    """Fewest multiples of each power of ten that give an axis ``least`` numbers, one of them in its upper quarter.
+
+    Empty if no multiples do.
+    """
     powers = [10.0**n for n in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
     for multiples in _MULTIPLES:
-        if sum(low <= power * multiple <= high for power in powers for multiple in multiples) >= least:
+        ticks = [tick for power in powers for multiple in multiples if low <= (tick := power * multiple) <= high]
+        if len(ticks) >= least and ticks[-1] >= low**0.25 * high**0.75:
             return multiples
     return ()
 

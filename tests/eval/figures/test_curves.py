@@ -235,11 +235,13 @@ def test_a_changed_recipe_of_a_method_gets_a_look_of_its_own_kept_in_the_figure(
     assert shown(one)["SiD"] != shown(other)["SiD restarted"]
 
 
-@pytest.mark.parametrize("values", [(7.3, 6.8), (60.0, 2.0)])
-def test_a_short_logarithmic_axis_has_enough_numbers(tmp_path, values):
+@pytest.mark.parametrize("values", [(7.3, 6.8), (60.0, 2.0), (136.0, 60.0), (136.0, 28.0)])
+def test_a_short_logarithmic_axis_has_enough_numbers_up_to_its_top(tmp_path, values):
     (axes,) = drawn(tmp_path, [[curve("SiD", "sid", 1.0, values)]]).axes
     low, high = axes.get_ylim()
-    assert 3 <= sum(low <= place <= high for place in axes.yaxis.get_majorticklocs()) <= 8
+    inside = [place for place in axes.yaxis.get_majorticklocs() if low <= place <= high]
+    assert 3 <= len(inside) <= 8
+    assert (high / inside[-1]) ** 4 < high / low * 1.01
 
 
 def test_hollow_markers_and_lines_are_explained_in_a_legend_that_hides_no_point(tmp_path):
