@@ -156,7 +156,7 @@ def decided(
     preamble = f"Measured under the protocol {', '.join(protocols)}" if protocols else "Nothing was measured"
     preamble += f". The statements are about {study.about}."
     if retraining := study.retraining:
-        percentages = ", ".join(f"{metric} {100 * std:g} %" for metric, std in retraining.std.items())
+        percentages = ", ".join(f"{100 * std:g} % of {metric}" for metric, std in retraining.std.items())
         preamble += f" Scatter of a repeated training: {percentages} ({retraining.source})."
     return verdicts_record(verdicts, published, preamble)
 

@@ -110,7 +110,9 @@ def test_demo_claims_are_decided_on_the_demo_and_written(tmp_path, of_demo, pres
     (page, record), counts = decide_claims(ROOT / "studies/demo/claims.py", tmp_path / "claims.md", **options)
     text = page.read_text()
     # The digits' scatter of a repeated training stands on the page, and in the intervals.
-    assert [word for word in ("8×8 digits", "1 training seed", "fd 4.8 %", "99 % interval") if word not in text] == []
+    assert [
+        word for word in ("8×8 digits", "1 training seed", "4.8 % of fd", "99 % interval") if word not in text
+    ] == []
     found = read_verdicts(record)["claims"]
     assert {claim["id"] for claim in found} == {claim.id for claim in of_demo}
     assert counts == ", ".join(f"{[c['verdict'] for c in found].count(v)} {v}" for v in
