@@ -34,6 +34,7 @@ class Data:
         images: Thousands of images at which leads are printed; the last is the end of the trainings.
         grades: Thousands of images of the teachers, by id.
         weights: Weights of the adversarial term that have rows.
+        rate: End of the recipes' names that have another rate.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Data:
     images: tuple[int, ...]
     grades: dict[str, int] = field(hash=False)
     weights: tuple[float, ...]
+    rate: str = ""
 
 
 DIGITS = Data(
@@ -55,6 +57,13 @@ DIGITS = Data(
 FASHION = Data(
     "Fashion-MNIST", "runs.tsv", "stored", (12, 24, 36, 48), {"t10": 10, "t40": 40, "one": 150}, (0.0, 0.3, 3.0)
 )
+#: Ten times the width: the rates that the rule of the width gives, and four times these.
+WIDE = [
+    Data(
+        "8×8 digits, 320 channels", "wide.tsv", "mechanisms-wide/stored", DIGITS.images, {"d10": 10}, (0, 0.3, 3), rate
+    )
+    for rate in ("", "-fast")
+]
 
 #: FD by thousands of images, of a training.
 Curve = dict[int, float]
@@ -64,10 +73,10 @@ Cells = dict[tuple[str, float], dict[str, Curve]]
 
 def cells_of(data: Data, metric: str = "fd") -> Cells:
     """Curves of a metric of the stored trainings by cell; a cell without one is not there."""
-    folder, cells = HERE / data.stored, Cells()
+    folder, cells, pattern = HERE / data.stored, Cells(), rf"(?:digits-)?w([\d.]+){data.rate}"
     stored = read_stored(folder)["rows"]
     for row in read_runs(HERE / data.sheet):
-        if row.run in stored and (weight := re.fullmatch(r"(?:digits-)?w([\d.]+)", row.recipe or "")):
+        if row.run in stored and (weight := re.fullmatch(pattern, row.recipe or "")):
             cells.setdefault((str(row.teacher), float(weight[1])), {})[row.run] = curve_of(data, row.run, metric)
     return cells
 
@@ -293,14 +302,9 @@ def _first_below(curve: Curve) -> str:
     return next((str(images) for images, value in sorted(curve.items()) if value <= REACHED), "—")
 
 
-def _ratio(reference: Sequence[float], values: Sequence[float]) -> str:
-    one = lead(reference, values)
-    return f"{1 - one.value:.2f} ({1 - one.high:.2f} to {1 - one.low:.2f})"
-
-
 def main() -> None:
     """Prints the tables."""
-    for data in (DIGITS, FASHION):
+    for data in (DIGITS, *WIDE, FASHION):
         print(f"{data.name}\n\n{table(data)}\n\n{kept_table(data)}\n")
     print(f"{parts_table(DIGITS)}\n\n{short_table(DIGITS)}")
 

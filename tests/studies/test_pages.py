@@ -212,7 +212,7 @@ def test_tables_of_the_mechanisms_are_those_of_the_stored_rows(capsys):
     page = (ROOT / "studies/mechanisms/README.md").read_text() + (ROOT / "README.md").read_text()
     leads.main()
     for line in capsys.readouterr().out.splitlines():
-        assert line in page or line in (leads.DIGITS.name, leads.FASHION.name), line
+        assert line in page or line in {data.name for data in (leads.DIGITS, *leads.WIDE, leads.FASHION)}, line
     # A lead by another way: the ratio of geometric means, and Student's interval by SciPy.
     for data in (leads.DIGITS, leads.FASHION):
         cells, end = leads.cells_of(data), data.images[-1]
@@ -321,6 +321,36 @@ def test_sentences_on_the_mechanisms_are_those_of_the_stored_rows():
     answer = (ROOT / "docs/faq.md").read_text()
     assert f"SiDA's FD ends {below(light)} SiD's from a weak one, and {below(strong)} from a good one" in answer
     assert strong.low < 0 < strong.high
+
+
+def test_sentences_on_ten_times_the_width_are_those_of_the_stored_rows():
+    page = (ROOT / "studies/mechanisms/README.md").read_text()
+    curves = {w: [curve for d in leads.WIDE for curve in leads.cells_of(d)["d10", w].values()] for w in (0.0, 0.3, 3.0)}
+    sid, sida = ([curve[50] for curve in group] for group in (curves[0.0], curves[0.3] + curves[3.0]))
+    span = lambda values: f"{min(values):.2f} to {max(values):.2f}"
+    assert (len(sid), len(sida)) == (4, 8)
+    below = (1 - max(sida) / min(sid), 1 - min(sida) / max(sid))
+    first_page = (ROOT / "README.md").read_text()
+    assert (
+        f"SiDA's FD ends {' to '.join(f'{100 * share:.0f}' for share in below)} % below SiD's (eight trainings"
+        in first_page
+    )
+    assert f"SiDA's eight trainings end at FD {span(sida)}, SiD's four at {span(sid)}." in page
+    assert all(min(curve.values()) == curve[50] for w in (0.3, 3.0) for curve in curves[w])
+    means, teacher = leads.means_of(leads.WIDE[0]), leads.teacher_fd(leads.WIDE[0], "d10")
+    assert f"its FD is {teacher:.1f} and its accuracy {100 * means['teacher-d10', 'accuracy']:.0f} %" in page
+    above = " to ".join(f"{100 * (end(sid) / teacher - 1):.0f}" for end in (min, max))
+    assert f"SiD, which ends {above} % above its teacher's FD" in page
+    fast = leads.cells_of(leads.WIDE[1])
+    lower = min(curve[50] for curve in fast["d10", 0.0].values())
+    ends = " and ".join(f"{100 * (1 - curve[50] / lower):.0f}" for curve in fast["d10", 0.3].values())
+    assert f"({ends} % against the lower SiD)" in page
+    recall = lambda runs: [means[run, "recall"] for run in runs]
+    runs = lambda w: [run for d in leads.WIDE for run in leads.cells_of(d)["d10", w]]
+    of_sida = span(recall(runs(0.3) + runs(3.0)))
+    assert f"**SiDA's recall is {of_sida}**, SiD's {span(recall(runs(0.0)))}." in page
+    pairs = [" and ".join(f"{value:.2f}" for value in sorted(recall(fast["d10", w]))) for w in (3.0, 0.0)]
+    assert f"Recall with weight 3 at the higher rate is {pairs[0]}, SiD's {pairs[1]}." in page
 
 
 def test_sentences_on_replaced_parts_are_those_of_the_stored_rows_and_of_the_measured_time():
