@@ -13,7 +13,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import pytest
 import yaml
@@ -21,10 +21,12 @@ import yaml
 from eval.results.csv_files import MOST_CELLS
 from eval.tables.render import to_markdown
 from sida.config.lookup import ROOT
+from sida.data import archive, prepare
 from sida.files import fenced
 from sida.files.ordinary import MOST_FILES
 from sida.files.tensors import MAX_HEADER_BYTES, MAX_HEADER_VALUES
-from sida.files.text_files import MOST_JSON, MOST_LEVELS, MOST_VALUES, MOST_YAML
+from sida.files.text_files import MOST_JSON, MOST_LEVELS, MOST_TEXT_BYTES, MOST_VALUES, MOST_YAML
+from sida.networks import autoencoder, body
 from tests.plugins import missing_names
 from tools.old_reports import old_reports, reports
 from tools.pictures import methods, row, score
@@ -252,12 +254,19 @@ def test_limits_of_the_page_of_reliability_are_those_of_the_code():
     page = (ROOT / "docs/reliability.md").read_text()
     for said in (
         f"{fenced.MEMORY >> 20} MiB and its imports", f"| {fenced.SECONDS:.0f} s, and a second for each 2 MB",
-        f"an answer's arrays | {fenced.RESULT >> 20} MiB",
+        f"for a picture {archive._SECONDS_PER_FILE * 1000:.0f} ms", f"an answer's arrays | {fenced.RESULT >> 20} MiB",
+        f"unpacks to {archive.FREE_BYTES >> 20} MiB, or {archive.MAX_RATIO} times",
+        f"{prepare.FREE_BYTES >> 20} MiB, and {prepare.MOST_RATIO:,} times",
+        f"1 GiB, or {archive.MAX_RATIO} times the file's bytes", f"CSV | {MOST_TEXT_BYTES >> 20} MiB",
         f"{fenced._MOST_TEXT >> 20} MiB; {fenced._MOST_VALUES:,}; {fenced._MOST_AXES} axes below 2⁴⁸",
         f"below 2⁴⁸; {fenced._MOST_DIGITS} digits",
         f"{MOST_YAML:,} characters, {MOST_VALUES:,} values, {MOST_LEVELS} levels; {MOST_JSON:,} values",
         f"{MOST_CELLS:,} cells",
         f"{MAX_HEADER_BYTES >> 20} MiB, {MAX_HEADER_VALUES:,} values", f"{MOST_FILES:,} files and folders",
+        "`img_resolution` {:,}, `label_dim` {:,}, `num_blocks` {:,}, other whole numbers {:,}".format(
+            *(get_args(option)[1].most for option in (body.Side, body.Classes, body.Few, body.Size))
+        ),
+        f"{autoencoder._MOST_BLOCKS} blocks of {get_args(body.Few)[1].most} layers",
     ):  # fmt: skip
         assert said in page, said
     assert fenced._LONGEST_AXIS == 1 << 48
