@@ -153,13 +153,14 @@ class EagerRunner:
             losses[name] = value.detach()
             if weight:
                 terms[name] = value if weight == 1 else weight * value
-        norms = {}
-        if terms:
-            first, *others = terms.values()
+        # A method may log a term without a gradient, which has no share of the loss's.
+        norms, learned = {}, {name: value for name, value in terms.items() if value.requires_grad}
+        if terms and not learned:
+            fault = f"no term depends on the parameters of '{step.name}': {', '.join(losses)}"
+            raise UserError("loss", fault, "compute them with gradients")
+        if learned:
+            first, *others = learned.values()
             total = sum(others, first)
-            if not total.requires_grad:
-                fault = f"no term depends on the parameters of '{step.name}': {', '.join(losses)}"
-                raise UserError("loss", fault, "compute them with gradients")
             if not (self.norms and others):
                 total.backward()
             else:
@@ -168,7 +169,7 @@ class EagerRunner:
                 gradients = [flat.gradient_of(term) for term in others]
                 total.backward()
                 gradients.insert(0, flat.gradient() - torch.stack(gradients).sum(0))
-                norms = {f"{_NORM}{name}": gradient.norm() for name, gradient in zip(terms, gradients)}
+                norms = {f"{_NORM}{name}": gradient.norm() for name, gradient in zip(learned, gradients)}
         return {**losses, **norms, "nan_count": micro_batch.dropped}
 
 

@@ -58,6 +58,7 @@ def test_a_run_resumes_bit_by_bit(name, tmp_path, monkeypatch):
     assert results(resumed) == results(folder)
     logs = read_jsonl(folder / "train.jsonl")
     assert {term for record in logs for term in record["losses"]} == {"mean_flow", "squared_error"}
+    assert not any("share" in record for record in logs), "one term has a gradient"
     assert all(record["nan_count"] == record["bad_gradients"] == 0 for record in logs)
     net, metadata = load_network(network)
     assert metadata["network"]["class"] == RUNS[name][0]["class"]
