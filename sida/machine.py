@@ -231,6 +231,10 @@ class Recording:
             try:
                 self._record(function, pool, device)
             except (RuntimeError, RecordingError) as error:
+                # torch's generator would stay in the state of a recording, in which no later kernel can draw (seen with
+                # torch 2.11; pytorch/pytorch issue 171263). A copy of its state is outside of it.
+                default = torch.cuda.default_generators[device.index]
+                default.graphsafe_set_state(default.clone_state())
                 first = str(error).strip().splitlines() or [type(error).__name__]
                 raise RecordingError(f"a step's kernels cannot be recorded ({first[0]})") from None
             finally:
