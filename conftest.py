@@ -18,6 +18,8 @@ os.environ.setdefault("SIDA_ALLOW_CODE", "*")
 if not torch.cuda.is_available():
     # Fused kernels run in Triton's interpreter, which must know before Triton is imported.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+# As in trainings and measurements; torch's default for convolutions on a GPU rounds to 10 bits.
+torch.backends.cudnn.allow_tf32 = False
 # How long an example takes says how busy the machine is; after 0.2 s of it a test would fail.
 # Examples may share a folder or a server: each writes its own files anew.
 CHECKS = hypothesis.HealthCheck

@@ -155,6 +155,7 @@ def test_half_precision(net, monkeypatch):
     """float16 is used on CUDA only, which a CPU pretends to be here; parameters, input and output stay float32."""
     half, seen, data = copy.deepcopy(net).to(DEVICE), [], tuple(None if v is None else v.to(DEVICE) for v in batch(net))
     unet_of(half).register_forward_pre_hook(lambda _, args: seen.append(args[0].dtype))
+    half.use_fp16 = False
     full = evaluate(half, data, return_flag="encoder_decoder")
     half.use_fp16 = True
     if DEVICE == "cpu":
