@@ -47,6 +47,7 @@ LENGTH, TICK = (0.008, 0.002) if REHEARSAL else (12.8, 1.28)
 OF_TRAINING = 2 if REHEARSAL else 128
 #: Batch of a transformer, steps of its sampler, and batches that are drawn.
 TRANSFORMED, STEPS, BATCHES = (2, 2, 2) if REHEARSAL else (128, 50, 4)
+HALF = not REHEARSAL
 OF_ROW, OF_REFERENCE = (16, 16) if REHEARSAL else (50_000, 10_000)
 MEANFLOW = {
     **{key: value for key, value in (step.SMALL if REHEARSAL else step.CIFAR).items() if key != "model_type"},
@@ -112,7 +113,7 @@ def trainings(folder: Path, add: Callable[..., None]) -> None:
     case = step.Case("SiDA", {"class": "EDMPrecond", "kwargs": NETWORK["kwargs"]}, OF_TRAINING, 0.0)
     alone = step.measure("torch, graphs" if REHEARSAL else "fused, graphs", case)["img_per_s"]
     add("SiDA's step alone, on images that are there", img_per_s=alone)
-    sida = {"method": "sida", "teacher": str(teacher), "adversarial_kimg": 0, "fp16": not REHEARSAL, "kernels": KERNELS}
+    sida = {"method": "sida", "teacher": str(teacher), "adversarial_kimg": 0, "fp16": HALF, "kernels": KERNELS}
     whole = rate("sida", **sida, lambda_adv=0.01, lambda_d=1.0, grad_clip_value=1.0)
     add("SiDA's training by its log", img_per_s=whole, share=whole / alone)
     network = {"class": "MeanFlowPrecond", "kwargs": MEANFLOW}
@@ -120,8 +121,11 @@ def trainings(folder: Path, add: Callable[..., None]) -> None:
     forms: list[tuple[str, dict[str, Any]]] = [
         ("forward derivative, float32", {}),
         ("difference, float32", {"options": {"derivative": "difference"}}),
-        ("difference, float16", {"options": {"derivative": "difference"}, "fp16": True}),
-        ("difference, bfloat16", {"options": {"derivative": "difference"}, "fp16": True, "half": "bfloat16"}),
+        ("difference, float16", {"options": {"derivative": "difference"}, "fp16": HALF}),
+        (
+            "difference, bfloat16",
+            {"options": {"derivative": "difference"}, **({"fp16": True, "half": "bfloat16"} if HALF else {})},
+        ),
     ]
     for name, settings in forms:
         of_form = rate(f"meanflow {name}", method="meanflow", network=network, **settings)
@@ -137,7 +141,7 @@ def transformers(folder: Path, add: Callable[..., None]) -> None:
         ("REPA-B/2", "REPAPrecond", {"learn_sigma": False}),
         ("DiT-B/2", "DiTPrecond", {}),
     ):
-        spec = {"class": kind, "kwargs": {**SIT_B, **options, "use_fp16": not REHEARSAL}}
+        spec = {"class": kind, "kwargs": {**SIT_B, **options, "use_fp16": HALF}}
         net, _ = load_network(network_file(folder, kind, spec), DEVICE)
         net.half_dtype = torch.bfloat16
         classes = torch.nn.functional.one_hot(torch.arange(TRANSFORMED), net.label_dim).float().to(DEVICE)
@@ -148,12 +152,15 @@ def transformers(folder: Path, add: Callable[..., None]) -> None:
         alone = rate_of(functools.partial(called, latents, sigma, classes), TRANSFORMED)
         add(f"{name}: evaluations alone, bfloat16", eager_per_s=eager, graph_per_s=alone)
         sampler = read_sampler(f"ddpm:{STEPS}" if kind == "DiTPrecond" else f"flow:{STEPS},method=euler")
-        drawer = Drawer(sampler, net, device=DEVICE)
-        drawer.decode = None
-        begin = [_now()]
-        for _ in drawer.draw(range(BATCHES * TRANSFORMED), batch_size=TRANSFORMED):
-            begin.append(_now())
-        per_s = (BATCHES - 1) * TRANSFORMED / (begin[-1] - begin[1])
+        seconds = []
+        for count in (TRANSFORMED, BATCHES * TRANSFORMED):
+            drawer = Drawer(sampler, net, device=DEVICE)
+            drawer.decode = None
+            begin = _now()
+            for _ in drawer.draw(range(count), batch_size=TRANSFORMED):
+                pass
+            seconds.append(_now() - begin)
+        per_s = (BATCHES - 1) * TRANSFORMED / (seconds[1] - seconds[0])
         add(f"{name}: {sampler.kind}, {sampler.nfe} evaluations", img_per_s=per_s, share=per_s * sampler.nfe / alone)
 
 

@@ -44,8 +44,8 @@ def test_a_part_that_the_time_ends_has_no_result_and_is_run_by_the_next_call(par
     assert (tmp_path / "second.json").exists()
 
 
-#: Whole steps in the interpreter, and compilations, which take minutes each.
-UNREHEARSED = {"compiled", "step-cifar10-32", "step-cifar10-128", "step-imagenet64", "step-edm2-s"}
+#: Whole steps in the interpreter and compilations take minutes each, and a row needs torch-fidelity (`make peers`).
+UNREHEARSED = {"compiled", "row", *(name for name in gpu_day.PARTS if name.startswith("step-"))}
 
 
 @pytest.mark.slow
