@@ -268,10 +268,18 @@ def test_pixels_of_large_pictures_need_no_covariance():
 
 
 def test_effective_rank_counts_directions_by_their_variance():
-    """Roy and Vetterli 2007: C for equal variances, 1 for one direction, exp of the entropy of the shares between."""
+    """Roy and Vetterli 2007: C for equal variances, 1 for one direction, exp of the entropy of the shares between.
+
+    0 where no feature varies.
+    """
     axes = np.sqrt(500) * np.concatenate([np.diag([3.0, 1.0, 1.0, 0.0]), np.diag([-3.0, -1.0, -1.0, 0.0])])
     moments = {}
-    for name, rows in {"axes": axes, "equal": np.sign(axes)[[0, 1, 4, 5]][:, :2], "one": axes[[0, 4]]}.items():
+    for name, rows in {
+        "axes": axes,
+        "equal": np.sign(axes)[[0, 1, 4, 5]][:, :2],
+        "one": axes[[0, 4]],
+        "none": axes[[3, 7]],
+    }.items():
         statistics = FeatureStatistics()
         statistics.update(torch.from_numpy(rows))
         moments[name] = statistics.moments
@@ -279,6 +287,7 @@ def test_effective_rank_counts_directions_by_their_variance():
     assert moments["axes"].effective_rank == pytest.approx(np.prod(shares**-shares), rel=1e-12)
     assert moments["equal"].effective_rank == pytest.approx(2)
     assert moments["one"].effective_rank == pytest.approx(1)
+    assert moments["none"].effective_rank == 0
 
 
 @pytest.mark.parametrize("offset", [0.0, 50.0])

@@ -15,6 +15,7 @@ from eval.measuring.measure import measure
 from eval.measuring.protocol import load_protocol
 from eval.metrics.inception_score import InceptionScoreSums, inception_score
 from eval.metrics.kernel_distance import kernel_distance
+from eval.metrics.kinds import value_fault
 from eval.metrics.precision_recall import neighbour_shares, precision_recall, radii
 from eval.results.measurements import record_identity
 from sida.config.datasets import dataset_spec
@@ -239,3 +240,12 @@ def test_a_panel_is_one_trial_of_images_read_once_with_the_identities_of_its_par
     assert measure(spec | {"protocol": PANEL}, tmp_path, [0]) == []
     # A mean is measured again with its parts if it joins a protocol.
     assert [metric.key for metric in load_protocol(PANEL).part(["mean"]).metrics] == ["digits", "glyphs", "mean"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "value", "limits"),
+    [("precision extractor=vgg16", 1.5, "0 to 1"), ("frechet extractor=vgg16", -1.0, "0 or more")],
+)
+def test_the_limits_of_an_impossible_value_are_told(settings, value, limits):
+    fault, _ = value_fault(settings, value)
+    assert fault.endswith(f" is {limits}")
