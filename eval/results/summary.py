@@ -177,6 +177,7 @@ class Measurements:
         self._runs: dict[str, list[Measurement]] = {}
         self._metrics = dict.fromkeys(row.metric for row in self.rows)
         self._values: dict[tuple[str, str], dict[int, Measurement]] = {}
+        self._estimates: dict[tuple[str, str], Estimate] = {}  # the rules of curves ask at each evaluation
         for row in self.rows:
             self._runs.setdefault(row.run, []).append(row)
             trials = self._values.setdefault((row.run, row.metric), {})
@@ -258,6 +259,8 @@ class Measurements:
         Raises:
             UserError: The run or metric was not measured, or a trial does not have this metric.
         """
+        if known := self._estimates.get((run, metric)):
+            return known
         if run not in self._runs:
             raise UserError(where, f"run '{run}' has no measurement in {self.source}{suggestion(run, self.runs)}")
         if not self.has(run, metric):
@@ -267,7 +270,8 @@ class Measurements:
         if gaps := sorted(set(self.trials(run)) - set(self.trials(run, metric))):
             fault = f"run '{run}': trial {gaps[0]} has no metric '{metric}' in {self.source}"
             raise UserError(where, fault, "measure it again")
-        return Estimate.of([line.value for line in self.lines(run, metric)])
+        found = self._estimates[run, metric] = Estimate.of([line.value for line in self.lines(run, metric)])
+        return found
 
     def nfe(self, run: str) -> int | None:
         """Network evaluations per image of a run; ``None`` for the data themselves."""
