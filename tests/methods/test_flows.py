@@ -144,6 +144,8 @@ def test_a_beta_distribution_without_a_length_stays():
 def test_times_follow_a_beta_distribution_that_becomes_uniform(nimg):
     loss = SiDLoss(level_distribution="beta", time_beta=(4.0, 1.5, 5120.0))
     loss.begin(nimg)
+    # Both steps draw a time, and nothing in place of it.
+    assert [*loss.generator_draws()] == [*loss.fake_score_draws()] == ["t", "noise"]
     share = {0: 1.0, 2_560_000: 0.5}.get(nimg, 0.0)
     expected = 1 + 3 * share, 1 + 0.5 * share
     assert beta_at(nimg, *loss.time_beta) == pytest.approx(expected)

@@ -31,7 +31,7 @@ from sida.networks import build_network, family_of
 from sida.networks.file import load_network, save_network
 from sida.sampling.guidance import GuidedDenoiser
 from sida.training import train_teacher
-from tests.near import relative_error
+from tests.near import assert_near, relative_error
 from tests.networks.made import random_network
 from tests.plugins import needs
 from tests.refused import command, refusal, refused
@@ -248,6 +248,15 @@ def test_a_setting_that_a_loss_alone_reads_is_one_field_of_the_loss(options, sha
     # A method derived from this one has the settings of its own loss.
     derived = dataclasses.replace(SHARED, loss=SiDLoss, saw=SID.exposure)
     refused("options.share: unknown key", derived.read_options, {"share": 1}, "options")
+
+
+def test_a_generator_has_the_configured_optimizer_with_what_its_method_adds():
+    teacher, config = build_network(NETWORK), resolve_recipe(config_for("t", "sid", lr=0.5), NETWORK)
+    parts = Parts(SID, config, SID.options(), family_of(NETWORK), teacher, teacher, CPU, "student")
+    generator = parts.optimized(build_network(NETWORK), weight_decay=0.25)
+    before = generator.flat.vector.clone()
+    generator.step(1.0)
+    assert_near(generator.flat.vector, before * (1 - 0.5 * 0.25))
 
 
 def test_resolved_settings_have_their_type_without_null():
