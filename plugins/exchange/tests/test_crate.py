@@ -25,10 +25,10 @@ CRATE = "ro-crate-metadata.json"
 DOWNLOAD = {"id": "inception", "sha256": "ab" * 32, "size": 3, "url": "https://example.org/inception.pt"}
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A results folder with its manifest and crate."""
-    folder = tmp_path / "made-up"
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    """A results folder with its manifest and crate, which nobody changes."""
+    folder = tmp_path_factory.mktemp("described") / "made-up"
     write_results(folder)
     write_json(folder / "specs/preset.json", {"preset": "made-up"})
     write_json(folder / "assets/inception.json", [DOWNLOAD, {"id": "code", "url": "git://example.org/x"}])
@@ -38,6 +38,12 @@ def folder(tmp_path):
     )
     command("crate", folder)
     return folder
+
+
+@pytest.fixture
+def folder(described, tmp_path):
+    """A copy of the results folder with its manifest and crate."""
+    return shutil.copytree(described, tmp_path / "made-up", symlinks=True)
 
 
 def faults(folder):
