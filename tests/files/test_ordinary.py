@@ -105,6 +105,14 @@ def test_a_named_file_is_below_its_folder_or_is_refused(name, tmp_path_factory):
         assert not path.exists() or name in ordinary_files(results, fault=lambda *_: None)
 
 
+@pytest.fixture(scope="module")
+def made_results(tmp_path_factory):
+    """A results folder, which nobody changes."""
+    folder = tmp_path_factory.mktemp("made") / "demo"
+    write_results(folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -121,10 +129,10 @@ def test_a_named_file_is_below_its_folder_or_is_refused(name, tmp_path_factory):
         ("stored/measurements.csv", ["collect", "none", "--stored", "stored", "sid-a1.0", "--out", "out"]),
     ],
 )
-def test_a_command_opens_no_link_in_the_folder_that_it_reads(tmp_path, monkeypatch, name, words):
+def test_a_command_opens_no_link_in_the_folder_that_it_reads(made_results, tmp_path, monkeypatch, name, words):
     """Each link leads to what was there, so that nothing else is wrong with it."""
     monkeypatch.chdir(tmp_path)
-    write_results(Path("results/demo"))
+    shutil.copytree(made_results, "results/demo")
     shutil.copytree(ROOT / "studies/demo/stored", "stored")
     path = Path(name)
     if path.exists():
@@ -141,8 +149,8 @@ def test_a_command_opens_no_link_in_the_folder_that_it_reads(tmp_path, monkeypat
         refused(f"{name}: is not an ordinary file|no preset .stored.", command, *words)
 
 
-def test_results_in_python_are_of_no_link(tmp_path):
-    write_results(tmp_path / "demo")
+def test_results_in_python_are_of_no_link(made_results, tmp_path):
+    shutil.copytree(made_results, tmp_path / "demo")
     (tmp_path / "demo/claims.json").rename(tmp_path / "claims.json")
     (tmp_path / "demo/claims.json").symlink_to(tmp_path / "claims.json")
     refused("claims.json: is a link", load, tmp_path / "demo")

@@ -130,6 +130,7 @@ def crashing(spec, folder, moment, accident, victims=(0, 1, 2, 3)):
     return task
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_goes_on(tmp_path, spec, alone):
     """Order, schedule, draws and means go on where they were: on 4 after 2, then on one."""
     crash = raising(CrashError())

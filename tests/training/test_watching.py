@@ -88,7 +88,7 @@ def test_unhealthy_records_are_noticed_once_by_each_rule():
 @pytest.mark.parametrize("lambda_adv", [1e-4, 1.0])
 def test_a_term_without_effect_is_named_once(teacher, tmp_path, capsys, lambda_adv):
     spec = {**STUDENT, "teacher": teacher, "lambda_adv": lambda_adv, "tick_kimg": 0.016, "evaluation": None}
-    distill(spec, tmp_path / "run")
+    distill(spec | {"total_kimg": 0.208}, tmp_path / "run")
     shares = [tick["share"] for tick in read_jsonl(tmp_path / "run" / "train.jsonl") if "share" in tick]
     assert all(sum(share.values()) == pytest.approx(1) for share in shares)
     assert capsys.readouterr().err.count("'adversarial'") == (lambda_adv < 1)
@@ -130,6 +130,7 @@ def test_the_time_of_an_interrupted_evaluation_is_none_of_a_tick(teacher, tmp_pa
     assert tick["seconds"] < 3600
 
 
+@pytest.mark.slow
 def test_a_diverging_run_says_so_or_stops(teacher, tmp_path, capsys):
     # 5.6 is less than three times the best value, 31 is not the first above.
     values = [5.0, 4.0, 2.0, 5.6, 6.4, 31.0, 2.5, 40.0, *[1.0] * 8]
@@ -170,6 +171,7 @@ def test_a_nan_storm_stops_a_run_or_is_its_result(teacher, tmp_path, capsys):
     assert results(tmp_path / "cut")["network"] == found["network"]
 
 
+@pytest.mark.slow
 def test_an_evaluation_without_a_number_stops_a_run_or_is_part_of_its_result(teacher, tmp_path, capsys):
     values = [5.0, 4.0, "nan", "inf", 3.0, "nan"]
     told = r"the evaluation at image 64 gave fd = nan, not a number"

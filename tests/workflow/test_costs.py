@@ -92,7 +92,13 @@ NETWORKS = {
         ("custom", "sida", False, {}),
         ("edm", "dmd", False, {"of recipe": {"num_steps": 5}}),
         ("edm", "sid", True, {"of recipe": {"num_steps": 3, "gradient": "all"}}),
-        pytest.param("edm", "gdd", False, {"backbones": ["lite0_package"], "r1_gamma": 0}, marks=needs("judges")),
+        pytest.param(
+            "edm",
+            "gdd",
+            False,
+            {"backbones": ["lite0_package"], "r1_gamma": 0},
+            marks=[needs("judges"), pytest.mark.slow],
+        ),
     ],
 )
 def test_a_real_step_takes_the_counted_operations(family, method, checkpointing, options, monkeypatch):

@@ -118,6 +118,7 @@ for name, path in presets().items():
 """
 
 
+@pytest.mark.slow
 def test_snakemake_alone_reads_every_preset(alone, checkout):
     done = subprocess.run([alone.bin / "python", "-c", READ], cwd=checkout, capture_output=True, text=True)
     assert done.stdout.split() == [*presets()], done.stderr[-3000:]
@@ -133,6 +134,7 @@ esac
 """
 
 
+@pytest.mark.slow
 def test_snakemake_alone_gives_its_jobs_to_conda_or_says_what_is_missing(alone, complete, checkout, tmp_path):
     """Snakemake takes PYTHONPATH from jobs of a conda environment; the environment's own Python runs them."""
     words = ("--cores", "1", TABLE, "--configfile", PUBLISHED)

@@ -179,6 +179,7 @@ def test_the_wheel_runs_without_the_checkout(installed):
     assert re.fullmatch(r"sida \d+\.\d+\.\d+\+[0-9a-f]{12}(\.dirty)?\n", version), version
 
 
+@pytest.mark.slow
 @needs("exchange")
 def test_the_wheel_has_the_files_of_plugins(installed):
     assert "@article{zhou2024sida," in installed.run("sida", "cite").stdout
@@ -238,6 +239,7 @@ def test_python_and_lists_work_outside_the_checkout(installed):
     assert "needs a processor" in result.stdout, result.stderr
 
 
+@pytest.mark.slow
 def test_the_workflow_runs_outside_the_checkout(installed):
     dry = installed.run("sida", "run", "demo", "--cores", "2", "-n")
     assert dry.returncode == 0, dry.stderr

@@ -246,7 +246,9 @@ def test_the_example_passes_and_shows_what_it_measures():
 STUDIES = sorted({path.parent.name for path in files.presets().values() if files.FOLDER not in path.parents})
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize(
+    "study", [pytest.param(name, marks=pytest.mark.slow if name == "papers" else ()) for name in STUDIES]
+)
 def test_a_study_needs_no_other_study_and_shows_what_it_measures(study, tmp_path, monkeypatch):
     (tmp_path / "studies").mkdir()
     for name in ("config", "results", f"studies/{study}"):

@@ -350,6 +350,7 @@ save(figure, "out.pdf", "t", "")
 """
 
 
+@pytest.mark.slow
 def test_settings_of_the_working_folder_change_no_figure(tmp_path):
     drawn = []
     for name, settings in (("a", ""), ("b", "axes.facecolor: red\nsavefig.dpi: 7\nlines.linestyle: :\nbackend: x.y\n")):

@@ -419,6 +419,7 @@ def halves(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_two_sets_are_compared_as_clean_fid_does(halves):
     from cleanfid.fid import fid_from_feats, kernel_distance
 
@@ -472,7 +473,7 @@ def exported(path, **settings):
     torch.export.save(torch.export.export(Generator(), (torch.zeros(2, 64),), **shapes), path)
 
 
-@pytest.mark.parametrize("name", ["mine.pt", "mine.pt2"])
+@pytest.mark.parametrize("name", [pytest.param("mine.pt", marks=pytest.mark.slow), "mine.pt2"])
 def test_a_program_in_a_file_is_scored_with_permission(tmp_path, monkeypatch, capsys, refusal, name):
     path = tmp_path / name
     if name == "mine.pt2":
