@@ -38,6 +38,12 @@ def test_a_step_of_some_iterations_keeps_no_images_that_it_does_not_use(tmp_path
     assert sum(images() is not None for images in kept) <= 2
 
 
+def test_a_step_of_one_micro_batch_has_any_number_of_images():
+    config = TeacherConfig(**TEACHER | {"batch_size": 15, "batch_gpu": None})
+    (batch,) = StepBatches(config, load_dataset(TEACHER["dataset"]), torch.device("cpu"))("images", 0)
+    assert len(batch[0]) == 15
+
+
 def test_same_images_read_beside_the_step_also_after_they_were_gone(tmp_path, monkeypatch):
     folder, readers, read = tmp_path / "pictures", [], ImageArchive.raw_images
     spec = folder_of_pictures(folder)

@@ -1,5 +1,7 @@
 """Schedules against the golden tables and their properties."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -22,6 +24,16 @@ def test_phases_equal_the_official_ones(golden):
             if phase.update_generator:
                 assert phase.sid_weight == table[f"{name}_weight_sid"][i], (name, nimg)
                 assert phase.adversarial_weight == table[f"{name}_weight_gan"][i], (name, nimg)
+
+
+@pytest.mark.parametrize(
+    ("rampup", "factors"), [(0.0, [1, 1, 1, 0.55, 0.1]), (10.0, [0, 0.5, 1, 0.55, 0.1])], ids=["at once", "rising"]
+)
+def test_rates_rise_stay_and_fall(rampup, factors):
+    schedule = Schedule(0, None, total_kimg=40, lr_decay_start=0.5, lr_final=0.1, lr_rampup_kimg=rampup)
+    assert [schedule.lr_factor(nimg) for nimg in (0, 5_000, 20_000, 30_000, 40_000)] == pytest.approx(factors)
+    unlimited = dataclasses.replace(schedule, total_kimg=None)
+    assert [unlimited.lr_factor(nimg) for nimg in (20_000, 10**6)] == [1, 1]
 
 
 def test_ema_equals_the_official_one(golden):

@@ -191,6 +191,15 @@ def test_a_printed_row_stands_beside_measured_ones_and_cites_no_measurement(thei
     assert digits(row for row in rows if row is not mine) == digits(csv_rows(tmp_path / "alone.csv"))
 
 
+def test_a_column_without_measurements_stays_for_a_printed_number(theirs, tmp_path):
+    columns = [{"head": "Model", "field": "label"}, {"head": "FID", "metric": "fid", "optional": True}]
+    columns[1] |= {"direction": "lower", "decimals": 2}
+    layout = {"columns": columns, "rows": [{"each": {"run": "none"}, "optional": True}]}
+    (tmp_path / "t.yaml").write_text(json.dumps(layout))
+    command("table", tmp_path / "t.yaml", "--mode", "audit", "--add", theirs(), "--out", tmp_path / "t.csv")
+    assert [row["published"] for row in csv_rows(tmp_path / "t.csv")] == ["0.1234567890123456"]
+
+
 def test_evaluations_of_a_record_are_rows_of_their_own(theirs, tmp_path):
     path = theirs(result(evaluation_name="FFHQ 64"))
     text = command("table", "table1", "--add", path)

@@ -151,6 +151,8 @@ def test_a_verdict_that_many_comparisons_leave_open_is_marked():
     assert (found[0].outcome, found[0].chance) == ("supported", True)
     assert not any(verdict.chance for verdict in found[1:])
     assert "1 of 10 p values" in comparisons(found, {})
+    found[0].findings[0].numbers["p"] = 0.05
+    assert "0 of 10 p values are below" in comparisons(found, {})
 
 
 @pytest.mark.parametrize(("preset", "study"), [("paper", "papers"), ("afternoon", "afternoon"), ("demo", "demo")])
