@@ -219,6 +219,7 @@ def test_scores_that_cannot_stand_there_are_told(folder, tmp_path, refusal):
         (["evil.json", "as a formula"], [*table1, str(tmp_path / "evil.json")]),
         (["table5", "protocol 'digits-n20'"], [*images, "table5"]),
         (["--like", "no-such"], [*images, "no-such"]),
+        (["--like", "no-such"], [*images[:2], "--like", "no-such"]),
         (["(CSV)", "--measurements", "--runs"], [*table1, str(ROOT / "studies/demo/stored/measurements.csv")]),
         (["samples.png: is one picture", "--out"], [*table1, str(ROOT / "studies/demo/samples.png")]),
         (["runs.tsv: is a text", "--out"], [*table1, str(ROOT / "studies/demo/runs.tsv")]),
