@@ -22,7 +22,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +222,16 @@ def outcome(path: Path, read: Callable[[Path], Any], content: bytes) -> tuple[An
     return None, True
 
 
-@pytest.mark.parametrize("name", HASHED | FOREIGN)
+def quick_but(long: set[str], names: Iterable[str]) -> list[Any]:
+    """Names as parameters, of which some are slow."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in long else ()) for name in names]
+
+
+#: Kinds that share their reader with another one.
+AS_OTHERS = {"packed tar", "tar", "safetensors", "statistics"}
+
+
+@pytest.mark.parametrize("name", quick_but(AS_OTHERS, HASHED | FOREIGN))
 def test_a_flipped_bit_a_cut_and_an_edit_are_one_line_or_the_same_value(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file, write, read = (HASHED | FOREIGN)[name]
@@ -372,7 +381,11 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], tuple[Callable[[Path], object
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+#: Seconds each; shorter ones of their kind stay.
+LONG = {"many flat pictures", "npz, zeros", "labels, many"}
+
+
+@pytest.mark.parametrize("name", quick_but(LONG, HOSTILE))
 def test_a_hostile_file_is_one_line(name, tmp_path, monkeypatch):
     if not os.environ.get("FULL_LIMITS"):
         monkeypatch.setattr(fenced, "SECONDS", 2)

@@ -215,6 +215,7 @@ def test_pictures_of_fixed_seeds_beside_each_snapshot(teacher, tmp_path):
     assert Image.open(tmp_path / "teacher/snapshots/network-0000000032.png").size == (16, 16)
 
 
+@pytest.mark.slow
 def test_tensorboard_files_hold_the_logs_also_after_a_kill(teacher, tmp_path):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     spec = following(teacher, range(20, 0, -1), loggers=["tensorboard"], total_kimg=0.24)

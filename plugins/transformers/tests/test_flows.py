@@ -43,6 +43,7 @@ def test_ordinary_samples_equal_sits(sit, method, name):
     assert_near(images, arrays[f"out/{name}"])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_many_steps_of_heun_are_sits_adaptive_solver(sit):
     net, arrays = sit
