@@ -401,6 +401,21 @@ def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypat
     assert preset_from(dataclasses.asdict(preset.settings)).runs == preset.runs
 
 
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_measurement_waits_for_its_rows_data_only_if_it_opens_them(fixed, tmp_path):
+    """A reference that is the same for all rows is another data set."""
+    protocol = yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text()) | {"label_dist": "uniform"}
+    protocol["references"] = {"data": {"kind": "dataset", "dataset": "theirs" if fixed else "digits", "fixed": fixed}}
+    datasets = {
+        name: {"kind": "zip", "path": f"{name}.zip", "resolution": 8, "label_dim": 10} for name in ("mine", "theirs")
+    }
+    for name in datasets:
+        put(tmp_path / f"{name}.zip", "")
+    preset = study(tmp_path, {"protocol": "own.yaml", "dataset": "mine", "datasets": datasets, "own.yaml": protocol})
+    needed = {Path(name).name for name in measurement(preset, "sid-a1.0").needs["files"]}
+    assert needed == {"theirs.zip" if fixed else "mine.zip"}
+
+
 def test_a_layout_by_its_path_makes_a_product_of_its_name(tmp_path):
     layout = {"extends": "../../config/tables/main.yaml"}
     preset = study(tmp_path, {"tables": ["lay/mine.yaml"], "lay/mine.yaml": layout})

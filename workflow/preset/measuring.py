@@ -16,8 +16,7 @@ def measurement(preset: Preset, name: str) -> Job:
     spec |= {"network": network and network.path, "guide": guide and guide.path}
     spec |= {"sampler": row.sampler, "nfe": row.nfe, "dataset": row.data}
     spec |= {"protocol": row.protocol.content(), **common_settings(preset)}
-    opened = row.drawn_from_data or any(source.kind == "dataset" for source in row.protocol.sources.values())
-    needs = needs_of([network, guide], data_files(preset, row.data) if opened else [])
+    needs = needs_of([network, guide], data_files(preset, row.data) if row.measured_with_data else [])
     if cells.method == "external" and cells.without_network and (source := source_of(str(cells.checkpoint))):
         needs["files"].append(source)
     needs["downloads"] += row.downloads(row.protocol)

@@ -121,6 +121,12 @@ class Row:
         return self.cells.method == "data" or (has_classes and not counted)
 
     @property
+    def measured_with_data(self) -> bool:
+        """Whether a measurement opens its data set: for images, classes, or a reference that is not fixed."""
+        references = self.protocol.used_sources.values()
+        return self.drawn_from_data or any(one.kind == "dataset" and not one.fixed for one in references)
+
+    @property
     def resolution(self) -> int:
         """Resolution of its images, by which methods choose judges: of its data set, else of its network.
 

@@ -112,10 +112,8 @@ def missing_data(preset: Preset, spec_name: str, made: Container[str]) -> str | 
     datasets = [job_named(preset, stage, name).spec["dataset"]]
     if stage == "measurements":
         row = preset.rows[name]
-        references = [source for source in row.protocol.used_sources.values() if source.kind == "dataset"]
-        opened = row.drawn_from_data or not all(source.fixed for source in references)
-        datasets = datasets if opened else []
-        datasets += [preset.data.named(source.dataset) for source in references if source.fixed]
+        datasets = datasets if row.measured_with_data else []
+        datasets += [preset.data.named(one.dataset) for one in row.protocol.used_sources.values() if one.fixed]
     # A kind from outside may mean something else by its path.
     paths = (spec.get("path") for spec in datasets if ":" not in spec.get("kind", ""))
     return next((path for path in paths if path and path not in made and not os.path.exists(path)), None)
