@@ -143,34 +143,8 @@ def _write_datasets(base: Preset, folder: Path) -> dict[str, dict[str, Any]]:
 
 def _write_preset(base: Preset, folder: Path, datasets: Mapping[str, Any], trainings: Mapping[str, Any]) -> None:
     """Writes preset, sheet, protocols and layouts, all marked; ``trainings`` changes teachers and recipes."""
-    paths = dict.fromkeys([base.settings.protocol, *(row.protocol_path for row in base.rows.values())])
-    marked = {path: os.fspath(folder / "protocols" / Path(path).name) for path in paths}
-    for path in paths:
-        protocol, content = load_protocol(path), read_protocol(Path(path))
-        count = DECODED if protocol.decodes else IMAGES
-        content |= {"name": f"rehearsal of {protocol.name}", "title": f"{MARK}; {protocol.title}"}
-        content |= {"num_samples": count, "trials": 1, "rehearsal": True}
-        if trainings:
-            content["metrics"] = without_judges(content["metrics"])
-        for metric in content["metrics"]:
-            if metric.get("splits", 1) > count:
-                metric["splits"] = 1
-        for reference in content.get("references", {}).values():
-            if reference.get("kind") == "images":
-                reference["num_images"] = IMAGES
-        write_text(marked[path], yaml_text(content))
-    for kind, layouts in base.layouts.items():
-        for name in layouts:
-            layout = read_extended(base.layout(kind, name))
-            layout["caption"] = re.sub(r"\s*\bBold:[^.]*\.", "", str(layout.get("caption", "")))
-            layout |= {key: f"{MARK}. {layout.get(key, '')}" for key in ("title", "caption")}
-            if layout.get("kind") == "samples":
-                layout |= {"rows": 1, "columns": 2}
-            layout.pop("bold", None)  # no value is the best
-            if kind == "tables" and "rows" in layout:
-                # Rows that are only published have no place in a table of measured values.
-                layout["rows"] = [row for row in layout["rows"] if row.get("run") in (None, *base.runs)]
-            write_text(folder / kind / f"{name}.yaml", yaml_text(layout))
+    marked = _write_protocols(base, folder, with_judges=not trainings)
+    _write_layouts(base, folder)
     rows = []
     for row in read_runs(base.sheet):
         base_row = base.rows[row.run]
@@ -200,6 +174,43 @@ def _write_preset(base: Preset, folder: Path, datasets: Mapping[str, Any], train
         },
     }
     write_text(folder / "preset.yaml", yaml_text(changes))
+
+
+def _write_protocols(base: Preset, folder: Path, with_judges: bool) -> dict[str, str]:
+    """Writes protocols with few images and one trial, marked; returns their paths by those of the preset."""
+    paths = dict.fromkeys([base.settings.protocol, *(row.protocol_path for row in base.rows.values())])
+    marked = {path: os.fspath(folder / "protocols" / Path(path).name) for path in paths}
+    for path in paths:
+        protocol, content = load_protocol(path), read_protocol(Path(path))
+        count = DECODED if protocol.decodes else IMAGES
+        content |= {"name": f"rehearsal of {protocol.name}", "title": f"{MARK}; {protocol.title}"}
+        content |= {"num_samples": count, "trials": 1, "rehearsal": True}
+        if not with_judges:
+            content["metrics"] = without_judges(content["metrics"])
+        for metric in content["metrics"]:
+            if metric.get("splits", 1) > count:
+                metric["splits"] = 1
+        for reference in content.get("references", {}).values():
+            if reference.get("kind") == "images":
+                reference["num_images"] = IMAGES
+        write_text(marked[path], yaml_text(content))
+    return marked
+
+
+def _write_layouts(base: Preset, folder: Path) -> None:
+    """Writes layouts of tables and figures, marked, without bold values and published rows."""
+    for kind, layouts in base.layouts.items():
+        for name in layouts:
+            layout = read_extended(base.layout(kind, name))
+            layout["caption"] = re.sub(r"\s*\bBold:[^.]*\.", "", str(layout.get("caption", "")))
+            layout |= {key: f"{MARK}. {layout.get(key, '')}" for key in ("title", "caption")}
+            if layout.get("kind") == "samples":
+                layout |= {"rows": 1, "columns": 2}
+            layout.pop("bold", None)  # no value is the best
+            if kind == "tables" and "rows" in layout:
+                # Rows that are only published have no place in a table of measured values.
+                layout["rows"] = [row for row in layout["rows"] if row.get("run") in (None, *base.runs)]
+            write_text(folder / kind / f"{name}.yaml", yaml_text(layout))
 
 
 def _write_registry(registry: Mapping[str, Asset], folder: Path, small: Sequence[str]) -> None:
