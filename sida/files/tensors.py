@@ -182,6 +182,25 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
             or a record that is not a JSON mapping.
         UnreadableError: The system cannot read the file; its content may be intact.
     """
+    text, file = _header_bytes(path)
+    value = _header_value(path, text)
+    metadata = value.pop("__metadata__", None) or {}
+    for name, tensor in value.items():
+        if not fits(tensor["shape"], SHAPE):
+            raise TensorFileError(path, f"damaged: tensor '{name:.80}' has an impossible shape", _AGAIN)
+    entries = (TensorEntry(n, t["dtype"], tuple(t["shape"]), *t["data_offsets"]) for n, t in sorted(value.items()))
+    with errors_at(path):
+        old = _old_data_hash(metadata, text)
+        record = parse_json(metadata.get(RECORD_KEY, "null"), "")
+        if not isinstance(record, dict | None):
+            raise TensorFileError("", f"its '{RECORD_KEY}' header is not a JSON mapping", "make the file again")
+        record = record and check_hash(record, "", _AGAIN)
+    new = record.pop(TENSORS_HASH, None) if record else None
+    return TensorHeader(record, tuple(entries), len(text), old or new, old is not None, file)
+
+
+def _header_bytes(path: str | os.PathLike[str]) -> tuple[bytes, tuple[int, ...]]:
+    """Length and header of a file that starts as safetensors, and the file's identity."""
     if not Path(path).is_file():
         raise TensorFileError(path, "no such file", "check the path, or make the file first")
     with open(path, "rb") as stream:
@@ -200,11 +219,15 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
         if length > MAX_HEADER_BYTES:
             raise TensorFileError(path, "not a safetensors file (impossible header length)", _CONVERT)
         stream.seek(0)
-        text, file = stream.read(8 + length), _identity(stream)
+        return stream.read(8 + length), _identity(stream)
+
+
+def _header_value(path: str | os.PathLike[str], text: bytes) -> dict[str, Any]:
+    """Header as a mapping, which the package has checked against the file's size."""
     try:
         check_amount(text, "", most=MAX_HEADER_VALUES)
         with safetensors.safe_open(path, "numpy"):
-            value = parse_json(text[8:], "")
+            value: dict[str, Any] = parse_json(text[8:], "")
     except MemoryError:
         raise UnreadableError(path, f"cannot be read ({os.strerror(errno.ENOMEM)})") from None
     except (UserError, safetensors.SafetensorError, OSError) as error:
@@ -215,19 +238,7 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
             raise
         reason = str(error).rpartition("header: ")[2]
         raise TensorFileError(path, f"cut off, damaged, or not a safetensors file ({reason})", _AGAIN) from None
-    metadata = value.pop("__metadata__", None) or {}
-    for name, tensor in value.items():
-        if not fits(tensor["shape"], SHAPE):
-            raise TensorFileError(path, f"damaged: tensor '{name:.80}' has an impossible shape", _AGAIN)
-    entries = (TensorEntry(n, t["dtype"], tuple(t["shape"]), *t["data_offsets"]) for n, t in sorted(value.items()))
-    with errors_at(path):
-        old = _old_data_hash(metadata, text)
-        record = parse_json(metadata.get(RECORD_KEY, "null"), "")
-        if not isinstance(record, dict | None):
-            raise TensorFileError("", f"its '{RECORD_KEY}' header is not a JSON mapping", "make the file again")
-        record = record and check_hash(record, "", _AGAIN)
-    new = record.pop(TENSORS_HASH, None) if record else None
-    return TensorHeader(record, tuple(entries), len(text), old or new, old is not None, file)
+    return value
 
 
 @contextlib.contextmanager
