@@ -14,7 +14,7 @@ from eval.results.sheet import SheetRow
 from eval.results.summary import Estimate
 from eval.tables.cells import Best, CellSource, Side, TableLine
 from eval.tables.layout import BoldSpec, ColumnSpec, Mode, TableLayout
-from eval.tables.model import Rank
+from eval.tables.model import LEVEL_MARK, Rank
 
 #: Reasons for a column of measured values without a best one.
 UNDECIDED = "the best one beats none beyond noise and retraining"
@@ -85,8 +85,8 @@ class _Candidate:
 
 def best_values(
     layout: TableLayout, lines: list[TableLine], mode: Mode, retraining: Retraining | None
-) -> tuple[Best, dict[str, list[str]]]:
-    """Ranks of the values of each column: in audit mode separately for published and measured numbers.
+) -> tuple[Best, list[str]]:
+    """Ranks of each column's values, and notes on them; in audit mode separately for published and measured numbers.
 
     The best value of a column, which may be a published number of a row that is not measured, ranks first if it beats
     another one beyond the noise of evaluation and the scatter of training; measured values that it does not beat are
@@ -101,12 +101,12 @@ def best_values(
         retraining: Scatter of a repeated training; None: unknown.
 
     Returns:
-        The ranks, and headings of the columns whose measured values have none, by the reason.
+        The ranks, and notes: the mark of a level value, and why measured values of columns have no rank.
     """
     best = dict[tuple[Side, str, int], Rank]()
     without: dict[str, list[str]] = {UNDECIDED: [], NO_TRIALS: [], NO_RETRAINING: []}
     if layout.bold is None:
-        return best, without
+        return best, []
     for column in (column for column in layout.columns if _is_ranked(layout.bold, column)):
         candidates = [candidate for candidate in _values(layout.bold, column, lines, retraining) if candidate.ranks]
         measured = [candidate for candidate in candidates if candidate.side == "measured"]
@@ -133,7 +133,11 @@ def best_values(
                 if one.rounded == lowest
             }
         best |= {(one.side, column.id, one.row): rank for one, rank in ranks.items() if rank and one.reason is None}
-    return best, without
+    notes = (
+        [f"{LEVEL_MARK}: not beaten by the best one beyond noise and retraining."] if "level" in best.values() else []
+    )
+    notes += [f"No measured value of {', '.join(heads)} is bold: {why}." for why, heads in without.items() if heads]
+    return best, notes
 
 
 def _is_ranked(bold: BoldSpec, column: ColumnSpec) -> bool:

@@ -37,7 +37,7 @@ from eval.tables.cells import (
 )
 from eval.tables.latex import to_latex
 from eval.tables.layout import ColumnSpec, Mode, TableKind, TableLayout, TableSources, load_table_layout
-from eval.tables.model import LEVEL_MARK, RECORD_FIELDS, Table, published_record
+from eval.tables.model import RECORD_FIELDS, Table, published_record
 from eval.tables.notes import (
     comparison_notes,
     exposure_notes,
@@ -166,15 +166,10 @@ def build_table(
     require_comparable(measured_lines(lines, measurements), layout.source)
     if retraining is None and mode != "measured":
         retraining = load_retraining(RETRAINING)
-    best, without_best = best_values(table_layout, lines, mode, retraining)
+    best, bold_notes = best_values(table_layout, lines, mode, retraining)
     columns, rows = grid(table_layout, lines, mode, best)
-    scored = [
-        column.metric
-        for line in lines
-        if line.spec.scored and line.ours
-        for column in table_layout.columns
-        if column.metric
-    ]
+    has_scores = any(line.spec.scored and line.ours for line in lines)
+    scored = [column.metric for column in table_layout.columns if column.metric and has_scores]
     return Table(
         name=Path(layout.source).stem,
         title=layout.title,
@@ -191,16 +186,7 @@ def build_table(
             *exposure_notes(table_layout, lines),
             *held_out_notes(table_layout, lines),
             *left_out,
-            *(
-                [f"{LEVEL_MARK}: not beaten by the best one beyond noise and retraining."]
-                if "level" in best.values()
-                else []
-            ),
-            *(
-                f"No measured value of {', '.join(heads)} is bold: {why}."
-                for why, heads in without_best.items()
-                if heads
-            ),
+            *bold_notes,
             *([AUDIT_LEGEND] if mode == "audit" else []),
         ),
         number=layout.number,
