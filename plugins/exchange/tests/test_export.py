@@ -87,7 +87,6 @@ print(hashlib.sha256(images.numpy().tobytes()).hexdigest())
 """
 
 
-@pytest.mark.slow
 def test_the_model_runs_with_torch_and_safetensors_alone_to_the_last_bit(exported, tmp_path):
     folder, network = exported
     command = [sys.executable, "-c", ALONE, str(folder / "generator")]

@@ -37,7 +37,6 @@ def test_all_tables_and_figures_have_a_command():
         assert Targets(shipped(preset)).paths_of(target)
 
 
-@pytest.mark.slow
 def test_hours_are_the_plans(costs):
     released, paper = costs["released"], costs["paper"]
     for number, _, _, measure, train, *_ in TABLES:

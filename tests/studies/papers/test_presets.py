@@ -52,7 +52,6 @@ def dry_run(folder: Path, preset: str, *arguments: str) -> tuple[dict[str, int],
     return jobs_in(text), text
 
 
-@pytest.mark.slow
 @needs("planner")
 def test_the_plan_of_the_paper_has_a_job_for_each_row_archive_and_download(paper, tmp_path, monkeypatch):
     from sida.plugins.planner.plan import make_plan
@@ -202,7 +201,6 @@ def test_table_8_and_figure_3_are_targets(tmp_path, monkeypatch):
     assert {path.name for path in results.glob("*.csv")} == {"published.csv"}
 
 
-@pytest.mark.slow
 def test_the_released_preset_has_a_full_plan(tmp_path):
     # As docs/released.md lists the downloads.
     jobs, text = dry_run(tmp_path, "papers/released.yaml", "--quiet", "host", "reason")
