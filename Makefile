@@ -45,10 +45,10 @@ demo: $(STAMP) ## train, distil and measure on 8x8 digits: minutes on two cores
 	@$(BIN)/python studies/demo/probe.py $(CORES)
 	@$(BIN)/snakemake --cores $(CORES)
 
-test: $(STAMP) ## the test-suite (about 6 minutes on two cores)
+test: $(STAMP) ## the test-suite (about 8 minutes on two cores)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(PYTEST_ARGS)
 
-test-slow: $(STAMP) ## the slow tests alone, but for those on SLURM (about 10 minutes on two cores)
+test-slow: $(STAMP) ## the slow tests alone, but for those on SLURM (about half an hour on two cores)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow --ignore tests/slurm $(PYTEST_ARGS)
 
 test-kernels: $(STAMP) ## the numerical tests with the kernels of processors with AVX2 and without
