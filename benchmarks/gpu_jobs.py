@@ -18,7 +18,7 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,19 @@ import torch
 from PIL import Image
 
 from benchmarks import step
-from benchmarks.gpu_sampling import BATCH, DEVICE, KERNELS, NETWORK, SIZE, rate_of, write_inception
+from benchmarks.gpu_sampling import (
+    BATCH,
+    DEVICE,
+    FID,
+    KERNELS,
+    NETWORK,
+    SIZE,
+    measurement,
+    network_file,
+    rate_of,
+    write_inception,
+)
+from benchmarks.peers import fidelity_extractor
 from benchmarks.step import REHEARSAL, SETTINGS, SIT_B
 from eval.features import get_extractor
 from eval.measuring.measure import measure
@@ -36,8 +48,7 @@ from sida.config.samplers import read_sampler
 from sida.files.atomic import read_jsonl, write_json
 from sida.machine import environment, prepare_process, tf32
 from sida.methods import distill
-from sida.networks import build_network
-from sida.networks.file import load_network, save_network
+from sida.networks.file import load_network
 from sida.sampling import one_step
 from sida.sampling.generate import Drawer, Evaluations
 from sida.sampling.samplers import to_uint8
@@ -76,14 +87,6 @@ def main(out: Path, parts: Sequence[Callable[[Path, Callable[..., None]], None]]
     return True
 
 
-def network_file(folder: Path, name: str, spec: Mapping[str, Any]) -> Path:
-    """File of a network with random weights."""
-    torch.manual_seed(0)
-    path = folder / f"{name}.safetensors"
-    save_network(build_network(dict(spec)), path, {})
-    return path
-
-
 def archive_of(folder: Path) -> dict[str, Any]:
     """Data set of random pictures, of the size of CIFAR-10's, as a file."""
     path, count = folder / "pictures.zip", 32 if REHEARSAL else 20_000
@@ -98,7 +101,7 @@ def archive_of(folder: Path) -> dict[str, Any]:
 
 def trainings(folder: Path, add: Callable[..., None]) -> None:
     """Rates of whole trainings, and of SiDA's step alone."""
-    teacher, common = network_file(folder, "teacher", NETWORK), {
+    teacher, common = network_file(folder / "teacher.safetensors", NETWORK), {
         "dataset": archive_of(folder), "device": DEVICE, "total_kimg": LENGTH, "tick_kimg": TICK, "pictures": 0,
         "batch_size": OF_TRAINING, "warmup_kimg": 0, "ema_half_life_kimg": 500, "lr": SETTINGS["lr"],
         "max_nan_share": 1, "evaluation": None,
@@ -142,7 +145,7 @@ def transformers(folder: Path, add: Callable[..., None]) -> None:
         ("DiT-B/2", "DiTPrecond", {}),
     ):
         spec = {"class": kind, "kwargs": {**SIT_B, **options, "use_fp16": HALF}}
-        net, _ = load_network(network_file(folder, kind, spec), DEVICE)
+        net, _ = load_network(network_file(folder / f"{kind}.safetensors", spec), DEVICE)
         net.half_dtype = torch.bfloat16
         classes = torch.nn.functional.one_hot(torch.arange(TRANSFORMED), net.label_dim).float().to(DEVICE)
         latents = torch.randn(TRANSFORMED, net.img_channels, *[net.img_resolution] * 2, device=DEVICE)
@@ -166,7 +169,7 @@ def transformers(folder: Path, add: Callable[..., None]) -> None:
 
 def row(folder: Path, add: Callable[..., None]) -> None:
     """FID of one generator against the same pictures, from its file or module to the value."""
-    network, inception = network_file(folder, "network", NETWORK), write_inception(folder)
+    network, inception = network_file(folder / "network.safetensors", NETWORK), write_inception(folder)
     pictures = torch.randint(256, (OF_REFERENCE, 3, SIZE, SIZE), dtype=torch.uint8)
     options = {"path": str(inception)}
     extractor, statistics = get_extractor("inception", DEVICE, **options), FeatureStatistics()
@@ -177,16 +180,7 @@ def row(folder: Path, add: Callable[..., None]) -> None:
     del extractor
 
     def ours(count: int) -> float:
-        protocol = {
-            "name": "benchmark", "num_samples": count, "trials": 1, "cov_ddof": 1,
-            "metrics": [{"key": "fid", "kind": "frechet", "extractor": "inception", "reference": "pictures"}],
-            "references": {"pictures": {"kind": "statistics", "file": "reference.npz"}},
-        }  # fmt: skip
-        spec = {
-            "run": "benchmark", "method": "sida", "network": str(network), "protocol": protocol, "device": DEVICE,
-            "sampler": {"kind": "one_step", "kernels": KERNELS}, "batch_size": BATCH,
-            "references": {"pictures": str(folder / "reference.npz")}, "extractors": {"inception": options},
-        }  # fmt: skip
+        spec = measurement(network, folder / "reference.npz", options, [FID], num_samples=count, trials=1, cov_ddof=1)
         out = folder / f"measured-{count}"
         measure(spec, out, [0])
         return float(json.loads((out / "trial-0.json").read_text())["metrics"]["fid"])
@@ -202,27 +196,6 @@ def row(folder: Path, add: Callable[..., None]) -> None:
 def _torch_fidelity(folder: Path, network: Path, inception: Path, pictures: torch.Tensor) -> Callable[[int], float]:
     """FID by torch-fidelity with the same network and feature network; it keeps the reference's statistics."""
     import torch_fidelity
-    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-
-    class Extractor(FeatureExtractorBase):
-        def __init__(self, name: str, features_list: Any, **kwargs: Any) -> None:
-            super().__init__(name, features_list)
-            self.net = torch.jit.load(str(inception)).eval()
-
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return (self.net(x, return_features=True),)
-
-        @staticmethod
-        def get_provided_features_list() -> tuple[str, ...]:
-            return ("2048",)
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric: str) -> str:
-            return "2048"
-
-        @staticmethod
-        def can_be_compiled() -> bool:
-            return False
 
     class Pictures(torch.utils.data.Dataset[torch.Tensor]):
         def __len__(self) -> int:
@@ -239,7 +212,7 @@ def _torch_fidelity(folder: Path, network: Path, inception: Path, pictures: torc
         def forward(self, z: torch.Tensor) -> torch.Tensor:
             return to_uint8(one_step(self.net, z.unflatten(1, (3, SIZE, SIZE)), None))
 
-    torch_fidelity.register_feature_extractor("of_the_benchmark", Extractor)
+    torch_fidelity.register_feature_extractor("of_the_benchmark", fidelity_extractor(inception))
 
     def theirs(count: int) -> float:
         generator = torch_fidelity.GenerativeModelModuleWrapper(Generator(), 3 * SIZE**2, "normal", 0)

@@ -16,7 +16,7 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ NETWORK = {
 BOUND, DEVICE, BATCH = 0.97, "cpu" if REHEARSAL else "cuda:0", 2 if REHEARSAL else 250
 SAMPLES, FEW, TRIAL = (8, 4, 20) if REHEARSAL else (50_000, 5_000, 25_000)
 KERNELS: Any = "torch" if REHEARSAL else "fused"
+FID = {"key": "fid", "kind": "frechet", "extractor": "inception", "reference": "images"}
 
 
 def main(out: Path) -> bool:
@@ -63,15 +64,38 @@ def main(out: Path) -> bool:
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         folder = Path(name)
-        network = folder / "network.safetensors"
-        torch.manual_seed(0)
-        save_network(build_network(NETWORK), network, {})
+        network = network_file(folder / "network.safetensors", NETWORK)
         alone = _network_alone(network, add)
         few, whole = (_sample_seconds(network, folder / f"{count}.npz", count) for count in (FEW, SAMPLES))
         steady = (SAMPLES - FEW) / (whole - few)
         add("sida sample into npz, steady", steady, steady / alone, whole_s=whole)
         _measurement(network, folder, alone, add)
     return all(row["share"] >= BOUND for row in rows if row["share"] is not None)
+
+
+def network_file(path: Path, spec: Mapping[str, Any]) -> Path:
+    """Writes a network with random weights."""
+    torch.manual_seed(0)
+    save_network(build_network(dict(spec)), path, {})
+    return path
+
+
+def measurement(
+    network: Path, statistics: Path, inception: dict[str, str], metrics: list[dict[str, str]], **protocol: int
+) -> dict[str, Any]:
+    """Spec of a measurement of a one-step network with fused kernels; FID is to ``statistics``."""
+    references = {"images": {"kind": "statistics", "file": statistics.name}}
+    return {
+        "run": "benchmark",
+        "method": "sida",
+        "network": str(network),
+        "sampler": {"kind": "one_step", "kernels": KERNELS},
+        "protocol": {"name": "benchmark", "metrics": metrics, "references": references, **protocol},
+        "references": {"images": str(statistics)},
+        "extractors": {"inception": inception},
+        "batch_size": BATCH,
+        "device": DEVICE,
+    }
 
 
 def rate_of(function: Callable[[], object], batch: int = BATCH, seconds: float = 0.0 if REHEARSAL else 1.5) -> float:
@@ -136,23 +160,8 @@ def _measurement(network: Path, folder: Path, alone: float, add: Callable[..., N
     add("feature network alone, inception", features)
     rows = np.random.default_rng(0).standard_normal((4096, 2048))
     np.savez(folder / "stats.npz", mu=rows.mean(0), sigma=np.cov(rows, rowvar=False))
-    metrics = [
-        {"key": "fid", "kind": "frechet", "extractor": "inception", "reference": "stats"},
-        {"key": "is", "kind": "inception_score", "extractor": "inception"},
-    ]
-    references = {"stats": {"kind": "statistics", "file": "stats.npz"}}
-    protocol = {"name": "benchmark", "num_samples": TRIAL, "trials": 2, "metrics": metrics, "references": references}
-    spec = {
-        "run": "benchmark",
-        "method": "sida",
-        "network": str(network),
-        "sampler": {"kind": "one_step", "kernels": KERNELS},
-        "protocol": protocol,
-        "references": {"stats": str(folder / "stats.npz")},
-        "extractors": {"inception": options},
-        "batch_size": BATCH,
-        "device": DEVICE,
-    }
+    metrics = [FID, {"key": "is", "kind": "inception_score", "extractor": "inception"}]
+    spec = measurement(network, folder / "stats.npz", options, metrics, num_samples=TRIAL, trials=2)
     measure(spec, folder / "measured", [0, 1])
     steady = TRIAL / json.loads((folder / "measured" / "trial-1.json").read_text())["seconds"]
     share = steady * (1 / alone + 1 / features)

@@ -219,27 +219,9 @@ def clean_fid(work: str, folder: Path) -> Callable[[], Any]:
     return score
 
 
-def torch_fidelity(work: str, folder: Path) -> Callable[[], Any]:
-    """The work by torch-fidelity."""
-    import torch_fidelity
+def fidelity_extractor(network: Path) -> type[nn.Module]:
+    """Class of torch-fidelity for a :class:`Network` in a file."""
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
-    from torch_fidelity.metric_kid import kid_features_to_metric
-    from torch_fidelity.metric_prc import prc_features_to_metric
-
-    data = _data(work, folder)
-    kid = {"kid_subsets": SUBSETS, "kid_subset_size": SIZE}
-    if work == "frechet":
-        first, second = ({"mu": data[i], "sigma": data[i + 1]} for i in (0, 2))
-        return lambda: fid_statistics_to_metric(first, second, False)["frechet_inception_distance"]
-    if work == "moments":
-        return lambda: _summary(*fid_features_to_statistics(torch.from_numpy(data[0])).values())
-    if work in ("kernel", "neighbours"):
-        sets = [torch.from_numpy(rows) for rows in data]
-        if work == "kernel":
-            return lambda: kid_features_to_metric(*sets, verbose=False, **kid)["kernel_inception_distance_mean"]
-        return lambda: list(prc_features_to_metric(*sets[::-1], verbose=False).values())[:2]  # theirs: first generated
-    pictures, _, network = _pictures(work, folder)
 
     class Extractor(FeatureExtractorBase):
         def __init__(self, name: str, features_list: Any, **kwargs: Any) -> None:
@@ -263,8 +245,32 @@ def torch_fidelity(work: str, folder: Path) -> Callable[[], Any]:
         def can_be_compiled() -> bool:
             return False
 
+    return Extractor
+
+
+def torch_fidelity(work: str, folder: Path) -> Callable[[], Any]:
+    """The work by torch-fidelity."""
+    import torch_fidelity
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torch_fidelity.metric_kid import kid_features_to_metric
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    data = _data(work, folder)
+    kid = {"kid_subsets": SUBSETS, "kid_subset_size": SIZE}
+    if work == "frechet":
+        first, second = ({"mu": data[i], "sigma": data[i + 1]} for i in (0, 2))
+        return lambda: fid_statistics_to_metric(first, second, False)["frechet_inception_distance"]
+    if work == "moments":
+        return lambda: _summary(*fid_features_to_statistics(torch.from_numpy(data[0])).values())
+    if work in ("kernel", "neighbours"):
+        sets = [torch.from_numpy(rows) for rows in data]
+        if work == "kernel":
+            return lambda: kid_features_to_metric(*sets, verbose=False, **kid)["kernel_inception_distance_mean"]
+        return lambda: list(prc_features_to_metric(*sets[::-1], verbose=False).values())[:2]  # theirs: first generated
+    pictures, _, network = _pictures(work, folder)
+
     def score() -> Any:
-        torch_fidelity.register_feature_extractor("peers", Extractor)
+        torch_fidelity.register_feature_extractor("peers", fidelity_extractor(network))
         asked: dict[str, Any] = {"fid": True, "cuda": False, "cache": False, "verbose": False}
         if work == "all":
             asked |= {"isc": True, "kid": True, "prc": True, "samples_shuffle": False, **kid}

@@ -92,7 +92,7 @@ class Case:
     sides: Sequence[str] | None = None
 
 
-#: Those of a transformer, which has no kernels of its own.
+#: Sides of a transformer, for which there are no fused kernels.
 BFLOAT16 = ("official order, bfloat16", "torch, bfloat16", "torch, graphs, bfloat16")
 CASES = [
     Case("CIFAR-10 (DDPM++, 55.7 M)", {"class": "EDMPrecond", "kwargs": CIFAR}, 32, 5.0),
