@@ -428,10 +428,10 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
 
 
 def protocol_named(name: str) -> Protocol:
-    """Loads the protocol that has the name of a measurement, which may be a stranger's and is no path.
+    """Loads a protocol of the suite by its name alone; a stranger's measurement may have a path in the name's place.
 
     Raises:
-        UserError: There is no protocol of this name.
+        UserError: The suite has no protocol of this name.
     """
     known = file_names("protocols")
     if name not in known:

@@ -270,8 +270,8 @@ class Measurements:
         if gaps := sorted(set(self.trials(run)) - set(self.trials(run, metric))):
             fault = f"run '{run}': trial {gaps[0]} has no metric '{metric}' in {self.source}"
             raise UserError(where, fault, "measure it again")
-        found = self._estimates[run, metric] = Estimate.of([line.value for line in self.lines(run, metric)])
-        return found
+        estimate = self._estimates[run, metric] = Estimate.of([line.value for line in self.lines(run, metric)])
+        return estimate
 
     def nfe(self, run: str) -> int | None:
         """Network evaluations per image of a run; ``None`` for the data themselves."""

@@ -1,7 +1,7 @@
 """Times a training step of both forms, for ``step.json``: ``python -m sida.plugins.meanflow.study.step``.
 
-Trainings of the study take steps in turn, in groups, in one process with one thread, half-way through. A form's value
-is the median over the groups of its processor seconds for a step, the ratio that of the ratios in a group.
+Trainings of the study take steps in turn, in groups, in one process with one thread, half-way through. Each group has
+the processor seconds of a step of each form, and their ratio; the file has the medians over the groups.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def main() -> None:
     # The first group makes kernels ready.
     seconds = {form: statistics.median(group[form] for group in groups[1:]) for form in FORMS}
     ratios = [group["difference"] / group["forward"] for group in groups[1:]]
-    found = {"seconds": seconds, "ratio": statistics.median(ratios), "ratios": ratios}
-    write_json(HERE / "step.json", {**found, "environment": environment("cpu")})
-    print(f"difference / forward: {found['ratio']:.3f} ({min(ratios):.3f} to {max(ratios):.3f}); seconds {seconds}")
+    medians = {"seconds": seconds, "ratio": statistics.median(ratios), "ratios": ratios}
+    write_json(HERE / "step.json", {**medians, "environment": environment("cpu")})
+    print(f"difference / forward: {medians['ratio']:.3f} ({min(ratios):.3f} to {max(ratios):.3f}); seconds {seconds}")
 
 
 if __name__ == "__main__":
