@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.metrics.frechet import frechet_distance, frechet_report, moments_report
+from eval.metrics.frechet import FrechetReport, frechet_distance, frechet_report, moments_report
 from eval.metrics.statistics import FeatureStatistics
 from tests.near import assert_near
 from tests.refused import refused
@@ -82,6 +82,30 @@ def test_faults_of_statistics():
     broken = features(5)
     broken[2, 2] = np.nan
     refused("not finite", lambda: FeatureStatistics().update(broken).mean)
+
+
+@pytest.mark.parametrize("rows", [3, 12])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: {**x, "count": x["count"] + 1},
+        lambda x: {**x, "sum": x["sum"].float()},
+        lambda x: {**x, "sum": x["sum"][1:]},
+        lambda x: {name: tensor[1:] if name in ("rows", "products") else tensor for name, tensor in x.items()},
+        lambda x: {name: tensor for name, tensor in x.items() if name in ("sum", "count")},
+    ],
+    ids=["count", "precision", "width", "rows", "nothing"],
+)
+def test_tensors_that_are_no_statistics_are_refused(rows, change, request):
+    """Few rows are kept as they are, and many as sums, whose count nothing else says."""
+    tensors = FeatureStatistics().update(features(rows)).tensors()
+    assert ("rows" in tensors) == (rows == 3)
+    kind = request.node.callspec.id.split("-")[0]
+    if (kind, rows) in (("count", 12), ("precision", 3)):
+        assert FeatureStatistics.from_tensors(change(tensors)).count == rows + (kind == "count")
+        return
+    with pytest.raises((KeyError, ValueError)):
+        FeatureStatistics.from_tensors(change(tensors))
 
 
 def golden_sets(golden) -> dict[str, np.ndarray]:
@@ -166,6 +190,41 @@ def test_report_says_when_a_covariance_is_singular(golden):
     assert not frechet_report(healthy.mean, healthy.cov, full.mean, full.cov, (500, 400)).warnings
 
 
+SOUND = {
+    "value": 2.0, "mean_term": 1.0, "num_features": 8, "ranks": (8, 8), "counts": (9, 9), "most_negative": 0.0,
+    "numerical_error": 0.0,
+}  # fmt: skip
+FEW = "the covariance is singular and the distance biased upwards: compare only with equal n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        ({}, None),
+        ({"counts": (8, 9)}, f"first set: 8 images for 8 features; {FEW}"),
+        (
+            {"counts": (9, 2000), "num_features": 2000},
+            f"first and second set: 9 and 2,000 images for 2,000 features; {FEW}",
+        ),
+        # With enough images a lower rank is that of constant features; without their number it is told.
+        ({"ranks": (7, 8)}, None),
+        ({"ranks": (7, 8), "counts": (None, None)}, "first set: covariance has rank 7 of 8"),
+        ({"counts": (None, None)}, None),
+        ({"ranks": (8, 0), "counts": (None, 1)}, "second set: no feature varies; its images are all alike"),
+        ({"ranks": (8, 1)}, None),
+        ({"most_negative": -1e-8}, None),
+        ({"most_negative": -2e-8}, "an eigenvalue of -2.0e-08 relative to the largest was set to 0"),
+        # One in ten thousand of the value, or of one in ten thousand.
+        ({"numerical_error": 2e-4}, None),
+        ({"numerical_error": 2.1e-4}, "rounding error up to 2.1e-04"),
+        ({"value": 0.0, "numerical_error": 1e-8}, None),
+        ({"value": 0.0, "numerical_error": 1.1e-8}, "rounding error up to 1.1e-08"),
+    ],
+)
+def test_warnings_of_a_report_begin_at_their_borders(changes, warning):
+    assert FrechetReport(**SOUND | changes).warnings == ([warning] if warning else [])
+
+
 @pytest.mark.parametrize(("width", "offset", "spread"), [(1, 0.0, 0.0), (2, 1.0, 1e-7), (64, 100.0, 1e-7)])
 def test_equal_rows_have_the_distance_to_one_point(width, offset, spread):
     """What sums of equal rows leave of a covariance is rounding, of either sign and of any rank."""
@@ -219,6 +278,8 @@ def test_a_negative_eigenvalue_counts_by_its_share_of_the_largest(scale):
         ({"cov2": np.full((3, 3), np.nan)}, "second covariance has values that are not finite"),
         ({"cov1": np.diag([1.0, 1.0, -1.0])}, "not a covariance"),
         ({"cov1": np.array([[1, 0.9, 0], [0.1, 1, 0], [0, 0, 1]])}, "not symmetric"),
+        ({"cov1": np.eye(3) + np.array([[0, 2e-3, 0], [0, 0, 0], [0, 0, 0]])}, "not symmetric"),
+        ({"cov2": 1 - np.eye(3)}, "a zero diagonal but other entries"),
     ],
 )
 def test_faults(changes, message):

@@ -15,7 +15,7 @@ from eval.measuring.measure import measure
 from eval.measuring.protocol import load_protocol
 from eval.metrics.inception_score import InceptionScoreSums, inception_score
 from eval.metrics.kernel_distance import kernel_distance
-from eval.metrics.kinds import value_fault
+from eval.metrics.kinds import METRIC_KINDS, value_fault
 from eval.metrics.precision_recall import neighbour_shares, precision_recall, radii
 from eval.results.measurements import record_identity
 from sida.config.datasets import dataset_spec
@@ -243,9 +243,122 @@ def test_a_panel_is_one_trial_of_images_read_once_with_the_identities_of_its_par
 
 
 @pytest.mark.parametrize(
-    ("settings", "value", "limits"),
-    [("precision extractor=vgg16", 1.5, "0 to 1"), ("frechet extractor=vgg16", -1.0, "0 or more")],
+    ("settings", "possible", "impossible", "limits"),
+    [
+        ("frechet extractor=vgg16", [0.0, -1e-7, 1e6], [-1e-3], "0 or more"),
+        ("kernel extractor=vgg16", [-0.1, 7.0], [], ""),
+        ("precision extractor=vgg16", [0.0, 1.0, 1 + 1e-7], [-1e-3, 1.001], "0 to 1"),
+        ("recall extractor=vgg16", [0.0, 1.0], [-1e-3, 1.001], "0 to 1"),
+        ("coverage extractor=vgg16", [0.0, 1.0], [-1e-3, 1.001], "0 to 1"),
+        ("density extractor=vgg16", [0.0, 1.5], [-1e-3], "0 or more"),
+        ("accuracy extractor=digits", [0.0, 1.0], [-1e-3, 1.001, 98.0], "0 to 1"),
+        # A score is at most the number of classes.
+        ("inception_score extractor=inception", [1.0, 1008.0], [0.99, 1009.0], "1 to 1008"),
+        ("inception_score splits=10 extractor=digits", [1.0, 10.0], [0.99, 10.1], "1 to 10"),
+        ("inception_score extractor=own:network", [1.0, 1e6], [0.99], "1 or more"),
+        ("own:Kind extractor=vgg16", [-1.0, 1e9], [], ""),
+        ("", [-1.0], [], ""),
+    ],
 )
-def test_the_limits_of_an_impossible_value_are_told(settings, value, limits):
-    fault, _ = value_fault(settings, value)
-    assert fault.endswith(f" is {limits}")
+def test_a_value_beyond_the_limits_of_its_kind_is_told(settings, possible, impossible, limits):
+    assert [value_fault(settings, value) for value in possible] == [None] * len(possible)
+    for value in impossible:
+        fault, remedy = value_fault(settings, value)
+        assert fault.endswith(f" is {limits}")
+        assert ("per cent" in remedy) == (1 < value <= 100 and limits == "0 to 1")
+
+
+DEFAULTS = {
+    "frechet": ({}, "lower", 3), "inception_score": ({"splits": 10}, "higher", 3),
+    "kernel": ({"subsets": 100, "subset_size": 1000}, "lower", 3), "accuracy": ({}, "higher", 3),
+    **dict.fromkeys(("precision", "recall", "density", "coverage"), ({"k": 3, "dtype": "float32"}, "higher", 3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_defaults_of_a_kind_are_those_of_the_published_tools(name):
+    """EDM's and EDM2's FID, the ten splits of the inception score, clean-fid's KID, and k = 3."""
+    settings, better, decimals = DEFAULTS[name]
+    metric = METRIC_KINDS[name](kind=name, key="x", extractor="inception", reference="data")
+    assert {key: getattr(metric, key) for key in settings} == settings
+    assert (metric.better, metric.decimals) == (better, decimals)
+    assert (name == "frechet") == metric.selects
+    assert (name in ("inception_score", "accuracy")) == metric.classifies
+
+
+def made(name, **settings):
+    return METRIC_KINDS[name](kind=name, key="x", extractor="vgg16", **settings)
+
+
+@pytest.mark.parametrize(
+    ("metric", "samples", "fault"),
+    [
+        (made("inception_score", splits=10), 10, None),
+        (made("inception_score", splits=10), 9, "splits: 10 of 9 images; give fewer"),
+        (made("recall", reference="data", k=3), 4, None),
+        (made("recall", reference="data", k=3), 3, "k: 3 neighbours among 3 images; give fewer"),
+    ],
+)
+def test_a_kind_needs_images_enough(metric, samples, fault):
+    assert metric.fault(samples) == fault
+    fewer = metric.for_samples(samples)
+    assert getattr(fewer, "splits", 3) == min(getattr(metric, "splits", 3), samples)
+
+
+def test_kinds_of_classes_say_which_extractor_has_none_and_which_class_is_wrong():
+    features = SimpleNamespace(logits=None)
+    for name in ("inception_score", "accuracy"):
+        refused("extractor 'vgg16' has no class", made(name).update, features, torch.zeros(2, dtype=torch.int64), 0, 2)
+    metric, logits = made("accuracy"), SimpleNamespace(logits=torch.eye(3))
+    metric.update(logits, None, 0, 3)
+    assert metric.compute(SimpleNamespace(num_samples=3)) == (
+        None,
+        {"note": "not measured: images without requested classes"},
+    )
+    for wrong in (-1, 3):
+        refused(
+            f"class {wrong}, extractor 'vgg16' has the classes 0-2",
+            metric.update,
+            logits,
+            torch.tensor([0, wrong]),
+            0,
+            3,
+        )
+    metric.update(logits, torch.tensor([0, 2, 2]), 0, 3)
+    other = made("accuracy")
+    other.update(logits, torch.tensor([0, 1, 2]), 3, 6)
+    metric.merge(other)
+    assert metric.compute(SimpleNamespace(num_samples=6)) == (5 / 6, {})
+
+
+def test_a_mean_lacks_a_value_where_one_of_its_metrics_does():
+    mean = METRIC_KINDS["mean"](kind="mean", key="x", of=("a", "b", "c"))
+    assert mean.compute(SimpleNamespace(values={"a": 1.0, "b": 0.0, "c": 5.0})) == (2.0, {})
+    assert mean.compute(SimpleNamespace(values={"a": 1.0, "c": None})) == (None, {"note": "not measured: no b, c"})
+
+
+@pytest.mark.parametrize(("size", "told"), [(40, False), (41, True)])
+def test_subsets_of_fewer_images_than_asked_for_are_told(size, told):
+    rows = np.random.default_rng(0).standard_normal((2, 60, 4)).astype(np.float32)
+    sides = SimpleNamespace(real_features=rows[0], features=rows[1, :40], seed=3)
+    value, details = made("kernel", reference="data", subsets=7, subset_size=size).compute(sides)
+    assert value == kernel_distance(rows[0], rows[1, :40], 7, 40, 3)
+    expected = ["subsets have 40 images, not 41, since a set has no more"]
+    assert details == ({"warnings": expected} if told else {})
+
+
+@pytest.mark.parametrize("size", [2, 30, 250, 601])
+def test_both_ways_to_sum_a_kernel_equal_its_definition(size, monkeypatch):
+    """Products of all rows once, or of each subset: (xᵀy/C + 1)³ without the pairs of a row with itself."""
+    rows = np.random.default_rng(size).standard_normal((2, 601, 5)).astype(np.float32)
+    for real, fake, subsets in ((rows[0], rows[1, :size], 1), (rows[0, :size], rows[1, :size], 9)):
+        random, total = np.random.RandomState(5), 0.0
+        least = min(len(real), len(fake), 250)
+        drawn = [[random.choice(len(x), least, replace=False) for x in (fake, real)] for _ in range(subsets)]
+        for of_fake, of_real in drawn:
+            x, y = fake[of_fake].astype(np.float64), real[of_real].astype(np.float64)
+            within, across = [((a @ b.T / 5 + 1) ** 3) for a, b in ((x, x), (y, y))], (x @ y.T / 5 + 1) ** 3
+            pairs = sum(k.sum() - np.trace(k) for k in within) / (least * (least - 1))
+            total += pairs - 2 * across.mean()
+        found = kernel_distance(real, fake, subsets, 250, 5)
+        assert found == pytest.approx(total / subsets, rel=1e-4, abs=1e-5)

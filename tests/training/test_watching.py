@@ -10,7 +10,7 @@ from sida.files.atomic import read_jsonl
 from sida.methods import distill
 from sida.networks.file import read_metadata
 from sida.training import train_teacher
-from sida.training.logs import IterationRecord, TickMeter, unhealthy
+from sida.training.logs import IterationRecord, TickMeter
 from tests.data import test_archive
 from tests.refused import refused
 from tests.training.toy import GIVEN, MADE, STUDENT, TEACHER, interrupt_after, results
@@ -70,19 +70,6 @@ def test_a_plateau_ends_the_run_also_a_resumed_one_and_the_best_network_is_kept(
     assert "already trained" in capsys.readouterr().err
     theirs = results(tmp_path / "resumed")
     assert (ours["train"], ours["evaluations"]) == (theirs["train"], theirs["evaluations"])
-
-
-def tick(**more):
-    return {"nan_count": 0, "samples": 100, "bad_steps": 0, "steps": 100, **more}
-
-
-def test_unhealthy_records_are_noticed_once_by_each_rule():
-    assert unhealthy([tick(nan_count=1, bad_steps=10)]) == []
-    storm = [tick(), tick(nan_count=2)]
-    assert unhealthy(storm) == ["2 % of the samples were NaN"]
-    assert unhealthy([*storm, tick(nan_count=3)]) == []
-    assert unhealthy([*storm, tick(), tick(nan_count=2)]) != []
-    assert unhealthy([tick(bad_steps=11)]) == ["11 % of the steps had NaN or infinite gradients"]
 
 
 @pytest.mark.parametrize("lambda_adv", [1e-4, 1.0])
