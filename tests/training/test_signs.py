@@ -1,10 +1,16 @@
-"""Signs in the log of a training, at the borders that the documentation states; and the numbers of a log."""
+"""Numbers of a training's log by hand, and the signs in them, at the borders that the documentation states."""
 
 import math
+import sys
+import time
+from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
 
+from sida.errors import UserError
 from sida.training import logs
+from sida.training.logs import IterationRecord, TickMeter
 from sida.training.shares import first_shares, negligible, share_remark
 
 HEALTHY = {"nimg": 1000, "samples": 200, "nan_count": 0, "steps": 40, "bad_steps": 0}
@@ -122,7 +128,7 @@ def shares(*values, name="adversarial"):
             [{}, *shares(0.001, 0.001), {}, *shares(0.004, 0.9)],
             {"adversarial": 0.002},
         ),  # the first three that have some
-        ([*shares(0.002), *shares(None or 0.5, 0.5, name="other")], {}),
+        ([*shares(0.002), *shares(0.5, 0.5, name="other")], {}),
     ],
 )
 def test_a_term_is_negligible_below_a_hundredth_of_the_first_three_shares(records, expected):
@@ -134,3 +140,123 @@ def test_a_term_that_joins_later_has_the_mean_of_its_own_shares():
     records = [*shares(0.5, name="other"), *shares(0.002), *shares(0.004)]
     assert negligible(records) == pytest.approx({"adversarial": 0.003})
     assert share_remark("adversarial", 0.003).startswith("the term 'adversarial' has 0.3 % ")
+
+
+def iteration(sid, **more):
+    """A record of an iteration with a loss, as tensors or numbers."""
+    return IterationRecord({"sid": torch.tensor(sid)}, **more)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds of the machine's clock, which a test moves."""
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_a_tick_has_the_means_and_sums_of_its_iterations_and_begins_anew(clock):
+    meter = TickMeter()
+    nan, three, one = (torch.tensor(value) for value in (math.nan, 3.0, 1.0))
+    meter.add(
+        iteration(2.0, grad_norms={"generator": three}, samples=8, nan_samples=2, bad_gradients=torch.tensor(5)), 8
+    )
+    meter.add(iteration(4.0, grad_norms={"generator": nan}, samples=7, nan_samples=torch.tensor(1)), 8)
+    meter.add(
+        IterationRecord({"sid": nan, "denoising": nan}, term_norms={"sid": three, "adversarial": one}, samples=5), 4
+    )
+    clock[0] += 4
+    expected = {
+        "losses": {"sid": 3.0, "denoising": None}, "grad_norm": {"generator": 3.0},
+        "share": {"sid": 0.75, "adversarial": 0.25}, "samples": 20, "nan_count": 3, "bad_gradients": 5, "bad_steps": 1,
+        "steps": 3, "img_per_s": 5.0, "seconds": 4.0,
+    }  # fmt: skip
+    assert meter.finish() == expected
+    # The next one has nothing of it; without measured norms it has no shares.
+    meter.add(iteration(7.0, samples=4), 4)
+    clock[0] += 0.5
+    second = meter.finish()
+    assert (second["losses"], second["samples"], second["steps"], second["img_per_s"]) == ({"sid": 7.0}, 4, 1, 8.0)
+    assert "share" not in second
+    assert meter.finish()["img_per_s"] == 0
+
+
+def test_a_meter_goes_on_where_its_state_was_and_counts_no_time_between(clock):
+    one, two = TickMeter(), TickMeter()
+    one.add(iteration(1.0, samples=4), 4)
+    clock[0] += 1
+    state = one.state()
+    one.add(iteration(99.0, samples=99), 99)  # behind the state
+    clock[0] += 1000
+    two.load(state)
+    two.start()
+    two.add(iteration(2.0, samples=4), 4)
+    clock[0] += 1
+    found = two.finish()
+    assert (found["losses"], found["samples"], found["seconds"], found["img_per_s"]) == ({"sid": 1.5}, 8, 2.0, 4.0)
+    # The state of an earlier version has no shares, and time that nobody measures does not count.
+    earlier = {"means": {"losses": {}, "grad_norm": {}}, "counts": {"images": 4, "samples": 4}, "seconds": 1.0}
+    two.load(earlier)
+    clock[0] += 1000
+    two.start()
+    found = two.finish()
+    assert (found["samples"], found["seconds"], "share" in found) == (4, 1.0, False)
+
+
+class Two:
+    """Two processes, of which the other one has twice the numbers of this one."""
+
+    world_size = 2
+
+    def add_up(self, tensor):
+        tensor.mul_(3)
+
+
+def test_records_of_two_processes_are_means_of_losses_and_sums_of_samples():
+    records = [
+        iteration(2.0, samples=4, nan_samples=1),
+        iteration(4.0, term_norms={"sid": torch.tensor(6.0)}, samples=8),
+    ]
+    records[0].grad_norms, records[0].bad_gradients = {"generator": torch.tensor(7.0)}, 5
+    logs.share_records(records, Two())
+    assert [(float(record.losses["sid"]), record.samples, record.nan_samples) for record in records] == [
+        (3.0, 12, 3),
+        (6.0, 24, 0),
+    ]
+    assert float(records[1].term_norms["sid"]) == 9.0
+    # Gradients are averaged before.
+    assert (float(records[0].grad_norms["generator"]), records[0].bad_gradients) == (7.0, 5)
+
+
+def test_logs_are_written_again_from_a_state_and_by_the_first_process_alone(tmp_path):
+    train, evaluations = [{"nimg": 16}, {"nimg": 32}], [{"nimg": 16, "fd": 1.0}]
+    logs.Logs(tmp_path, written=False).restart(train, evaluations)
+    logs.Logs(tmp_path, written=False).add("train", train[0])
+    assert not list(tmp_path.iterdir())
+    made = logs.Logs(tmp_path)
+    made.restart(train, evaluations)
+    made.add("train", {"nimg": 48})
+    made.close()
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["evaluations.jsonl", "train.jsonl"]
+    assert [len(path.read_text().splitlines()) for path in sorted(tmp_path.iterdir())] == [1, 3]
+    with pytest.raises(UserError, match="is gone: "):
+        logs.Logs(tmp_path / "no").add("train", {"nimg": 0})
+
+
+def test_tensorboard_gets_each_number_at_its_image_and_forgets_what_a_killed_process_wrote_later(tmp_path, monkeypatch):
+    boards, points = [], []
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = lambda folder, purge_step: (
+        boards.append((folder, purge_step))
+        or SimpleNamespace(add_scalar=lambda *p: points.append(p), close=boards.clear)
+    )
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    made = logs.Logs(tmp_path, tensorboard=True)
+    made.restart([{"nimg": 16}, {"nimg": 32}], [{"nimg": 48}])
+    assert not boards
+    made.add("train", {"nimg": 64, "losses": {"sid": 2.0}})
+    made.add("evaluations", {"nimg": 64, "fd": 3.0})
+    assert boards == [(str(tmp_path / "tensorboard"), 49)]
+    assert points == [("train/losses/sid", 2.0, 64), ("evaluations/fd", 3.0, 64)]
+    made.close()
+    assert not boards
