@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from eval.claims.evidence import Evidence
+from eval.claims.evidence import Evidence, logged_quantity
 from eval.claims.finding import Finding, Operand, decided
 from eval.claims.write import combined
 from eval.contrasts import Interval
@@ -636,3 +636,171 @@ def test_combination_of_comparisons(findings, ties, expected):
 def test_a_faulty_comparison_ends_with_the_id_of_its_claim(part, fault):
     found = evidence(lines("a", spread(1, 0.1), "fid"), lines("b", spread(1, 0.1), "fid"))
     assert refused(fault, outcome, found, **part).where.startswith("claims: X")
+
+
+PRINTED = Operand(published="table1-sida-a1.0-fid")
+
+
+def tick(**values):
+    return {"nimg": 1, "img_per_s": 100.0, **values}
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        (LT | {"metric": "kid"}, "metric 'kid' of run 'a' was not measured"),
+        (LT | {"metric": "other"}, "not decided: run 'a': its feature network or reference has no digest"),
+        (REACHES | {"metric": "fid", "a": PRINTED, "images": 9, "level": B}, "no run here of table1-sida-a1.0-fid"),
+        (REACHES | {"b": B, "level": Operand(run="low")}, "b, NFE 2 never reaches fd 1 (low)"),
+        (REACHES | {"a": Operand(run="c"), "b": B}, "no training log of run 'c'"),
+        (QUANTITY | {"quantity": "memory_mb"}, "the training log of run 'a' has no 'memory_mb'"),
+        (QUANTITY | {"quantity": "img_per_s", "a": Operand(run="c")}, "no training log of run 'c'"),
+        (QUANTITY | {"quantity": "img_per_s"}, "a single record does not show the noise"),
+        (QUANTITY | {"quantity": "nfe", "a": rows_of(method="sid")}, "method sid names rows of different NFE"),
+        (RATIO | {"spread": "alpha", "a": rows_of(recipe="a"), "metric": "kid"}, "metric 'kid' of run 'a' was not "),
+        (LT | {"equal_images": True}, "no evaluation after equally many images of a, b"),
+        (X | {"form": "stable", "a": A, "seeds": 1, "images": 3001}, "no evaluation from 3,001 images on"),
+        (X | {"form": "power", "a": A, "seeds": 1}, "fewer than four evaluations until the lowest"),
+    ],
+)
+def test_an_open_comparison_gives_its_reason(tmp_path, part, reason):
+    curve(tmp_path, "a", [(1000, 6.0), (2000, 5.0), (3000, 4.0)])
+    curve(tmp_path, "b", [(1500, 6.0), (2500, 5.0)])
+    curve(tmp_path, "low", [(1500, 6.0)])
+    log(tmp_path, "a", "train.jsonl", [tick(), tick()])
+    log(tmp_path, "b", "train.jsonl", [tick()] * 5)
+    log(tmp_path, "c", "train.jsonl", [])
+    rows = [lines(run, spread(mean, 0.01)) for run, mean in (("a", 4.0), ("b", 5.0), ("low", 1.0), ("c", 5.0))]
+    rows += [lines(run, spread(4.0, 0.01), "other", settings="frechet extractor=vgg16") for run in ("a", "b")]
+    rows = [[dataclasses.replace(line, nfe=1 + (line.run == "b")) for line in of_run] for of_run in rows]
+    found = verdict(evidence(*rows, results=tmp_path), **part).findings[0]
+    assert found.outcome == OPEN
+    assert found.evidence.startswith(reason)
+    assert not found.numbers
+
+
+def test_ends_of_an_interval_on_its_bounds_are_within_and_p_is_of_the_nearer_bound():
+    for (low, high), bounds, expected in (
+        ((1.0, 2.0), (1.0, 2.0), "supported"),
+        ((0.999, 2.0), (1.0, 2.0), OPEN),
+        ((1.0, 2.001), (1.0, 2.0), OPEN),
+        ((0.5, 1.0), (1.0, 2.0), OPEN),
+        ((0.5, 0.999), (1.0, 2.0), "contradicted"),
+        ((2.0, 3.0), (1.0, 2.0), OPEN),
+        ((2.001, 3.0), (1.0, 2.0), "contradicted"),
+    ):
+        middle = (low + high) / 2
+        interval = Interval(middle, 0.1, 9.0, low, high)
+        found = decided(interval, "x", {"a": 7}, *bounds)
+        assert found.outcome == expected
+        assert found.numbers["p"] == pytest.approx(max(map(interval.p_value, bounds)))
+        assert {key: found.numbers[key] for key in ("a", "low", "high", "df")} == {
+            "a": 7,
+            "low": low,
+            "high": high,
+            "df": 9,
+        }
+    # Without noise there is no p, and without a bound, too.
+    exact = decided(Interval(1.5, 0.0, 9.0, 1.5, 1.5), "x", {})
+    assert (exact.outcome, exact.evidence) == ("supported", "x, 95 % interval 1.5 to 1.5")
+    assert "p" not in exact.numbers
+    assert "p" not in decided(Interval(1.5, 0.1, 9.0, 1.4, 1.6), "x", {}, -math.inf).numbers
+
+
+def test_a_small_p_is_printed_as_a_bound():
+    words = [
+        decided(Interval(value, 0.1, 1e9, 0.0, 1.0), "x", {}).evidence.partition(" (p ")[2] for value in (0.4, 0.2)
+    ]
+    assert words == ["< 0.0001)", f"{2 * stats.norm.sf(2):.2g})"]
+
+
+def test_reaches_tells_its_numbers(tmp_path):
+    """A falls to 6 at 8,000 images and B at 40,000; three standard deviations of 0.05 are less than one step of 0.5."""
+    curve(tmp_path, "b", [(n * 1000, 10 - n * 0.1) for n in range(4, 44, 4)], 1e-6)
+    curve(tmp_path, "a", [(n * 1000, 10 - n * 0.5) for n in range(1, 20)], 0.05)
+    found = evidence(lines("a", [1, 1]), lines("b", [1, 1]), lines("t", spread(6.0, 1e-6)), results=tmp_path)
+    (one,) = verdict(found, **REACHES, b=B, times=4.0).findings
+    assert one.numbers == {"level": 6.0, "images_b": 40000, "images": 8000, "claimed": 10000.0, "ratio": 5.0}
+    assert one.evidence == (
+        "fd 6 (its lowest value): b after 40,000 images, "
+        "a after 8,000 of 19,000 (with noise after 7,000 to 9,000 images), claimed within 10,000"
+    )
+    (two,) = verdict(found, **REACHES, level=Operand(run="t"), images=8000).findings
+    assert (two.outcome, two.numbers) == (OPEN, {"level": pytest.approx(6.0), "images": 8000, "claimed": 8000.0})
+    # The last evaluation before the earliest crossing lies behind 6,999 images, and on 7,000.
+    for images, expected in ((6999, "contradicted"), (7000, OPEN), (8999, OPEN), (9000, "supported")):
+        assert outcome(found, **REACHES, level=Operand(run="t"), images=images) == expected
+
+
+def test_an_untrained_network_at_the_level_has_needed_no_images(tmp_path):
+    curve(tmp_path, "a", [(0, 5.0), (1000, 4.0)])
+    found = evidence(lines("a", [1, 1]), lines("t", spread(6.0, 1e-6)), results=tmp_path)
+    (one,) = verdict(found, **REACHES, level=Operand(run="t"), images=1000).findings
+    assert (one.outcome, one.numbers["images"]) == ("supported", 0)
+    assert "ratio" not in one.numbers
+
+
+@pytest.mark.parametrize(
+    ("values", "form", "told"),
+    [
+        ([6.0, 4.0, 5.0, 4.5], "diverging", "lowest 4, end 4.5"),
+        ([6.0, 4.0, 5.0, 4.5], "stable", "rises to 1.25 × its lowest, ends 1.5 below its start"),
+        ([6.0, 5.0, 4.0], "stable", "rises to 0.83 × its lowest, ends 2 below its start"),
+        ([6.0], "stable", "rises to 1.00 × its lowest, ends 0 below its start"),
+    ],
+)
+def test_the_form_of_a_curve_is_told_in_numbers(tmp_path, values, form, told):
+    found = evidence(*trained(tmp_path, "x", *[values] * 3), results=tmp_path)
+    (one,) = verdict(found, **X, form=form, factor=2.0).findings
+    holds = form == "stable" and len(values) > 1
+    assert one.numbers == {"share": float(holds), "seeds": 3}
+    assert f": {3 * holds} of 3 training seeds are {form} ({told}; {told}" in one.evidence
+
+
+#: √2 · 2.6 times the noise of 1 % is 3.68 % of a ratio of two values.
+@pytest.mark.parametrize(
+    ("end", "diverging", "stable"),
+    [
+        (2.0 * 1.036, OPEN, OPEN), (2.0 * 1.038, "supported", "contradicted"), (2.0 * 0.964, OPEN, OPEN),
+        (2.0 * 0.962, "contradicted", "supported"),
+    ],
+)  # fmt: skip
+def test_noise_of_both_values_counts_at_the_bound_of_a_form(tmp_path, end, diverging, stable):
+    for seed in range(3):
+        points = [{"nimg": 1000 * i, "fd": v, "num_samples": 5000} for i, v in enumerate((9.0, 1.0, end, 1.0)[:3])]
+        log(tmp_path, f"x-s{seed}", "evaluations.jsonl", points)
+    rows = [lines(f"x-s{seed}", spread(1.0 + seed / 1e6, 0.01)) for seed in range(3)]
+    found = evidence(*rows, results=tmp_path)
+    assert outcome(found, **X, form="diverging", factor=2.0) == diverging
+    assert outcome(found, **X, form="stable", factor=2.0) == stable
+
+
+@pytest.mark.parametrize(
+    ("quantity", "expected"),
+    [
+        ("img_per_s", (200.0, 1.2533 * 100.0)), ("seconds_per_kimg", (5.0, 1.2533 * statistics.stdev([10, 5, 10 / 3]))),
+        ("memory_mb", (2048.0, 1.2533 * 1024.0)), ("memory_reserved_mb", (5120.0, 0.0)),
+        ("memory_reserved_gb", (5.0, 0.0)),
+    ],
+)  # fmt: skip
+def test_quantities_of_a_log_are_medians_but_for_reserved_memory(quantity, expected):
+    """The first record, which has the start-up, does not count."""
+    values = {
+        "img_per_s": [1, 100, 200, 300],
+        "memory_mb": [9999, 1024, 2048, 3072],
+        "memory_reserved_mb": [9999, 1024, 5120, 2048],
+    }
+    ticks = [dict(zip(values, row)) for row in zip(*values.values())]
+    found = logged_quantity(ticks, quantity, "a")
+    assert (found.mean, found.std, found.trials) == (pytest.approx(expected[0]), pytest.approx(expected[1]), 3)
+
+
+def test_numbers_of_evaluations_are_exact_and_labels_are_the_sheets():
+    rows = [lines(run, spread(4.0, 0.012)) for run in "ab"]
+    rows[1] = [dataclasses.replace(line, nfe=35) for line in rows[1]]
+    sheet = [SheetRow("a", "student", "sid", "x"), SheetRow("b", "teacher", "teacher", "x")]
+    found = made([line for row in rows for line in row], sheet)
+    (one,) = verdict(found, **QUANTITY | {"a": B, "b": A}, quantity="nfe", low=35, high=35).findings
+    assert one.outcome == "supported"
+    assert one.evidence.startswith("nfe 35 (teacher, NFE 35) against 1 (student); ratio 35.000, claimed 35 to 35, 99 %")
+    assert verdict(made(found.measurements.rows, []), **LT).findings[0].evidence.startswith("fd 4.000 ± 0.012 (a) ")
