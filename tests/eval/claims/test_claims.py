@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import re
 import shutil
 
@@ -9,8 +10,10 @@ import pytest
 
 from eval.claims.claim import STUDIES, Claim, check_permission, load_claims
 from eval.claims.evidence import Evidence, show
-from eval.claims.finding import Operand
+from eval.claims.finding import UNDECIDED, Finding, Operand
+from eval.claims.rules import no_rule
 from eval.claims.write import (
+    Verdict,
     comparisons,
     decide,
     decide_claims,
@@ -23,6 +26,7 @@ from eval.results.retraining import load_retraining
 from eval.results.sheet import SheetRow, read_runs
 from eval.results.summary import Estimate, Measurements, load_measurements
 from sida.config.lookup import ALLOW, ROOT
+from sida.files.text_files import with_hash
 from tests.eval.claims.evidence import STILL, claim, curve, evidence, lines, made, rows_of, spread
 from tests.refused import refused
 from tests.workflow.workspace import put, shipped
@@ -245,3 +249,59 @@ def test_rows_of_claims_are_those_of_every_operand():
     runs = {name: SheetRow(run=name, label=name, method="sid", seed=seed) for seed, name in enumerate("ebdacf")}
     findings = claim("Q", *parts).findings(Evidence(Measurements([]), runs))
     assert sorted(named_rows(findings, runs)) == ["a", "b", "d", "e"]
+
+
+def finding(outcome="supported", **more):
+    return Finding(outcome, "numbers", {"gain": 1.0}, "LT", **more)
+
+
+def test_comparisons_without_a_measurement_share_a_line_for_each_reason():
+    findings = (
+        finding(),
+        *(Finding(UNDECIDED, f"no measurement of {run}", rule="LT") for run in "ab"),
+        *(Finding(UNDECIDED, reason, rule="EQ") for reason in ("no measurement of b", "nothing")),
+        no_rule("of another kind"),
+    )
+    verdict = Verdict(Claim(id="X", statement="x", decide=None), UNDECIDED, findings)
+    lines = verdicts_record([verdict], {}, "")["claims"][0]["evidence"]
+    assert [line.partition(" ")[2] for line in lines] == [
+        "LT: numbers",
+        "no rule: of another kind",
+        "LT: no measurement of a, b",
+        "EQ: no measurement of b",
+        "EQ: nothing",
+    ]
+
+
+def test_p_values_are_counted_below_a_twentieth():
+    ps = [0.0499, 0.05, 0.2]
+    tests = tuple(dataclasses.replace(finding(), numbers={"p": p, "survives": p < 0.01}) for p in ps)
+    verdict = Verdict(Claim(id="X", statement="x", decide=None), "supported", (*tests, finding()))
+    assert "Here, 1 of 3 p values are below 0.05 and 0 survive" in comparisons([verdict], {})
+    assert "Here" not in comparisons([], {"X": verdict})
+    assert "published numbers alone, 1 of 3" in comparisons([], {"X": verdict})
+    assert comparisons([dataclasses.replace(verdict, findings=(finding(),))], {}) == ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"preamble": 1}, {"comparisons": None}, {"claims": {}}, {"claims": [1]}, {"claims": [{}]}, {"id": 3},
+        {"rows": [1]},
+        {"verdict": "perhaps"}, {"chance": 1}, {"evidence": [None]}, {"findings": [{"rule": "LT"}]},
+        {"findings": [{"rule": 1, "numbers": {}}]}, {"findings": [{"rule": "LT", "numbers": []}]}, {"by_published": {}},
+        {"by_published": {"verdict": "x"}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_file_of_another_form_holds_no_verdicts(tmp_path, change):
+    verdict = Verdict(
+        Claim(id="X", statement="x", decide=None, source="page 1", counterpart="C-1"), "supported", (finding(),)
+    )
+    record = verdicts_record([verdict], {"X": verdict}, "p")
+    path = put(tmp_path / "c.json", json.dumps(with_hash(record)))
+    (read,) = read_verdicts(path)["claims"]
+    assert (read["origin"], read["printed"]["verdict"]) == ("source: page 1; mirrors C-1", "supported")
+    top = {"preamble", "comparisons", "claims"} & {*change}
+    changed = {**record, **change} if top else {**record, "claims": [{**record["claims"][0], **change}]}
+    refused("holds something else than verdicts", read_verdicts, put(path, json.dumps(with_hash(changed))))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 
 import pytest
 import yaml
@@ -9,7 +10,7 @@ import yaml
 from eval.claims.finding import Operand
 from eval.features import EXTRACTORS
 from eval.measuring.sources import exposure_of_decoder, exposure_of_parts
-from eval.results.identity import read_exposure
+from eval.results.identity import Identity, comparable, identity_of, joined, read_exposure, reason_against
 from eval.results.sheet import SheetRow, exposure_of, official_exposure, read_runs
 from eval.results.summary import Measurements
 from eval.tables.build import build_table
@@ -334,7 +335,7 @@ def test_a_column_says_how_many_trainings_a_row_has(tmp_path):
     assert [row.cells[1].text for row in made.rows] == ["", "1", "2"]
 
 
-@pytest.mark.parametrize("words", ["loss:incepton", "lost:inception", "loss:"])
+@pytest.mark.parametrize("words", ["loss:incepton", "lost:inception", "loss:", "data:some"])
 def test_a_word_that_names_nothing_is_refused(tmp_path, words):
     (tmp_path / "runs.tsv").write_text(f"run\tlabel\tmethod\tsaw\na\tA\texternal\t{words}\n")
     refused(r"runs\.tsv:2: saw", read_runs, tmp_path / "runs.tsv")
@@ -363,3 +364,130 @@ def test_the_held_out_mean_is_over_judges_that_no_row_met(tmp_path):
     assert shown("loss:inception") == "3.0"
     assert shown("loss:inception start:dinov2") == "3.5"
     assert shown("loss:inception loss:clip start:dinov2") == shown("unknown") == "–"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("none", Exposure()), (" none ", Exposure()), ("unknown", None), ("", None),
+        ("loss:vgg16 start:mae loss:clip loss:vgg16", Exposure(loss=("vgg16", "clip"), start=("mae",))),
+        ("choice:inception data:held-out", Exposure(choice=("inception",), data=("held-out",))),
+    ],
+)  # fmt: skip
+def test_words_of_an_exposure_are_read_and_written(text, expected):
+    assert read_exposure(text) == expected
+    if expected is not None:
+        assert read_exposure(str(expected)) == expected
+
+
+def test_exposures_add_up_without_naming_a_network_twice_and_are_told_without_data():
+    one = Exposure(loss=("vgg16",), choice=("inception",), data=("none",))
+    both = one | Exposure(loss=("clip", "vgg16"), start=("mae",))
+    assert both == Exposure(loss=("vgg16", "clip"), start=("mae",), choice=("inception",), data=("none",))
+    assert both.words == "loss vgg16, clip; start mae; choice inception"
+    assert (Exposure().words, str(Exposure()), Exposure(data=("none",)).words) == ("none", "none", "none")
+
+
+FRECHET = "frechet cov_ddof=1 extractor=inception"
+
+
+def identity(**facts):
+    known = {"protocol": "p", "settings": FRECHET, "reference": "1" * 64, "extractor": "2" * 64, "exposure": Exposure()}
+    return Identity(**known | facts)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "data", "reason"),
+    [
+        ("", ("held-out",), None),
+        ("0/50", (), None),
+        ("1/50", (), None),  # one in fifty: data sets have pictures twice
+        ("2/50", (), r"\(2 of 50 that were looked for\)"),
+        ("0/50", ("held-out",), "as its row says"),
+        ("unknown", (), "not stated"),
+        ("unknown", ("none",), None),
+        ("2/50", ("none",), "2 of 50"),
+    ],
+)
+def test_held_out_images_that_a_generator_has_seen_count_beyond_chance(held_out, data, reason):
+    found = identity(held_out=held_out, exposure=Exposure(data=data))
+    assert found.held_out_fault == reason_against(found)
+    assert (found.held_out_fault is None) == (reason is None)
+    assert reason is None or re.search(reason, found.held_out_fault)
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({}, None),
+        ({"exposure": None}, "not stated"),
+        ({"exposure": None, "settings": "frechet extractor=pixels"}, None),  # no network, nothing to meet
+        ({"exposure": Exposure(loss=("inception", "dinov2"))}, r"\(inception\)"),
+        ({"exposure": Exposure(loss=("dinov2",))}, None),
+        ({"exposure": Exposure(start=("inception",), choice=("inception",))}, None),
+        ({"exposure": Exposure(loss=("dinov2",)), "settings": "frechet extractor=own:net"}, r"\(other\)"),
+        ({"settings": "frechet extractor=own:net"}, None),
+        ({"extractor": ""}, "no digest"),
+        ({"reference": ""}, "no digest"),
+        ({"reference": "", "settings": "inception_score extractor=inception splits=10"}, None),
+        ({"reference": "", "settings": "own:Kind extractor=inception"}, None),
+        ({"reference": "", "extractor": "", "quoted": True}, None),
+        ({"reference": "", "extractor": "", "settings": "own:Kind"}, None),
+    ],
+)
+def test_a_reason_against_a_value_is_that_of_its_networks_and_digests(facts, reason):
+    found = reason_against(identity(**facts))
+    assert (found is None) == (reason is None)
+    assert reason is None or re.search(reason, found)
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({}, None), ({"protocol": "other"}, None), ({"exposure": None, "held_out": "1/50"}, None),
+        ({"n": 50000}, "images per trial: 0 != 50,000"),
+        ({"seed0": 0}, None),  # unknown on one side
+        ({"classes": "uniform"}, "classes: none != uniform"),
+        ({"resolution": "32"}, "resolution: none != 32"),
+        ({"reference": "3" * 64}, "reference: 111111111111 != 333333333333"),
+        ({"reference": "asset x"}, "reference: 111111111111 != x (no digest is known here; `sida assets fetch` it)"),
+        ({"extractor": ""}, "feature network: 222222222222 != none"),
+        ({"settings": "frechet cov_ddof=0 extractor=inception"}, "metric: cov_ddof=1 != cov_ddof=0"),
+        ({"settings": "kernel extractor=inception"}, "metric: frechet cov_ddof=1 != kernel"),
+        ({"n": 5, "classes": "x"}, "images per trial: 0 != 5; classes: none != x"),
+        ({"quoted": True}, "protocol 'p' (0 images) against the protocol of another paper"),
+    ],
+)  # fmt: skip
+def test_values_are_comparable_up_to_each_fact_that_differs(facts, reason):
+    assert comparable(identity(), identity(**facts)) == reason
+    assert (comparable(identity(**facts), identity()) is None) == (reason is None)
+
+
+def test_seeds_that_are_known_on_both_sides_are_compared():
+    assert comparable(identity(seed0=0), identity(seed0=1000)) == "first image seed: 0 != 1,000"
+    assert comparable(identity(seed0=7), identity(seed0=7)) is None
+
+
+def test_an_identity_has_the_facts_of_its_protocol():
+    metrics = {"fd": {"kind": "frechet", "extractor": "x y", "nested": {"a": [1, 2], "b": None}, "none": None}}
+    fields = {"metrics": metrics, "num_samples": 7, "seed0": 3, "resolution": 8, "channels": 1, "quantisation": "round"}
+    protocol = {"name": "own", "fields": fields}
+    for dist, labels, classes in (
+        ("uniform", "", "uniform"), ("balanced", "", "balanced"), ("empirical", "abc", "abc"),
+        ("empirical", "", "data"), ("", "", ""),
+    ):  # fmt: skip
+        found = identity_of({**protocol, "fields": fields | {"label_dist": dist, "labels": labels}}, "fd", "r", None)
+        assert found == Identity(
+            protocol="own", settings="frechet channels=1 extractor=x_y nested.a=[1,2] quantisation=round", n=7, seed0=3,
+            classes=classes, resolution="8", reference="r",
+        )  # fmt: skip
+    empty = identity_of({}, "fd", None, "e")
+    assert empty == Identity(protocol="", extractor="e")
+    assert len({one.sha256 for one in (found, empty, identity())}) == 3
+    assert identity(protocol="x", exposure=None, held_out="1/2").sha256 == identity().sha256
+
+
+def test_one_digest_stands_for_itself_and_an_unknown_one_for_nothing():
+    assert [joined(digests) for digests in ([], ["a"], ["a", ""], [""])] == ["", "a", "", ""]
+    assert len({joined(["a", "b"]), joined(["b", "a"]), joined(["a", "b", "b"])}) == 3
+    assert len(joined(["a", "b"])) == 64

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 import re
 import shutil
@@ -18,13 +19,16 @@ from eval.results.bibliography import bibliography
 from eval.results.retraining import Retraining
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurements, load_measurements
-from eval.tables.build import build_table, make_table, write_table
+from eval.tables.build import ResultsTable, build_table, load_table, make_table, table_paths, write_table
+from eval.tables.cells import nfe_text
+from eval.tables.hyperparameters import LOGS, _text
 from eval.tables.latex import cited_keys, escape, latex_cell, number_column, to_latex
-from eval.tables.layout import load_layout
+from eval.tables.layout import ColumnSpec, RowSpec, load_layout
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.notes import summary_sentence
 from eval.tables.render import to_csv, to_html, to_markdown, to_terminal
 from sida.config.lookup import ROOT
+from sida.files.text_files import with_hash
 from tests.eval.claims.evidence import lines
 from tests.eval.synthetic_output import TRUTH, csv_rows, measurement_lines, write_csv
 from tests.refused import refused
@@ -286,12 +290,81 @@ def row(**settings):
         (row(label="x", pool=["sid-a1.2"]), "rows[0].pool", "needs run"),
         (row(run="sid-a1.2", pool=["sid-a1.0"], published="x"), "rows[0].pool", "cannot stand beside published"),
         (row(run="sid-a1.2", pool=["sid-a1.0"], pool_seeds=True), "rows[0].pool_seeds", "cannot stand beside pool"),
+        (row(each={"method": "sid"}, published="x"), "rows[0].published", "cannot be combined with each"),
+        (row(each={"metod": "sid"}), "rows[0].each", "'method'"),
+        ({"columns": []}, "columns", "must not be empty"),
+        ({"columns": [KID, KID]}, "columns", "'kid' occurs twice"),
     ],
 )
 def test_a_faulty_layout_names_the_place(tmp_path, measured, runs, changes, place, word):
     error = refused("", lambda: build_table(layout_with(tmp_path, **changes), measured, runs))
     assert str(error.where).endswith(f"layout.yaml: {place}")
     assert word in str(error)
+
+
+def test_rows_and_columns_have_the_defaults_that_the_documentation_states():
+    column, line = ColumnSpec("A", metric="fd"), RowSpec()
+    assert (column.decimals, column.scale, column.spread, column.arrow, column.optional) == (3, 1.0, True, True, False)
+    assert not any((line.pool_seeds, line.rule, line.continues, line.guest, line.scored, line.optional))
+    assert line.candidate
+    layout = ResultsTable(columns=(column,), rows=(line,))
+    assert (layout.mode, layout.bold, layout.vars, layout.cite, layout.number) == (None, None, {}, False, None)
+    assert not any((Column("A").number, Column("A").name, Column("A").about, Row(()).rule, Row(()).part))
+
+
+def test_a_table_without_measurements_and_files_that_are_no_tables_are_told(tmp_path, table):
+    refused("mode measured needs --measurements or --add.*--mode paper", make_table, MAIN)
+    for wrong in ("main", "main.pdf"):
+        refused(f"--out {wrong}: must end in .tex, .csv, .md, .html, .json", table_paths, wrong)
+    assert [path.name for path in table_paths(tmp_path / "x.md")] == ["x.tex", "x.csv", "x.md", "x.html", "x.json"]
+    path = tmp_path / "main.json"
+    write_table(table, path)
+    assert to_markdown(load_table(path)) == to_markdown(table)
+    record = json.loads(path.read_text())
+    del record["content_sha256"]
+    for change, told in (
+        ({"format": "sida-table/2"}, "holds no table"),
+        ({"columns": record["columns"][1:]}, r"rows\[0\]: has not one"),
+    ):
+        path.write_text(json.dumps(with_hash(record | change)))
+        refused(told, load_table, path)
+
+
+def test_evaluations_are_those_that_a_row_prints_or_else_the_measured_ones(measured, runs, tmp_path):
+    columns = [{"head": "Model", "field": "label"}, {"head": "NFE", "field": "nfe"}, {"head": "FD", "metric": "fd"}]
+    rows = [
+        {"run": "sid-a1.0", "nfe": nfe, "label": "printed", "measured_label": label}
+        for nfe, label in ((None, None), ("7", "ours"), ("7+", None), ("999999999", None), ("1234567890", None))
+    ]
+    shown = build_table(layout_with(tmp_path, columns=columns, rows=rows), measured, runs)
+    assert [row.cells[1].text for row in shown.rows] == ["1", "7", "7+", "999999999", "1234567890"]
+    assert [row.cells[0].text for row in shown.rows] == ["printed", "ours", "printed", "printed", "printed"]
+    # A text that is no number, or too long for one, leaves the measured number in the data.
+    assert [record["nfe"] for record in shown.records] == [1, 7, 1, 999999999, 1]
+    assert (nfe_text(None, ""), nfe_text(0, "x"), nfe_text(3, ""), nfe_text(3, "num_steps=2")) == (
+        "", "", "3", "3 (trained with num_steps=2)",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("1e-05", "1e-5"), (1e-5, "1e-5"), (2.0, "2"), (0.25, "0.25"), (1e20, "1e20"), (True, "True"), (None, "None")],
+)
+def test_a_setting_is_printed_as_short_as_it_is(text, shown):
+    assert _text(text) == (text if isinstance(text, str) else shown)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("memory_allocated_gb", [1024, 3072, 2048], 3.0), ("memory_reserved_gb", [512, 256], 0.5),
+        ("seconds_per_kimg", [100, 500, 250], 4.0), ("hours_per_10M", [100, 500, 250], 100 / 9),
+        ("days_per_100M", [100, 500, 250], 125 / 27),
+    ],
+)  # fmt: skip
+def test_quantities_of_a_log_are_in_the_papers_units(name, values, expected):
+    """Of 250 images per second: 10 M take 40,000 s, and 100 M 400,000 s."""
+    assert LOGS[name][1](values) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_papers_layouts_serve_other_data_by_names_and_keys(tmp_path, measured, runs):
