@@ -35,8 +35,12 @@ _RECIPES = (
 _TABLES = ("tests/studies/papers/test_tables.py", "tests/eval/test_report.py", "tests/readers/test_markup.py")
 #: By name: the code of a part, its tests, and tests of other parts that only survivors are tried with.
 PARTS: Mapping[str, tuple[str, Sequence[str], Sequence[str]]] = {
-    "methods": ("sida/methods", ("tests/methods", "tests/training"), (*_RECIPES, "tests/eval/results")),
-    "training": ("sida/training", ("tests/training",), ("tests/methods", "plugins/kernels/tests", *_RECIPES)),
+    "methods": (
+        "sida/methods",
+        ("tests/methods", "tests/training", "tests/studies/papers/test_recipes.py", "tests/eval/results/test_saw.py"),
+        (*_RECIPES, "tests/eval/results"),
+    ),
+    "training": ("sida/training", ("tests/training", "tests/methods"), ("plugins/kernels/tests", *_RECIPES)),
     "metrics": (
         "eval/metrics",
         ("tests/eval/test_metrics.py", "tests/eval/test_frechet.py", "tests/eval/measuring"),
@@ -49,7 +53,7 @@ PARTS: Mapping[str, tuple[str, Sequence[str], Sequence[str]]] = {
     ),
     "tables": (
         "eval/tables",
-        ("tests/eval/tables", "tests/eval/results"),
+        ("tests/eval/tables", "tests/eval/results", "tests/studies/papers/test_tables.py"),
         (
             *_TABLES,
             "tests/eval/measuring/test_score.py",
