@@ -579,6 +579,27 @@ def test_spreads_over_a_column_are_compared():
     assert outcome(made(rows, []), **part, a=Operand(run="x-0.5-0"), b=Operand(run="y-0.5-0")) == OPEN
 
 
+def test_a_ratio_of_spreads_has_the_noise_of_the_extreme_cells_by_hand():
+    """Three seeds with a standard deviation of 0.01 at each α: Welch's interval at six degrees of freedom a side."""
+    rows, sheet = [], []
+    for recipe, slope in (("x", 0.4), ("y", 1.0)):
+        for seed, alpha in ((seed, alpha) for seed in range(3) for alpha in (1.0, 0.5, 0.75)):
+            name = f"{recipe}-{alpha}-{seed}"
+            rows += lines(name, spread(6 + seed / 100 + slope * alpha, 0.01))
+            sheet.append(SheetRow(name, "x", "sid", "x", teacher="t", alpha=alpha, recipe=recipe, seed=seed))
+    part = {"rule": "RATIO", "metric": "fd", "spread": "alpha", "seeds": 3, "high": 0.5}
+    (found,) = verdict(made(rows, sheet), **part, a=rows_of(recipe="x"), b=rows_of(recipe="y")).findings
+    middles = [6.01 + slope * 0.75 for slope in (0.4, 1.0)]
+    top, bottom = 0.2 / middles[0], 0.5 / middles[1]
+    scatters = [(0.01 / middle) ** 2 * (1 / 3 + 1 / 3) for middle in middles]
+    variances = [scatters[0] / bottom**2, scatters[1] * (top / bottom**2) ** 2]
+    df = sum(variances) ** 2 / sum(variance**2 / 6 for variance in variances)
+    half = stats.t.ppf(0.995, df) * math.sqrt(sum(variances))
+    expected = {"a": top, "b": bottom, "ratio": top / bottom, "low": top / bottom - half, "high": top / bottom + half}
+    assert {key: found.numbers[key] for key in expected} == pytest.approx(expected, rel=1e-6)
+    assert found.numbers["df"] == pytest.approx(df)
+
+
 NO_NFE = Operand(published="table4-header-xs-params")
 
 

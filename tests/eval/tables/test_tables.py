@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from eval.report.paper import missing_latex
 from eval.results.bibliography import bibliography
+from eval.results.published import load_published
 from eval.results.retraining import Retraining
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurements, load_measurements
@@ -344,6 +345,20 @@ def test_evaluations_are_those_that_a_row_prints_or_else_the_measured_ones(measu
     assert (nfe_text(None, ""), nfe_text(0, "x"), nfe_text(3, ""), nfe_text(3, "num_steps=2")) == (
         "", "", "3", "3 (trained with num_steps=2)",
     )  # fmt: skip
+
+
+def test_metrics_are_cited_where_a_measured_score_was_added(measured, runs, tmp_path):
+    columns = [{"head": "Model", "field": "label"}, {"head": "FD", "metric": "fd"}]
+    number = load_published()["table1-sida-a1.0-fid"]
+    for row, cited in (
+        ({"run": "sid-a1.0"}, False),
+        ({"run": "sid-a1.0", "scored": True}, True),
+        ({"published": "added-{metric}", "label": "theirs", "scored": True}, False),
+    ):
+        layout = layout_with(tmp_path, columns=columns, rows=[row])
+        made = build_table(layout, measured, runs, published={"added-fd": number})
+        assert bool(made.cited) == cited
+        assert [cell.kind for cell in made.rows[0].cells][1] == ("measured" if "run" in row else "published")
 
 
 @pytest.mark.parametrize(
