@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.extended import read_extended
 from eval.results.sheet import SheetRow, read_runs
-from sida.config.datasets import dataset_spec
 from sida.config.families import NULL_LABEL
 from sida.config.lookup import SUFFIXES, find_file, find_path
 from sida.config.recipe import Recipe
@@ -72,15 +70,13 @@ def preset_from(config: Mapping[str, Any], source: str = "config", folders: Sequ
     # Before a protocol or method is looked up, since that imports the code that it names.
     code = outside_code(_documents(settings, rows, second.values(), source)) | outside_claims(settings.claims, source)
     check_code(code, source)
-    rows, protocols = _with_protocols(rows, settings, second, source)
     data = DataSets(settings, source)
     data.named(settings.dataset, f"{source}: dataset")
     check_objects(settings, source)
     checkpoints = _checkpoints(settings, rows)
-    files = NetworkFiles(
-        f"results/{settings.preset}", [*checkpoints, *(each.checkpoint for each in settings.teachers.values())]
-    )
-    resolver = Resolver(settings, source, data, protocols, files)
+    every_checkpoint = [*checkpoints, *(teacher.checkpoint for teacher in settings.teachers.values())]
+    files = NetworkFiles(f"results/{settings.preset}", every_checkpoint)
+    resolver = Resolver(settings, source, data, files, second)
     resolved = resolver.rows(rows)
     preset = Preset(
         source=source,
@@ -89,26 +85,22 @@ def preset_from(config: Mapping[str, Any], source: str = "config", folders: Sequ
         layouts=layout_paths,
         rows=resolved,
         teachers=resolver.teachers,
-        protocol=protocols[settings.protocol],
+        protocol=resolver.protocol(settings.protocol),
         data=data,
         archives=Archives(data, _data_sets(settings, resolved.values())),
-        imports=files.imports([*checkpoints, *_teacher_checkpoints(settings, rows)]),
+        imports=files.imports(checkpoints),
         code=code,
     )
     return dataclasses.replace(preset, taken=stored_rows(preset))
 
 
 def _checkpoints(settings: PresetSettings, rows: Iterable[SheetRow]) -> list[str | None]:
-    """Checkpoints that rows name for themselves and as guides."""
+    """Checkpoints that rows name for themselves and as guides, and those of the teachers that they use."""
     names = [row.checkpoint for row in rows if not row.without_network]
-    not_checkpoints = (*settings.teachers, NULL_LABEL)
-    return names + [row.guide for row in rows if row.guide not in not_checkpoints]
-
-
-def _teacher_checkpoints(settings: PresetSettings, rows: Iterable[SheetRow]) -> list[str | None]:
-    """Checkpoints of the teachers that rows use."""
-    names = {row.teacher for row in rows if row.trained_here or row.method == "teacher"} | {row.guide for row in rows}
-    return [teacher.checkpoint for name, teacher in settings.teachers.items() if name in names]
+    guides = [row.guide for row in rows]
+    names += [guide for guide in guides if guide not in (*settings.teachers, NULL_LABEL)]
+    used = {row.teacher for row in rows if row.trained_here or row.method == "teacher"}.union(guides)
+    return names + [teacher.checkpoint for name, teacher in settings.teachers.items() if name in used]
 
 
 def _data_sets(settings: PresetSettings, rows: Iterable[Row]) -> dict[str, str]:
@@ -206,50 +198,12 @@ def _documents(
     with the user's permission only.
     """
     documents: dict[str, Any] = {source: dataclasses.asdict(settings)}
-    documents[settings.runs] = {f"run '{row.run}'": row.cells for row in rows}
+    documents[settings.runs] = {
+        f"run '{row.run}'": {"method": row.method, "checkpoint": row.checkpoint, "dataset": row.dataset} for row in rows
+    }
     protocols = [settings.protocol, *second]
     protocols += [path for row in rows for path in (row.protocol, row.second_protocol) if path]
     documents |= {path: read_extended(Path(path), by_name=True) for path in dict.fromkeys(protocols)}
     datasets = {text for path in documents for key, text, _ in texts(documents[path], path) if key == "dataset"}
     entries = load_yaml(path := find_file("", "datasets"))
     return documents | {f"{path}: {name}": entry for name, entry in entries.items() if name in datasets}
-
-
-def _with_protocols(
-    rows: Sequence[SheetRow], settings: PresetSettings, second: Mapping[str, str], source: str
-) -> tuple[list[SheetRow], dict[str, Protocol]]:
-    """Rows with their second protocols, and the protocols of all rows by path."""
-    paths = [settings.protocol, *(row.protocol for row in rows if row.protocol)]
-    protocols = {path: _read_protocol(path, settings, source) for path in dict.fromkeys(paths)}
-    # A default second protocol depends on the name inside the first one.
-    rows = [_with_second_protocol(row, settings, protocols, second) for row in rows]
-    second_paths = dict.fromkeys(row.second_protocol for row in rows if row.second_protocol)
-    protocols |= {path: _read_protocol(path, settings, source) for path in second_paths if path not in protocols}
-    return rows, protocols
-
-
-def _read_protocol(path: str, settings: PresetSettings, source: str) -> Protocol:
-    """A protocol, whose fixed references have the specs of the preset's own data sets."""
-    protocol = load_protocol(path)
-    references = {
-        key: {**protocol.references[key], "spec": dataset_spec(reference.dataset, source, settings.datasets)}
-        for key, reference in protocol.sources.items()
-        if reference.fixed and reference.dataset in settings.datasets
-    }
-    return dataclasses.replace(protocol, references=protocol.references | references) if references else protocol
-
-
-def _with_second_protocol(
-    row: SheetRow, settings: PresetSettings, protocols: Mapping[str, Protocol], second: Mapping[str, str]
-) -> SheetRow:
-    """A row with its second protocol: its own, or the preset's for its first one; rows without a network have none.
-
-    Raises:
-        UserError: It is the row's first protocol.
-    """
-    first = row.protocol or settings.protocol
-    path = row.second_protocol or (None if row.without_network else second.get(protocols[first].name))
-    if path == first:
-        where = f"{settings.runs}: run '{row.run}': second_protocol"
-        raise UserError(where, f"'{path}' is the row's first protocol", "name another one")
-    return dataclasses.replace(row, second_protocol=path)

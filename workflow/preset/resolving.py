@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from eval.measuring.protocol import Protocol
+from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.identity import read_exposure
 from eval.results.sheet import SheetRow
 from sida import networks
 from sida.assets.registry import is_counted
+from sida.config.datasets import dataset_spec
 from sida.config.families import NULL_LABEL, check_guidance, check_guide_images
 from sida.config.feature_networks import OTHER, network_of
 from sida.config.labels import remedy
@@ -31,8 +32,8 @@ class Resolver:
         settings: The preset's settings, with paths instead of names of files.
         source: File of the preset, for errors.
         data: Its data sets.
-        protocols: Protocols of all rows, by path.
         files: Its network files.
+        second_protocols: Paths of second protocols by the name of the first.
     """
 
     def __init__(
@@ -40,12 +41,27 @@ class Resolver:
         settings: PresetSettings,
         source: str,
         data: DataSets,
-        protocols: Mapping[str, Protocol],
         files: NetworkFiles,
+        second_protocols: Mapping[str, str],
     ) -> None:
         self._settings, self._source, self._data = settings, source, data
-        self._protocols, self._files = protocols, files
+        self._files, self._second_protocols = files, second_protocols
+        self._protocols: dict[str, Protocol] = {}
         self.teachers = {name: self._teacher(name, entry) for name, entry in settings.teachers.items()}
+
+    def protocol(self, path: str) -> Protocol:
+        """The protocol of a file, read once; its fixed references have the specs of the preset's own data sets."""
+        if path not in self._protocols:
+            protocol, datasets = load_protocol(path), self._settings.datasets
+            references = {
+                key: {**protocol.references[key], "spec": dataset_spec(reference.dataset, self._source, datasets)}
+                for key, reference in protocol.sources.items()
+                if reference.fixed and reference.dataset in datasets
+            }
+            if references:
+                protocol = dataclasses.replace(protocol, references=protocol.references | references)
+            self._protocols[path] = protocol
+        return self._protocols[path]
 
     def _teacher(self, name: str, entry: TeacherEntry) -> Teacher:
         where = f"{self._source}: teachers.{name}"
@@ -83,28 +99,32 @@ class Resolver:
         while run in cells and run not in rows:
             row = cells[run]
             if run in chain:
-                raise UserError(self._where(row), f"init goes in a circle through '{row.init}'")
+                raise UserError(self._where(run), f"init goes in a circle through '{row.init}'")
             chain[run] = None
             run = row.init or "" if row.trained_here else ""
         return [*chain]
 
-    def _where(self, row: SheetRow) -> str:
-        return f"{self._settings.runs}: run '{row.run}'"
+    def _where(self, run: str) -> str:
+        return f"{self._settings.runs}: run '{run}'"
 
-    def _row(self, row: SheetRow, cells: Mapping[str, SheetRow], rows: Mapping[str, Row]) -> Row:
-        settings, where = self._settings, self._where(row)
+    def _row(self, row: SheetRow, sheet: Mapping[str, SheetRow], rows: Mapping[str, Row]) -> Row:
+        settings, where = self._settings, self._where(row.run)
+        path = row.protocol or settings.protocol
+        protocol = self.protocol(path)
+        # The preset's second protocol depends on the name inside the first one.
+        second = row.second_protocol or (None if row.without_network else self._second_protocols.get(protocol.name))
+        if second == path:
+            raise UserError(f"{where}: second_protocol", f"'{path}' is the row's first protocol", "name another one")
         data = self._data.named(row.dataset, where)
         method = find_method(row.method, f"{where}: method") if row.trained_here else None
         scratch = method is not None and method.start == "scratch"
-        self._check_columns(row, method, cells, where)
+        self._check_columns(row, method, sheet, where)
         sampler = self._sampler(row, where)
         teacher, recipe = self.teachers.get(row.teacher or ""), settings.recipes.get(row.recipe or "", {})
         described = teacher.entry.network if teacher else None
         architecture = recipe.get("network") if scratch else described
         if not (row.method == "external" and row.without_network):
             self._check_guide(row, sampler, architecture, where)
-        path = row.protocol or settings.protocol
-        protocol = self._protocols[path]
         nfe = read_sampler(sampler).nfe or None if sampler["kind"] in SAMPLER_KINDS else None
         resolved = Row(
             cells=row,
@@ -118,28 +138,30 @@ class Resolver:
             guide=self._guide(row.guide),
             architecture=architecture,
             seed=settings.seed if row.seed is None else row.seed,
-            class_counts=_class_counts(row, protocol, data, where),
+            class_counts=None if row.without_network else _class_counts(protocol, data, where),
             recipe=recipe,
         )
         if method is not None:
             options_place = f"{self._source}: recipes.{row.recipe}.options"
+            counts = self._data.entry(row.dataset, where).get("counts")
             resolved = dataclasses.replace(
                 resolved,
                 method=method,
                 options=method.read_options(recipe.get("options") or {}, options_place),
-                training_data=self._training_data(resolved, method),
+                training_data=_training_data(data, counts, protocol, method),
                 teacher=None if scratch else teacher,
                 start=rows[row.init] if row.init else None,
             )
-        return dataclasses.replace(resolved, cells=dataclasses.replace(row, saw=_exposure_cell(resolved)))
+        cells = dataclasses.replace(row, second_protocol=second, saw=_exposure_cell(resolved))
+        return dataclasses.replace(resolved, cells=cells)
 
-    def _check_columns(self, row: SheetRow, method: Method | None, cells: Mapping[str, SheetRow], where: str) -> None:
+    def _check_columns(self, row: SheetRow, method: Method | None, sheet: Mapping[str, SheetRow], where: str) -> None:
         """Checks that a row has the columns that its method needs, and none that it does not have.
 
         Args:
             row: The row.
             method: Method of its training; None without one.
-            cells: All rows by id.
+            sheet: All rows by id.
             where: Place named in errors.
         """
         settings = self._settings
@@ -150,24 +172,28 @@ class Resolver:
         if scratch and row.teacher is not None:
             raise UserError(where, f"column 'teacher': method '{row.method}' has none", "leave it empty")
         if (method is not None and not scratch) or (row.method == "teacher" and row.checkpoint is None):
-            self._check_named(row, "teacher", settings.teachers, where)
-        if method is not None:
-            self._check_named(row, "recipe", settings.recipes, where)
-            _check_start(row, cells, where)
+            self._check_named("teacher", row.teacher, settings.teachers, where)
+        if method is None:
+            return
+        self._check_named("recipe", row.recipe, settings.recipes, where)
+        if row.init is not None and row.init not in sheet:
+            raise UserError(where, f"column 'init': no run '{row.init}' in this sheet{suggestion(row.init, sheet)}")
+        if row.init is not None and not METHODS.knows(sheet[row.init].method):
+            raise UserError(where, f"init '{row.init}' is not a one-step generator")
 
     def _second(self, first: Row) -> Row:
         """The second measurement of a row's generator."""
         cells = first.cells.under_second()
-        path, where = str(cells.protocol), self._where(cells)
-        protocol = self._protocols[path]
-        counts = _class_counts(cells, protocol, first.data, where)
+        path, where = str(cells.protocol), self._where(cells.run)
+        protocol = self.protocol(path)
+        counts = None if cells.without_network else _class_counts(protocol, first.data, where)
         return dataclasses.replace(
             first, cells=cells, where=where, protocol_path=path, protocol=protocol, class_counts=counts
         )
 
-    def _check_named(self, row: SheetRow, column: str, names: Iterable[str], where: str) -> None:
-        """Checks that a column of a row names something that the preset defines."""
-        if not (name := getattr(row, column)):
+    def _check_named(self, column: str, name: str | None, names: Iterable[str], where: str) -> None:
+        """Checks that a column names something that the preset defines."""
+        if not name:
             raise UserError(where, f"column '{column}' is empty", f"name one of {', '.join(names) or 'none defined'}")
         if name not in names:
             raise UserError(where, f"no {column} '{name}' in {self._source}{suggestion(name, names)}")
@@ -179,7 +205,7 @@ class Resolver:
             return (
                 {"kind": "python", "callable": source} if names_object(source) else {"kind": "images", "path": source}
             )
-        self._check_named(row, "sampler", self._settings.samplers, where)
+        self._check_named("sampler", row.sampler, self._settings.samplers, where)
         sampler = dict(self._settings.samplers[str(row.sampler)])
         if (row.method == "data") != (sampler["kind"] == "data"):
             raise UserError(where, "method 'data' and a sampler of kind 'data' belong together")
@@ -233,36 +259,23 @@ class Resolver:
             return None if name is None else NULL_NETWORK
         return self.teachers[name].network if name in self.teachers else self._files.published(name)
 
-    def _training_data(self, row: Row, method: Method) -> dict[str, Any]:
-        """Data of a training: only classes if the data set has counts and nothing reads its images."""
-        counts = self._data.entry(row.cells.dataset, row.where).get("counts")
-        references = any(source.kind == "dataset" for source in row.protocol.sources.values())
-        # A reference of the data set's images is measured during the training, so the archive is read in any case.
-        if counts is None or references or method.real_images:
-            return row.data
-        keys = ("name", "resolution", "channels", "label_dim", "num_images")
-        classes = {key: row.data[key] for key in keys if key in row.data}
-        # Latents are stored with mean and standard deviation: two stored channels are one channel of networks.
-        classes["channels"] //= 2 if row.protocol.decodes else 1
-        return classes | {"kind": "counts", "counts": counts}
+
+def _training_data(data: dict[str, Any], counts: Any, protocol: Protocol, method: Method) -> dict[str, Any]:
+    """Data of a training: only classes if the data set has ``counts`` and nothing reads its images."""
+    references = any(source.kind == "dataset" for source in protocol.sources.values())
+    # A reference of the data set's images is measured during the training, so the archive is read in any case.
+    if counts is None or references or method.real_images:
+        return data
+    classes = {key: data[key] for key in ("name", "resolution", "channels", "label_dim", "num_images") if key in data}
+    # Latents are stored with mean and standard deviation: two stored channels are one channel of networks.
+    classes["channels"] //= 2 if protocol.decodes else 1
+    return classes | {"kind": "counts", "counts": counts}
 
 
-def _check_start(row: SheetRow, cells: Mapping[str, SheetRow], where: str) -> None:
-    """Checks that the initial generator of a distilled row is a row with a one-step generator."""
-    if row.init is None:
-        return
-    if row.init not in cells:
-        raise UserError(where, f"column 'init': no run '{row.init}' in this sheet{suggestion(row.init, cells)}")
-    if not METHODS.knows(cells[row.init].method):
-        raise UserError(where, f"init '{row.init}' is not a one-step generator")
-
-
-def _class_counts(
-    row: SheetRow, protocol: Protocol, data: Mapping[str, Any], where: str
-) -> dict[str, Any] | str | None:
-    """Images per class for a row's class frequencies; missing ones are refused before the training."""
+def _class_counts(protocol: Protocol, data: Mapping[str, Any], where: str) -> dict[str, Any] | str | None:
+    """Images per class for the class frequencies of a network; missing ones are refused before the training."""
     labels = protocol.content().get("labels")
-    if labels is None or row.without_network or not data.get("label_dim"):
+    if labels is None or not data.get("label_dim"):
         return None
     if isinstance(labels, str) and not is_counted(labels):
         raise UserError(where, f"no class counts '{labels}' for its protocol", remedy(labels))
@@ -272,7 +285,8 @@ def _class_counts(
 def _exposure_cell(row: Row) -> str | None:
     """Cell ``saw`` with a row's whole exposure; the sheet's cell where that or the method has it already."""
     cells, start = row.cells, row.start.cells if row.start else None
-    judges = _judges(row)
+    has_judges = row.method is not None and cells.method in METHODS and row.method.has_judges
+    judges = _judges(row.options, row.resolution) if has_judges else ()
     if judges is None or (start is not None and start.exposure is None):
         return UNKNOWN
     own_exposure = Exposure(loss=judges)
@@ -280,7 +294,7 @@ def _exposure_cell(row: Row) -> str | None:
         # The choice of the start's file does not choose this row's.
         own_exposure |= Exposure(start.exposure.loss, start.exposure.start)
     if row.method is not None and cells.exposure is not None:
-        own_exposure |= Exposure(choice=_selection(row))
+        own_exposure |= Exposure(choice=_selection(row.recipe, row.protocol))
     exposure = cells.exposure or own_exposure
     if (
         not own_exposure.loss
@@ -292,20 +306,16 @@ def _exposure_cell(row: Row) -> str | None:
     return str(own_exposure | (cell or Exposure()))
 
 
-def _judges(row: Row) -> tuple[str, ...] | None:
-    """Networks that the options of a row's method name as judges; None if one is unknown."""
-    if row.method is None or row.cells.method not in METHODS or not row.method.has_judges:
-        return ()
-    judges = [name for name in row.options.loss_networks(row.resolution) if name != "pixels"]
-    networks = [network_of(name) for name in judges]
+def _judges(options: Any, resolution: int) -> tuple[str, ...] | None:
+    """Networks that the options of a method name as judges; None if one is unknown."""
+    networks = [network_of(name) for name in options.loss_networks(resolution) if name != "pixels"]
     # A custom judge can be any network.
     return None if None in networks else tuple(filter(None, networks))
 
 
-def _selection(row: Row) -> tuple[str, ...]:
+def _selection(recipe: Mapping[str, Any], protocol: Protocol) -> tuple[str, ...]:
     """Network of the metric by which a training's evaluations choose the file; none without evaluations."""
-    protocol = row.protocol
-    if not row.recipe.get("evaluation") or protocol.selection_key is None:
+    if not recipe.get("evaluation") or protocol.selection_key is None:
         return ()
     extractor = protocol.metric(protocol.selection_key).extractor
     return () if extractor == "pixels" else (network_of(extractor) or OTHER,)
