@@ -207,6 +207,12 @@ class Protocol(Settings):
         keys = (self.selection_key,) if self.watch is None else self.watch
         return tuple(metric for metric in self.metrics if metric.key in keys)
 
+    @property
+    def watched_part(self) -> Protocol:
+        """The part that evaluations during training use; changes of the rest start no new training."""
+        keys = tuple(metric.key for metric in self.watched)
+        return self.part(keys, keys) if keys else self
+
     @functools.cached_property
     def sources(self) -> dict[str, ReferenceSource]:
         """References by key, as objects; the field keeps them as written, which is part of stored digests."""

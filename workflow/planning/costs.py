@@ -208,7 +208,7 @@ class Costs:
         forward = sum((row.nfe or 1) * network_cost(network).forward for network in networks_known)
         hours = (images * self._measuring_seconds(run, forward, fp16) + self._references(run)) / 3600
         weights = sum(4.0 * network_cost(network).parameters for network in networks_known)
-        files = [self.registry[name] for name in row.downloads(row.protocol) if name in self.registry]
+        files = [self.registry[name] for name in sorted(row.protocol.assets(row.decoder)) if name in self.registry]
         weights += sum(1e9 * self.assumptions.gigabytes(each) for each in files if each.kind in ("extractor", "vae"))
         memory = (CONTEXT_BYTES + weights) / 1e9 if self.preset.settings.gpus else 0.0
         unknown = None in networks

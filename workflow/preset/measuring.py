@@ -19,7 +19,7 @@ def measurement(preset: Preset, name: str) -> Job:
     needs = needs_of([network, guide], data_files(preset, row.data) if row.measured_with_data else [])
     if cells.method == "external" and cells.without_network and (source := source_of(str(cells.checkpoint))):
         needs["files"].append(source)
-    needs["downloads"] += row.downloads(row.protocol)
+    needs["downloads"] += sorted(row.protocol.assets(row.decoder))
     needs["files"] += protocol_files(preset, row.protocol)
     return Job("measurements", spec, needs)
 

@@ -1,7 +1,7 @@
 """Resolves the rows of a preset once, and refuses a faulty row when the preset is loaded."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eval.measuring.protocol import Protocol, load_protocol
@@ -10,7 +10,7 @@ from eval.results.sheet import SheetRow
 from sida import networks
 from sida.assets.registry import is_counted
 from sida.config.datasets import dataset_spec
-from sida.config.families import NULL_LABEL, check_guidance, check_guide_images
+from sida.config.families import EDM2_LATENTS, NULL_LABEL, check_guidance, check_guide_images
 from sida.config.feature_networks import OTHER, network_of
 from sida.config.labels import remedy
 from sida.config.lookup import load_object
@@ -139,6 +139,7 @@ class Resolver:
             architecture=architecture,
             seed=settings.seed if row.seed is None else row.seed,
             class_counts=None if row.without_network else _class_counts(protocol, data, where),
+            decoder=None if row.without_network else _decoder(protocol, architecture, sampler, where),
             recipe=recipe,
         )
         if method is not None:
@@ -186,10 +187,12 @@ class Resolver:
         cells = first.cells.under_second()
         path, where = str(cells.protocol), self._where(cells.run)
         protocol = self.protocol(path)
-        counts = None if cells.without_network else _class_counts(protocol, first.data, where)
-        return dataclasses.replace(
-            first, cells=cells, where=where, protocol_path=path, protocol=protocol, class_counts=counts
-        )
+        counts = decoder = None
+        if not cells.without_network:
+            counts = _class_counts(protocol, first.data, where)
+            decoder = _decoder(protocol, first.architecture, first.sampler, where)
+        changes: dict[str, Any] = {"protocol": protocol, "class_counts": counts, "decoder": decoder}
+        return dataclasses.replace(first, cells=cells, where=where, protocol_path=path, **changes)
 
     def _check_named(self, column: str, name: str | None, names: Iterable[str], where: str) -> None:
         """Checks that a column names something that the preset defines."""
@@ -280,6 +283,16 @@ def _class_counts(protocol: Protocol, data: Mapping[str, Any], where: str) -> di
     if isinstance(labels, str) and not is_counted(labels):
         raise UserError(where, f"no class counts '{labels}' for its protocol", remedy(labels))
     return labels
+
+
+def _decoder(
+    protocol: Protocol, network: dict[str, Any] | None, sampler: Mapping[str, Any], where: str
+) -> Sequence[str]:
+    """Files of the decoder of a network's latents, EDM2's if the preset does not describe it; none for pixels."""
+    if not protocol.decodes:
+        return ()
+    latents = networks.family_of(network, where).latents if network else None
+    return (latents or EDM2_LATENTS).assets(sampler.get("decoder"))
 
 
 def _exposure_cell(row: Row) -> str | None:

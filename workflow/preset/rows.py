@@ -1,14 +1,11 @@
 """Rows of a preset, resolved: a row has everything that its jobs need, so that none of them asks the preset."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eval.features import extractor_entry
 from eval.measuring.protocol import Protocol
 from eval.results.sheet import SheetRow
-from sida import networks
-from sida.config.families import EDM2_LATENTS, Latents
 from sida.errors import UserError
 from sida.methods.method import Method
 from workflow.preset.networks import Network
@@ -53,6 +50,7 @@ class Row:
         architecture: Network ``{class, kwargs}`` of its recipe or teacher; None if the preset does not describe one.
         seed: Training seed.
         class_counts: Images per class for its class frequencies, or the asset with them; None if it needs none.
+        decoder: Files of the decoder of its images, none for pixels; None for rows without a network.
         method: Method that trains its generator here; None for other generators.
         recipe: Recipe of its training; empty without one.
         options: Options of its method from the recipe; None if the method has none.
@@ -74,6 +72,7 @@ class Row:
     architecture: dict[str, Any] | None
     seed: int
     class_counts: dict[str, Any] | str | None
+    decoder: Sequence[str] | None
     method: Method | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     options: Any = None
@@ -93,24 +92,11 @@ class Row:
         return None if self.method is not None else self.guide
 
     @property
-    def watched(self) -> Protocol:
-        """The part of its protocol that evaluations during training use; changes of the rest start no new training."""
-        keys = tuple(metric.key for metric in self.protocol.watched)
-        return self.protocol.part(keys, keys) if keys else self.protocol
-
-    @property
     def alike(self) -> tuple[Any, ...]:
         """Key of rows whose trainings have equal settings but for names, α and seed; sheets have hundreds of rows."""
         row = self.cells
         empty = tuple(cell is None for cell in (row.init, row.guide, row.alpha))
         return (row.method, row.recipe, row.teacher, row.dataset, empty)
-
-    @property
-    def latents(self) -> Latents:
-        """Latents of its network; EDM2's if the preset does not describe it."""
-        if self.architecture is None:
-            return EDM2_LATENTS
-        return networks.family_of(self.architecture, self.where).latents or EDM2_LATENTS
 
     @property
     def drawn_from_data(self) -> bool:
@@ -138,16 +124,6 @@ class Row:
         if resolution is None:
             raise UserError(self.where, f"data set '{self.data['name']}' has no resolution", "add it")
         return int(resolution)
-
-    def downloads(self, protocol: Protocol) -> list[str]:
-        """Registered downloads for measuring it by a protocol, besides its network: references, extractors, decoder."""
-        assets = [source.asset for source in protocol.sources.values()]
-        assets += [asset for extractor in protocol.extractors() for asset in extractor_entry(extractor).assets]
-        if protocol.decodes and not self.cells.without_network:
-            assets += self.latents.assets(self.sampler.get("decoder"))
-        if isinstance(self.class_counts, str):
-            assets.append(self.class_counts)
-        return sorted({asset for asset in assets if asset})
 
     def lineage(self) -> Iterator["Row"]:
         """Yields the row and all rows that it starts from, the nearest first."""

@@ -1,6 +1,7 @@
 """Jobs that train: teachers by ``sida train-teacher``, rows by ``sida distill``."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from eval.measuring.monitor_settings import MONITOR
@@ -10,7 +11,6 @@ from workflow.preset.jobs import Job, code_files, common_settings, data_files, n
 from workflow.preset.measuring import protocol_files
 from workflow.preset.outside_code import outside_code
 from workflow.preset.preset import Preset
-from workflow.preset.rows import Row
 
 #: Settings of an evaluation about its times; the monitor takes the other settings.
 _POINTS = {field.name for field in dataclasses.fields(EvaluationPoints)}
@@ -37,35 +37,30 @@ def training(preset: Preset, name: str) -> Job:
     start = row.start.network if row.start else None
     spec: dict[str, Any] = {"name": name, "method": row.cells.method, "dataset": row.training_data}
     spec |= {"teacher": teacher and teacher.path, "init": start and start.path}
-    spec |= {**recipe, "evaluation": _evaluation(preset, row), "seed": row.seed, **common_settings(preset)}
+    spec |= {**recipe, "evaluation": None, "seed": row.seed, **common_settings(preset)}
     # A key without a value would change the digests of finished trainings.
-    optional = {"alpha": row.cells.alpha, "guide": row.guide and row.guide.path}
-    spec |= {key: value for key, value in optional.items() if value is not None}
+    spec |= {} if row.cells.alpha is None else {"alpha": row.cells.alpha}
+    spec |= {"guide": row.guide.path} if row.guide else {}
     code = code_files([row.cells.method, *outside_code({"recipe": recipe})])
     needs = needs_of([teacher, row.guide, start], [*data_files(preset, row.training_data), *code])
-    needs["downloads"] += _downloads(row)
-    if spec["evaluation"] is not None:
-        needs["downloads"] += row.downloads(row.watched)
-        needs["files"] += protocol_files(preset, row.watched)
+    if is_counted(counts := row.training_data.get("counts")):
+        needs["downloads"].append(str(counts))
+    if hasattr(row.options, "assets"):
+        needs["downloads"] += row.options.assets(row.resolution)
+    if evaluation := row.recipe.get("evaluation"):
+        watched = row.protocol.watched_part
+        facts = {"dataset": row.training_data, "protocol": watched.content(), "device": preset.settings.device}
+        spec["evaluation"] = _evaluation(evaluation, facts)
+        needs["downloads"] += sorted(watched.assets(row.decoder))
+        needs["files"] += protocol_files(preset, watched)
     return Job("students", spec, needs)
 
 
-def _evaluation(preset: Preset, row: Row) -> dict[str, Any] | None:
-    """Evaluation of a training as its spec has it: times, and the monitor with its arguments."""
-    settings = row.recipe.get("evaluation")
-    if settings is None:
-        return None
-    kwargs = {"dataset": row.training_data, "protocol": row.watched.content(), "device": preset.settings.device}
-    kwargs |= {key: value for key, value in settings.items() if key not in _POINTS}
+def _evaluation(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Evaluation of a training as its spec has it: times, and the monitor with ``facts`` and its other arguments."""
+    kwargs = {**facts, **{key: value for key, value in settings.items() if key not in _POINTS}}
     points = {key: value for key, value in settings.items() if key in _POINTS}
     return {**points, "monitor": MONITOR, "kwargs": kwargs}
-
-
-def _downloads(row: Row) -> list[str]:
-    """Registered downloads that a row's method needs for its training."""
-    assert row.training_data is not None
-    counts = [str(row.training_data["counts"])] if is_counted(row.training_data.get("counts")) else []
-    return counts + list(row.options.assets(row.resolution) if hasattr(row.options, "assets") else [])
 
 
 def gpus_of(preset: Preset, job: Job) -> int:
