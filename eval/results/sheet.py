@@ -159,13 +159,12 @@ def read_runs(path: str | Path) -> list[SheetRow]:
     if not lines:
         raise UserError(path, "the sample sheet is empty", "it needs a header line and one row per generator")
     where, header = lines[0]
-    header = header[: _filled(header)]
     if (double := first_double(header)) is not None:
         raise UserError(where, f"two columns are called '{double}'", "remove or rename one")
     runs: dict[str, SheetRow] = {}
     for where, cells in lines[1:]:
-        if _filled(cells) > len(header):
-            raise UserError(where, f"{_filled(cells)} cells but {len(header)} columns", "separate cells by single tabs")
+        if len(cells) > len(header):
+            raise UserError(where, f"{len(cells)} cells but {len(header)} columns", "separate cells by single tabs")
         cells_by_column = {key: cell for key, cell in zip(header, cells) if cell}
         run = from_texts(SheetRow, cells_by_column, f"{where}:")
         # Runs are names of folders, and some file systems ignore case.
@@ -176,13 +175,8 @@ def read_runs(path: str | Path) -> list[SheetRow]:
     return list(runs.values())
 
 
-def _filled(cells: list[str]) -> int:
-    """Number of cells up to the last filled one: spreadsheets write tabs behind it."""
-    return max((number for number, cell in enumerate(cells, start=1) if cell), default=0)
-
-
 def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """``FILE:LINE`` and cells of each line that is neither empty nor a comment."""
+    """``FILE:LINE`` and cells, up to the last filled one, of each line that is neither empty nor a comment."""
     text = read_text(path)
     check_amount(text, str(path), "\n", MOST_LINES, "lines")
     for number, line in enumerate(text.split("\n"), start=1):
@@ -195,7 +189,11 @@ def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
             fault = "a quotation mark is not closed" if "unexpected end" in str(error) else str(error)
             raise UserError(where, fault, "fix or shorten the cell") from None
         check_cells(cells, where)
-        yield where, [cell.strip() for cell in cells]
+        cells = [cell.strip() for cell in cells]
+        # Spreadsheets write tabs behind the last filled cell.
+        while cells and not cells[-1]:
+            del cells[-1]
+        yield where, cells
 
 
 def check_cells(cells: Iterable[str], where: str) -> None:

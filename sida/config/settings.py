@@ -201,17 +201,13 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
 
 
 def from_texts(cls: type[T], texts: Mapping[str, str], where: str) -> T:
-    """As :func:`from_mapping` for values that are texts, such as the cells of a row."""
-    hints = type_hints(cls)  # type: ignore[arg-type]
-    return from_mapping(cls, {key: _number(text, hints.get(key)) for key, text in texts.items()}, where)
-
-
-def _number(text: str, hint: Any) -> Any:
-    """A text as a number if the type hint allows one and the text is one; else the text."""
-    for kind in (int, float):
-        if kind in _parts(hint) and (number := number_in(text, kind)) is not None:
-            return number
-    return text
+    """As :func:`from_mapping` for texts, such as the cells of a row; where a field can be a number, so can its text."""
+    hints, values = type_hints(cls), dict[str, Any](texts)  # type: ignore[arg-type]
+    for key, text in texts.items():
+        for kind in (float, int):
+            if kind in _parts(hints.get(key)) and (number := number_in(text, kind)) is not None:
+                values[key] = number
+    return from_mapping(cls, values, where)
 
 
 @functools.cache

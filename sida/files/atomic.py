@@ -249,7 +249,8 @@ def zip_member(name: str, mode: int = 0) -> zipfile.ZipInfo:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes UTF-8 text atomically."""
-    write_files({Path(path): text})
+    with atomic_path(path) as part:
+        part.write_bytes(text.encode())
 
 
 def write_files(contents: Mapping[Path, str | bytes]) -> None:

@@ -54,7 +54,16 @@ def read_text(path: str | os.PathLike[str], newline: str | None = None) -> str:
     """
     content = read_ordinary(path, MOST_TEXT_BYTES)
     with errors_at(path):
-        text = _decoded(_decompressed(content) if os.fspath(path).endswith(".gz") else content)
+        if os.fspath(path).endswith(".gz"):
+            content = _decompressed(content)
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise UserError(f":{line}", f"is not UTF-8 text (byte 0x{content[error.start]:02x})", _SAVE) from None
+        if match := _CONTROL.search(text):
+            line = text.count("\n", 0, match.start()) + 1
+            raise UserError(f":{line}", f"holds a control character (0x{ord(match[0]):02x})", _SAVE)
     return text if newline == "" else text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -67,18 +76,6 @@ def _decompressed(content: bytes) -> bytes:
         raise DamagedError("", reason=f"not a whole gzip file ({error})") from None
     if len(text) > MOST_TEXT_BYTES:
         raise UserError("", f"holds more than {MOST_TEXT_BYTES >> 20} MiB", _RIGHT_FILE)
-    return text
-
-
-def _decoded(content: bytes) -> str:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f":{line}", f"is not UTF-8 text (byte 0x{content[error.start]:02x})", _SAVE) from None
-    if match := _CONTROL.search(text):
-        line = text.count("\n", 0, match.start()) + 1
-        raise UserError(f":{line}", f"holds a control character (0x{ord(match[0]):02x})", _SAVE)
     return text
 
 
@@ -113,7 +110,7 @@ def check_amount(
     Raises:
         UserError: The text has more.
     """
-    if sum(text.count(mark if isinstance(text, str) else mark.encode()) for mark in marks) > most:  # type: ignore[arg-type,misc]
+    if sum(map(text.count, marks if isinstance(text, str) else marks.encode())) > most:  # type: ignore[arg-type]
         raise UserError(where, f"has more than {most:,} {noun}", _RIGHT_FILE)
 
 
