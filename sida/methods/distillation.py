@@ -16,7 +16,7 @@ from sida.config.roles import decisive, roles
 from sida.data import Dataset
 from sida.data.dataset import read_sketch
 from sida.errors import UserError
-from sida.files.atomic import sha256_file
+from sida.files.atomic import sha256_file, sha256_json
 from sida.methods.method import Parts
 from sida.methods.registry import (
     METHODS,
@@ -39,7 +39,7 @@ from sida.training.evaluation import Evaluation, evaluation_facts
 from sida.training.iteration import StudentTrainer
 from sida.training.loop import Run
 from sida.training.processes import Ranks
-from sida.training.run import check_shapes, class_source, new_network, run_digest
+from sida.training.run import check_shapes, class_source, data_settings, new_network
 
 #: Settings that are gone, with the values that digests go on recording.
 _GONE = {"real_source": "data", "compile": False}
@@ -75,11 +75,15 @@ def distill(
     run = Run.from_settings(DistillConfig, config, outdir, where)
     dataset, device = run.dataset, run.device
     checked_method(run.config, where)
-    settings = _with_files(run.config)
-    guide = settings.guide if settings.guide != NULL_LABEL else None
-    paths = {"teacher": settings.teacher, "init": settings.init} | ({"guide": guide} if guide else {})
-    headers = {role: read_metadata(path) for role, path in paths.items() if path}
-    parents = {role: path and sha256_file(path) for role, path in paths.items()}
+    # A network may be named by a folder, an id or an address, or be converted.
+    files: dict[str, Any] = {
+        role: str(network_file(source))
+        for role in ("teacher", "init", "guide")
+        if (source := getattr(run.config, role)) not in (None, NULL_LABEL)
+    }
+    settings = dataclasses.replace(run.config, **files)
+    headers = {role: read_metadata(path) for role, path in files.items()}
+    parents = {"teacher": None, "init": None} | {role: sha256_file(path) for role, path in files.items()}
     networks = {role: header["network"] for role, header in headers.items()}
     networks |= {"network": settings.network} if settings.network is not None else {}
     resolved = resolve_recipe(settings, networks["network" if settings.teacher is None else "teacher"], where)
@@ -87,8 +91,13 @@ def distill(
 
     if settings.teacher is not None:
         # Before the folder exists.
-        nets = {role: build_on_meta(header["network"], str(paths[role])) for role, header in headers.items()}
-        _check_networks(nets, resolved, dataset, where)
+        nets = {role: build_on_meta(header["network"], files[role]) for role, header in headers.items()}
+        for role, net in nets.items():
+            place = f"{where}.{role}: {files[role]}"
+            if role == "guide":
+                check_guide_fits(nets["teacher"], net, place)
+            else:
+                check_shapes(net, dataset, place)
 
     def start(ranks: Ranks, config: ResolvedConfig) -> StudentTrainer:
         with faults_of(config.method):
@@ -148,35 +157,8 @@ def student_digest(
     for name, network in (networks or {}).items():
         if source_of := class_source(network, f"{where}.{name}"):
             settings[name] = {**settings.get(name, {}), **source_of}
-    return run_digest("student", settings, dataset_sha256, parents)
-
-
-def _with_files(config: DistillConfig) -> DistillConfig:
-    """The settings with the files of networks that are named by a folder, an id or an address, or are converted.
-
-    Raises:
-        UserError: As :func:`sida.sampling.job.network_file`.
-    """
-    sources = {role: getattr(config, role) for role in ("teacher", "init", "guide")}
-    files: dict[str, Any] = {
-        role: str(network_file(source)) for role, source in sources.items() if source not in (None, NULL_LABEL)
-    }
-    return dataclasses.replace(config, **files)
-
-
-def _check_networks(nets: Mapping[str, Any], config: ResolvedConfig, dataset: Dataset, where: str) -> None:
-    """Checks that networks by role fit the data set and each other.
-
-    Raises:
-        UserError: They do not.
-    """
-    teacher, guide = nets["network" if config.teacher is None else "teacher"], nets.get("guide")
-    for role, net in nets.items():
-        place = f"{where}.network.kwargs" if role == "network" else f"{where}.{role}: {getattr(config, role)}"
-        if net is guide:
-            check_guide_fits(teacher, guide, place)
-        else:
-            check_shapes(net, dataset, place)
+    settings["dataset"] = data_settings(config.dataset)
+    return sha256_json({"kind": "student", "settings": settings, "dataset": dataset_sha256, "parents": dict(parents)})
 
 
 def make_trainer(
@@ -185,7 +167,7 @@ def make_trainer(
     """Returns the trainer of a configuration, without its batches.
 
     Raises:
-        UserError: A network cannot be read or built, does not fit the data set, or does not have a setting.
+        UserError: A network cannot be read or built, or does not have a setting.
     """
     if config.fp16 and device.type != "cuda":
         raise UserError(f"{where}.fp16", "float16 needs device 'cuda'", "set fp16 to false")
@@ -193,7 +175,6 @@ def make_trainer(
     nets: dict[str, Any] = {role: load_network(path, device)[0] for role, path in paths.items() if path != NULL_LABEL}
     if config.network is not None:
         nets["network"] = new_network(config.network, config.seed, dataset, device, f"{where}.network")
-    _check_networks(nets, config, dataset, where)
     teacher, guide = nets["network" if config.teacher is None else "teacher"], nets.get("guide")
     check_generator(teacher, config.generator_steps, where)
     for role, net in nets.items():
@@ -208,4 +189,5 @@ def make_trainer(
     options, initial = method.read_options(config.options, f"{where}.options"), nets.get("init", teacher)
     if config.guide == NULL_LABEL:
         guide = Unlabelled(teacher, f"{where}.guide")
-    return Parts(method, config, options, family_of(teacher), teacher, initial, device, where, guide).trainer()
+    parts = Parts(method, config, options, family_of(teacher), teacher, initial, device, where, guide)
+    return (method.trainer or Parts.distiller)(parts)
