@@ -177,7 +177,8 @@ def make(side: str, network: dict[str, Any]) -> Step:
     ways: dict[str, Any] = {"kernels": "fused" if "fused" in side else "torch", "cuda_graphs": "graphs" in side}
     given = {"device": "cuda", "eps": 1e-8, **settings, "grad_clip_value": settings["grad_clip_value"] or 0.0}
     recipe = recipe_of(**ways, **given)
-    loss = EDM2SiDALoss(return_logvar=False, lambda_adv=recipe.lambda_adv) if edm2 else SiDALoss.from_recipe(recipe)
+    weights = {"lambda_adv": recipe.lambda_adv, "lambda_d": recipe.lambda_d}
+    loss = EDM2SiDALoss(return_logvar=False, **weights) if edm2 else SiDALoss(**weights)
     distiller = Distiller(*nets, loss, SCHEDULE, recipe)
 
     def step(nimg: int, batch: Any) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from sida import data, networks, sampling, training
 from sida.config.families import Family, WeightNorm
@@ -60,11 +60,6 @@ class Loss:
         """Returns the fields that are settings of a recipe, by the setting's name."""
         fields = {_NAMES.get(field.name, field.name): field for field in dataclasses.fields(cls) if field.init}
         return {name: field for name, field in fields.items() if name in METHOD_SETTINGS}
-
-    @classmethod
-    def from_recipe(cls, recipe: ResolvedConfig, **fields: Any) -> Self:
-        """Returns the loss with the settings of a recipe; ``fields`` are the values of its other fields."""
-        return cls(**{field.name: getattr(recipe, name) for name, field in cls.settings().items()}, **fields)
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -369,7 +364,8 @@ class Method:
             SettingError: The first fault.
         """
         options = self.read_options(config.options, "options")
-        getattr(options, "check", lambda config: None)(config)
+        if hasattr(options, "check"):
+            options.check(config)
         if self.start == "scratch":
             if config.teacher is not None:
                 raise SettingError("teacher", f"method '{self.name}' has no teacher", "remove it")
@@ -467,9 +463,10 @@ class Parts:
     def loss(self, **fields: Any) -> Any:
         """Returns the method's loss; ``fields`` are the values of fields that are neither settings nor ``options``."""
         cls: Any = self.method.loss_of(self.family)
+        fields |= {field.name: getattr(self.config, name) for name, field in cls.settings().items()}
         fields |= {"options": self.options} if "options" in cls.__dataclass_fields__ else {}
         fields |= {name: getattr(self.options, name) for name in own_settings(cls)}
-        return cls.from_recipe(self.config, **fields)
+        return cls(**fields)
 
     def optimized(self, net: torch.nn.Module, **arguments: Any) -> training.OptimizedNetwork:
         """Returns a generator with the configured optimizer; ``arguments`` are further arguments of the class."""
@@ -488,10 +485,6 @@ class Parts:
         """Returns the configured augmentation, with the method's flags where they differ from EDM's."""
         settings = self.config.augment
         return None if settings is None else data.AugmentPipe.from_config(settings, f"{self.where}.augment", *flags)
-
-    def trainer(self) -> training.StudentTrainer:
-        """Returns the trainer of the method."""
-        return (self.method.trainer or Parts.distiller)(self)
 
     def distiller(
         self, loss: Any = None, schedule: training.Schedule | None = None, fake_score: Any = None, **arguments: Any

@@ -112,7 +112,7 @@ def test_a_real_step_takes_the_counted_operations(family, method, checkpointing,
     made, teacher = find_method(method), build_network(NETWORKS[family])
     options = made.read_options(config.options, "options")
     parts = Parts(made, config, options, family_of(teacher), teacher, teacher, torch.device("cpu"), "spec")
-    trainer = parts.trainer()
+    trainer = (made.trainer or Parts.distiller)(parts)
     # The mean of the drawn numbers.
     trainer.taken_steps = lambda nimg: (config.num_steps + 1) // 2
     batch = [(torch.zeros(2, NETWORKS[family]["kwargs"]["img_channels"], 16, 16), torch.eye(4)[:2])]
