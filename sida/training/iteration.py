@@ -425,23 +425,15 @@ class StudentTrainer(StepTrainer):
         # StepTrainer's constructor reads these two.
         self.through_all, self.generator_steps = recipe.gradient == "all", recipe.generator_steps
         step_settings = {"num_steps": recipe.num_steps, "noise": recipe.noise, "step_levels": recipe.step_levels}
-        #: Settings of the sampler, as the network's file has them.
-        self.sampler_settings: dict[str, Any] = {
-            "kind": "one_step",
-            "init_sigma": recipe.init_sigma,
-            **(step_settings if recipe.num_steps > 1 else {}),
-        }
-        self.sampler = Sampler(**self.sampler_settings)
+        sampler: dict[str, Any] = {"kind": "one_step", "init_sigma": recipe.init_sigma}
+        sampler |= step_settings if recipe.num_steps > 1 else {}
+        self.sampler = Sampler(**sampler)
+        guidance: dict[str, Any] = {} if recipe.guidance == 1 else {"guidance": recipe.guidance}
+        guidance |= {"guide": NULL_LABEL} if recipe.guide == NULL_LABEL else {}
+        self.provenance = {**guidance, "sampler": sampler}
         super().__init__(steps, schedule, recipe, {"ema": Average(self.generator)}, resumable)
         if graphs and recipe.cuda_graphs and self.device.type == "cuda":
             self._run = GraphRunner([*self.networks.values()], self.generator, self.generator_steps, self.through_all)
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """See :class:`sida.training.loop.Trainer`."""
-        guidance: dict[str, Any] = {} if self.config.guidance == 1 else {"guidance": self.config.guidance}
-        guidance |= {"guide": NULL_LABEL} if self.config.guide == NULL_LABEL else {}
-        return {**guidance, "sampler": self.sampler_settings}
 
 
 class Distiller(StudentTrainer):

@@ -57,10 +57,12 @@ class Trainer(abc.ABC):
 
     Attributes:
         ranks: Processes that train together.
+        ema: Averaged network, the product of the run.
         sampler: Sampler of the pictures.
         evaluate: Measures the product on the ranks, until this rank is asked to end; the average with the lowest
             selection value is the run's result. None makes the last average the result.
         evaluation: Times of evaluations.
+        provenance: Metadata of the product that only this kind of training has.
         max_nan_share: Largest permitted share of samples dropped for a NaN.
         begun: Images after which all phases of the method have begun, and evaluations count for ``patience``.
         faults: Context of an iteration, in which exceptions of a method from outside become one line.
@@ -69,6 +71,7 @@ class Trainer(abc.ABC):
     sampler: Sampler
     evaluate: Callable[[torch.nn.Module, Interruption, Ranks], dict[str, Any]] | None = None
     evaluation: EvaluationPoints | None = None
+    provenance: Mapping[str, Any] = {}
     max_nan_share = 1.0
     begun = 0.0
     faults: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
@@ -80,6 +83,7 @@ class Trainer(abc.ABC):
         resumable: Mapping[str, Resumable] | None = None,
     ) -> None:
         self.networks, self.averages = dict(networks), dict(averages)
+        self.ema = next(iter(self.averages.values()))
         self._parts: dict[str, Resumable] = {**networks, **averages, **(resumable or {})}
         self.ranks = ALONE
 
@@ -88,19 +92,9 @@ class Trainer(abc.ABC):
         """Does one step after ``nimg`` images."""
 
     @property
-    def ema(self) -> Average:
-        """Averaged network, the product of the run."""
-        return next(iter(self.averages.values()))
-
-    @property
     def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
         """Networks of a snapshot, the product first, with additions to the header, by the suffix of file names."""
         return {"": (self.ema.net, {})}
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Metadata of the product that only this kind of training has."""
-        return {}
 
     def lost(self, ticks: LogRecords) -> str | None:
         """Returns the reason to reject the last network, given the log's records, or None."""
@@ -482,8 +476,16 @@ class Run(Generic[AnyConfig]):
                 # A resumed run need not read all images again.
                 stored_sketch = None if files.kept is None else read_sketch(files.kept.record.get("images"))
                 sketch = stored_sketch or ranks.from_first(lambda: join_sketches([self.dataset.sketch, *sketches]))
+                # For the network's file, without times and paths: equal runs give equal files.
                 metadata = {
-                    **self._metadata(trainer, method, sketch),
+                    "name": config.name,
+                    "method": method,
+                    "network": architecture(trainer.ema.net),
+                    "dataset": {**self.dataset.describe(), "sha256": self.dataset.sha256},
+                    **({} if sketch is None else {"images": sketch.record()}),
+                    # The exposure of what learns from latents of an encoder that nobody states.
+                    **({"saw": UNKNOWN_ORIGIN} if self.dataset.foreign_encoder else {}),
+                    "seed": config.seed,
                     "parents": dict(parents or {}),
                     **(known or {}),
                     "code_version": code,
@@ -502,16 +504,3 @@ class Run(Generic[AnyConfig]):
             say(f"{fault.fault}: resuming from the last state with checkpointing; the numbers stay the same")
         # Only here has the error released the memory of the first attempt.
         return attempt(dataclasses.replace(self.config, checkpointing=True))
-
-    def _metadata(self, trainer: Trainer, method: str, sketch: Sketch | None) -> dict[str, Any]:
-        """Settings, network and data for the network's file, without times and paths: equal runs give equal files."""
-        return {
-            "name": self.config.name,
-            "method": method,
-            "network": architecture(trainer.ema.net),
-            "dataset": {**self.dataset.describe(), "sha256": self.dataset.sha256},
-            **({} if sketch is None else {"images": sketch.record()}),
-            # The exposure of what learns from latents of an encoder that nobody states.
-            **({"saw": UNKNOWN_ORIGIN} if self.dataset.foreign_encoder else {}),
-            "seed": self.config.seed,
-        }

@@ -174,6 +174,7 @@ class TeacherTrainer(StepTrainer):
         infinity = family.infinite_gradient
         self.network = OptimizedNetwork(net, config.lr, config.betas, config.eps, infinity=infinity)
         self.widths = config.power_ema
+        self.provenance = {"average_std": self.widths[0]} if self.widths else {}
         averages = {f"ema-{std}": Average(self.network) for std in self.widths} or {"ema": Average(self.network)}
         count = batches.per_device
         step = OptimizerStep(
@@ -190,11 +191,6 @@ class TeacherTrainer(StepTrainer):
         decay = config.total_kimg, config.lr_decay_start, config.lr_final
         schedule = TeacherSchedule(0.0, None, 1.0, *decay, config=config)
         super().__init__([step], schedule, config, averages)
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """See :class:`sida.training.loop.Trainer`."""
-        return {"average_std": self.widths[0]} if self.widths else {}
 
     def lost(self, ticks: LogRecords) -> str | None:
         """See :class:`sida.training.loop.Trainer`."""
