@@ -131,14 +131,13 @@ def resolve_settings(config: StudentConfig, network: Mapping[str, Any], where: s
     teacher = f"{where}.network" if config.teacher is None else f"{where}.teacher: {config.teacher}"
     family, kwargs = networks.family_of(network, teacher), network["kwargs"]
     head = family.has_variance_head(network)
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(StudentConfig)}
-    explicit = {name: value for name, value in fields.items() if value is not None}
-    values = {**fields, **OFFICIAL, **method.settings_of(family, teacher)}
-    values["logvar"] = head and values["logvar"]
+    defaults = {**OFFICIAL, **method.settings_of(family, teacher)}
+    defaults["logvar"] = head and defaults["logvar"]
     # Only a GPU computes in float16; on a CPU the flag of a network has no effect.
-    values["fp16"] = config.device.startswith("cuda") and bool(kwargs.get("use_fp16", family.fp16))
-    values["eps"] = EPS_FP16 if explicit.get("fp16", values["fp16"]) else EPS
-    values |= explicit
+    defaults["fp16"] = config.device.startswith("cuda") and bool(kwargs.get("use_fp16", family.fp16))
+    fp16 = defaults["fp16"] if config.fp16 is None else config.fp16
+    defaults["eps"] = EPS_FP16 if fp16 else EPS
+    values = vars(config) | {name: value for name, value in defaults.items() if getattr(config, name) is None}
     with settings_in(where):
         # Not every network family has these settings.
         if config.augment is not None and not family.augmentation:
