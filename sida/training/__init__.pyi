@@ -3,7 +3,6 @@ from sida.training.batches import Augment as Augment
 from sida.training.batches import MicroBatch as MicroBatch
 from sida.training.batches import augmented as augmented
 from sida.training.iteration import Distiller as Distiller
-from sida.training.iteration import OptimizerStep as OptimizerStep
 from sida.training.iteration import StudentTrainer as StudentTrainer
 from sida.training.logs import IterationRecord as IterationRecord
 from sida.training.optimizer import Average as Average
@@ -13,5 +12,6 @@ from sida.training.optimizer import ema_beta as ema_beta
 from sida.training.processes import Ranks as Ranks
 from sida.training.schedule import Phase as Phase
 from sida.training.schedule import Schedule as Schedule
+from sida.training.steps import OptimizerStep as OptimizerStep
 from sida.training.teacher import EDMLoss as EDMLoss
 from sida.training.teacher import train_teacher as train_teacher

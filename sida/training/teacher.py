@@ -29,13 +29,14 @@ from sida.noise import (
 )
 from sida.training.averages import power_beta
 from sida.training.batches import Augment, MicroBatch, StepBatches, augmented
-from sida.training.iteration import OptimizerStep, StepTrainer
+from sida.training.iteration import StepTrainer
 from sida.training.logs import LogRecords, lost
 from sida.training.loop import Run
 from sida.training.optimizer import Average, OptimizedNetwork
 from sida.training.processes import Ranks
 from sida.training.run import new_network, teacher_digest
 from sida.training.schedule import Schedule, teacher_learning_rate
+from sida.training.steps import OptimizerStep
 
 
 @dataclasses.dataclass(eq=False)

@@ -15,10 +15,10 @@ from sida.machine import RecordingError, restored
 from sida.methods.sid import SiDALoss, SiDLoss
 from sida.sampling.guidance import GuidedDenoiser
 from sida.training import batches as of_training
-from sida.training import iteration
-from sida.training.iteration import Distiller, OptimizerStep, StudentTrainer
+from sida.training.iteration import Distiller, StudentTrainer
 from sida.training.optimizer import OptimizedNetwork
 from sida.training.schedule import Schedule
+from sida.training.steps import GraphRunner, OptimizerStep
 from tests.networks.made import random_network
 from tests.training.toy import NETWORK, iterate, recipe
 
@@ -57,7 +57,7 @@ def recordings(monkeypatch):
     if GPU:
         return None
     StandIn.made = 0
-    monkeypatch.setattr(iteration, "Recording", StandIn)
+    monkeypatch.setattr("sida.training.steps.Recording", StandIn)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     return StandIn
 
@@ -78,7 +78,7 @@ def replaying(made: StudentTrainer) -> StudentTrainer:
     """The trainer with recordings; on a GPU its recipe gives it some."""
     if not GPU:
         networks = [*made.networks.values()]
-        made._run = iteration.GraphRunner(networks, made.generator, made.generator_steps, made.through_all)
+        made._run = GraphRunner(networks, made.generator, made.generator_steps, made.through_all)
     return made
 
 

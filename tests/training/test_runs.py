@@ -22,9 +22,9 @@ from sida.methods import distill
 from sida.methods.registry import DistillConfig
 from sida.networks.file import load_network
 from sida.training import TeacherConfig, train_teacher
-from sida.training.iteration import EagerRunner
 from sida.training.loop import Run
 from sida.training.processes import Interruption, StopRequest
+from sida.training.steps import EagerRunner
 from tests.refused import command, refused
 from tests.training.toy import STUDENT, TEACHER, before_iterations, fork, interrupt_after, raising, results, wait
 from workflow.cli import main
