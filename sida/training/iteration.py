@@ -5,6 +5,7 @@ list of such steps: for most methods ψ's steps, then θ's. ψ is the fake score
 A teacher has one step.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,15 +14,15 @@ import torch
 
 from sida.config.families import NULL_LABEL
 from sida.config.kernels import require_kernels
-from sida.config.recipe import ResolvedConfig, TeacherConfig
+from sida.config.recipe import EvaluationPoints, ResolvedConfig, TeacherConfig
 from sida.config.samplers import GeneratorSteps, Sampler
 from sida.data.augment import AugmentPipe
 from sida.machine import generator
 from sida.noise import Draws
 from sida.training.batches import Augment, Batch, seed_layers, step_draws
-from sida.training.logs import IterationRecord
-from sida.training.loop import Trainer
-from sida.training.optimizer import Average, OptimizedNetwork, Resumable, ema_beta
+from sida.training.logs import IterationRecord, LogRecords
+from sida.training.optimizer import Average, NamedTensors, OptimizedNetwork, Resumable, ema_beta
+from sida.training.processes import ALONE, Interruption, Ranks
 from sida.training.schedule import Phase, Schedule, points_passed
 from sida.training.steps import NORM, EagerRunner, GraphRunner, OptimizerStep, Z
 
@@ -30,8 +31,8 @@ from sida.training.steps import NORM, EagerRunner, GraphRunner, OptimizerStep, Z
 Batches = Callable[[str, int, bool], Sequence[Batch]]
 
 
-class StepTrainer(Trainer):
-    """Repeats an iteration of optimizer steps, and averages networks.
+class Trainer:
+    """Repeats an iteration of optimizer steps, and averages networks; its state is all that a resumed run needs.
 
     All networks other than the one that a step optimizes are frozen, in evaluation mode if they have one. In the
     warm-up phase the last step is skipped; this changes no other draw, because draws depend on counters only.
@@ -44,14 +45,31 @@ class StepTrainer(Trainer):
         resumable: Further parts by name whose state a resumed run needs.
 
     Attributes:
+        batches: Source of images and labels, set before the first iteration; all streams have equally many images.
         generator_steps: Steps of the generator.
         through_all: Whether the generator learns through all of its steps, or through the last one taken.
-        batches: Source of images and labels, set before the first iteration; all streams have equally many images.
+        networks: Optimized networks by name.
+        ema: Averaged network, the product of the run.
+        ranks: Processes that train together.
+        sampler: Sampler of the pictures.
+        evaluate: Measures the product on the ranks, until this rank is asked to end; the average with the lowest
+            selection value is the run's result. None makes the last average the result.
+        evaluation: Times of evaluations.
+        provenance: Metadata of the product that only this kind of training has.
+        max_nan_share: Largest permitted share of samples dropped for a NaN.
+        begun: Images after which all phases of the method have begun, and evaluations count for ``patience``.
+        faults: Context of an iteration, in which exceptions of a method from outside become one line.
     """
 
     batches: Batches
     generator_steps = GeneratorSteps()
     through_all = False
+    sampler: Sampler
+    evaluate: Callable[[torch.nn.Module, Interruption, Ranks], dict[str, Any]] | None = None
+    evaluation: EvaluationPoints | None = None
+    provenance: Mapping[str, Any] = {}
+    max_nan_share = 1.0
+    faults: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
 
     def __init__(
         self,
@@ -62,9 +80,37 @@ class StepTrainer(Trainer):
         resumable: Mapping[str, Resumable] | None = None,
     ) -> None:
         self.steps, self.schedule, self.config, self.begun = list(steps), schedule, config, schedule.begun
-        super().__init__({step.name: step.network for step in steps}, averages, resumable)
+        self.networks, self.averages = {step.name: step.network for step in steps}, dict(averages)
+        self._parts: dict[str, Resumable] = {**self.networks, **averages, **(resumable or {})}
+        self.ema, self.ranks = next(iter(self.averages.values())), ALONE
         self.device = steps[-1].network.flat.vector.device
         self._run = EagerRunner(steps[-1].network, self.generator_steps, self.through_all)
+
+    @property
+    def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
+        """Networks of a snapshot, the product first, with additions to the header, by the suffix of file names."""
+        return {"": (self.ema.net, {})}
+
+    def lost(self, ticks: LogRecords) -> str | None:
+        """Returns the reason to reject the last network, given the log's records, or None."""
+        return None
+
+    def join(self, ranks: Ranks) -> None:
+        """Joins several processes that train together; call it before the first iteration."""
+        self.ranks = ranks
+        for network in self.networks.values():
+            network.ranks = ranks
+
+    def state(self) -> NamedTensors:
+        """Returns the state with the keys ``network/name``, as references and without frozen networks."""
+        parts = self._parts.items()
+        return {f"{part}/{name}": value for part, owner in parts for name, value in owner.state().items()}
+
+    def load(self, state: NamedTensors) -> None:
+        """Restores a :meth:`state`."""
+        for part, owner in self._parts.items():
+            prefix = f"{part}/"
+            owner.load({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
 
     def taken_steps(self, nimg: int) -> int:
         """Steps of the generator in the iteration after ``nimg`` images, equal on all ranks: uniform in 1 … n."""
@@ -154,7 +200,7 @@ class StepTrainer(Trainer):
         record.bad_gradients = record.bad_gradients + report.replaced
 
 
-class StudentTrainer(StepTrainer):
+class StudentTrainer(Trainer):
     """Trains a generator θ, and the networks that its losses need, and averages θ.
 
     Each step draws new images of the current generator.
@@ -183,7 +229,7 @@ class StudentTrainer(StepTrainer):
         resumable: Mapping[str, Resumable] | None = None,
     ) -> None:
         self.generator, self.max_nan_share = steps[-1].network, recipe.max_nan_share
-        # StepTrainer's constructor reads these two.
+        # Trainer's constructor reads these two.
         self.through_all, self.generator_steps = recipe.gradient == "all", recipe.generator_steps
         step_settings = {"num_steps": recipe.num_steps, "noise": recipe.noise, "step_levels": recipe.step_levels}
         sampler: dict[str, Any] = {"kind": "one_step", "init_sigma": recipe.init_sigma}
@@ -275,6 +321,6 @@ class Distiller(StudentTrainer):
         super().__init__([psi_step, *further_steps(psi), theta_step], schedule, recipe, graphs)
 
     def begin(self, nimg: int) -> None:
-        """See :meth:`StepTrainer.begin`; a loss may have levels that move."""
+        """See :meth:`Trainer.begin`; a loss may have levels that move."""
         if hasattr(self.loss, "begin"):
             self.loss.begin(nimg)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import abc
-import contextlib
 import copy
 import dataclasses
 import importlib.util
@@ -17,8 +15,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from sida.config.lookup import how_to_install
-from sida.config.recipe import EvaluationPoints, RunConfig, StudentConfig
-from sida.config.samplers import Sampler
+from sida.config.recipe import RunConfig, StudentConfig
 from sida.config.settings import from_mapping, load_spec
 from sida.data import Dataset, load_dataset
 from sida.data.dataset import Sketch, join_sketches, read_sketch
@@ -28,9 +25,10 @@ from sida.networks import architecture
 from sida.sampling.generate import NotFiniteError
 from sida.sampling.store import Pictures
 from sida.training import logs
-from sida.training.logs import IterationRecord, LogRecords, TickMeter
-from sida.training.optimizer import Average, NamedTensors, OptimizedNetwork, Resumable
-from sida.training.processes import ALONE, Interruption, RankLostError, Ranks, StopRequest, joined
+from sida.training.iteration import Trainer
+from sida.training.logs import TickMeter
+from sida.training.optimizer import NamedTensors
+from sida.training.processes import Interruption, RankLostError, Ranks, StopRequest, joined
 from sida.training.run import BEST, RunFiles, copied, version_errors
 from sida.training.schedule import points_passed
 from sida.training.shares import first_shares, negligible, share_remark
@@ -45,77 +43,6 @@ _KEPT = ("nimg", "done", "train", "evaluations", "best")
 _ORIGINS = {"device": "devices", "code_version": "code_versions"}
 #: Device or code of a part of a training whose state does not name it.
 UNKNOWN_ORIGIN = "unknown"
-
-
-class Trainer(abc.ABC):
-    """Networks with their optimizers and averages, whose state is everything that a resumed run needs.
-
-    Args:
-        networks: Optimized networks by name.
-        averages: Averages of networks by name; the first is the product of the run.
-        resumable: Further parts by name whose state a resumed run needs.
-
-    Attributes:
-        ranks: Processes that train together.
-        ema: Averaged network, the product of the run.
-        sampler: Sampler of the pictures.
-        evaluate: Measures the product on the ranks, until this rank is asked to end; the average with the lowest
-            selection value is the run's result. None makes the last average the result.
-        evaluation: Times of evaluations.
-        provenance: Metadata of the product that only this kind of training has.
-        max_nan_share: Largest permitted share of samples dropped for a NaN.
-        begun: Images after which all phases of the method have begun, and evaluations count for ``patience``.
-        faults: Context of an iteration, in which exceptions of a method from outside become one line.
-    """
-
-    sampler: Sampler
-    evaluate: Callable[[torch.nn.Module, Interruption, Ranks], dict[str, Any]] | None = None
-    evaluation: EvaluationPoints | None = None
-    provenance: Mapping[str, Any] = {}
-    max_nan_share = 1.0
-    begun = 0.0
-    faults: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-
-    def __init__(
-        self,
-        networks: Mapping[str, OptimizedNetwork],
-        averages: Mapping[str, Average],
-        resumable: Mapping[str, Resumable] | None = None,
-    ) -> None:
-        self.networks, self.averages = dict(networks), dict(averages)
-        self.ema = next(iter(self.averages.values()))
-        self._parts: dict[str, Resumable] = {**networks, **averages, **(resumable or {})}
-        self.ranks = ALONE
-
-    @abc.abstractmethod
-    def iteration(self, nimg: int) -> IterationRecord:
-        """Does one step after ``nimg`` images."""
-
-    @property
-    def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
-        """Networks of a snapshot, the product first, with additions to the header, by the suffix of file names."""
-        return {"": (self.ema.net, {})}
-
-    def lost(self, ticks: LogRecords) -> str | None:
-        """Returns the reason to reject the last network, given the log's records, or None."""
-        return None
-
-    def join(self, ranks: Ranks) -> None:
-        """Joins several processes that train together; call it before the first iteration."""
-        self.ranks = ranks
-        for network in self.networks.values():
-            network.ranks = ranks
-
-    def state(self) -> NamedTensors:
-        """Returns the state with the keys ``network/name``, as references and without frozen networks."""
-        parts = self._parts.items()
-        return {f"{part}/{name}": value for part, owner in parts for name, value in owner.state().items()}
-
-    def load(self, state: NamedTensors) -> None:
-        """Restores a :meth:`state`."""
-        for part, owner in self._parts.items():
-            prefix = f"{part}/"
-            owner.load({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
 
 
 class TooLargeError(UserError):

@@ -29,7 +29,7 @@ from sida.noise import (
 )
 from sida.training.averages import power_beta
 from sida.training.batches import Augment, MicroBatch, StepBatches, augmented
-from sida.training.iteration import StepTrainer
+from sida.training.iteration import Trainer
 from sida.training.logs import LogRecords, lost
 from sida.training.loop import Run
 from sida.training.optimizer import Average, OptimizedNetwork
@@ -148,7 +148,7 @@ class TeacherSchedule(Schedule):
         return super().lr_factor(nimg) * factor
 
 
-class TeacherTrainer(StepTrainer):
+class TeacherTrainer(Trainer):
     """Trains a denoiser and averages its weights.
 
     Args:
@@ -194,20 +194,20 @@ class TeacherTrainer(StepTrainer):
         super().__init__([step], schedule, config, averages)
 
     def lost(self, ticks: LogRecords) -> str | None:
-        """See :class:`sida.training.loop.Trainer`."""
+        """See :class:`sida.training.iteration.Trainer`."""
         losses = [tick["losses"].get("denoising") for tick in ticks]
         return lost(losses, self._pixels, self.loss.return_logvar)
 
     @property
     def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
-        """See :class:`sida.training.loop.Trainer`."""
+        """See :class:`sida.training.iteration.Trainer`."""
         if not self.widths:
             return super().snapshots
         averages = zip(self.widths, self.averages.values())
         return {f"-{std:g}": (average.net, {"average_std": std}) for std, average in averages}
 
     def update_averages(self, nimg: int, images: int) -> None:
-        """See :meth:`~sida.training.iteration.StepTrainer.update_averages`."""
+        """See :meth:`~sida.training.iteration.Trainer.update_averages`."""
         if not self.widths:
             return super().update_averages(nimg, images)
         for std, average in zip(self.widths, self.averages.values()):

@@ -14,7 +14,7 @@ from sida.methods import METHODS, distill
 from sida.methods.distillation import make_trainer
 from sida.methods.registry import DistillConfig, recipe_of, resolve_recipe
 from sida.networks.file import load_network, read_metadata
-from sida.training.iteration import StepTrainer
+from sida.training.iteration import Trainer
 
 DATASET = {"name": "digits", "kind": "digits", "max_size": 200}
 NETWORK = {
@@ -125,14 +125,14 @@ def vector(net):
 @contextlib.contextmanager
 def before_iterations(act):
     """Trainings call ``act(nimg)`` before each iteration."""
-    original = StepTrainer.iteration
+    original = Trainer.iteration
 
     def acting(self, nimg):
         act(nimg)
         return original(self, nimg)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StepTrainer, "iteration", acting)
+        patch.setattr(Trainer, "iteration", acting)
         yield
 
 
