@@ -1,4 +1,4 @@
-"""The page of the study: its table is of the stored rows."""
+"""The page of the study: its tables are of the stored rows."""
 
 import statistics
 from collections import defaultdict
@@ -6,16 +6,22 @@ from collections import defaultdict
 import pytest
 
 from eval.results.csv_files import read_csv
+from eval.results.stored import read_stored
 from sida.config.registries import FOLDER
+from workflow.preset import load_preset
+from workflow.preset.stored_rows import row_digest
 
 STUDY = FOLDER / "lsg/study"
+DIGITS, FASHION = STUDY / "stored", STUDY / "fashion/stored"
 LABELS = {"k1": "κ = 1 (SiD)", "k1.5": "κ = 1.5", "k2": "κ = 2", "k3": "κ = 3", "teacher-2": "κ₄ = 2 alone"}
+#: Folder of stored results, row, and its training seeds.
+ROWS = [*((DIGITS, row, 4) for row in LABELS), (FASHION, "k1", 2), (FASHION, "k2", 2)]
 
 
-def seeds():
+def seeds(folder):
     """Values of a row's seeds, each the mean of its trials, by row and metric."""
     trials = defaultdict(list)
-    for _, record in read_csv(STUDY / "stored/measurements.csv")[1]:
+    for _, record in read_csv(folder / "measurements.csv")[1]:
         trials[record["run"], record["metric"]].append(float(record["value"]))
     values = defaultdict(list)
     for (run, metric), found in trials.items():
@@ -23,20 +29,39 @@ def seeds():
     return values
 
 
-@pytest.mark.parametrize("row", LABELS)
-def test_the_table_is_of_the_stored_rows(row):
-    values, cells = seeds(), []
+@pytest.mark.parametrize(("folder", "row", "count"), ROWS)
+def test_the_tables_are_of_the_stored_rows(folder, row, count):
+    values, cells = seeds(folder), []
     for metric, digits in (("fd", 2), ("recall", 3), ("accuracy", 3)):
         found = values[row, metric]
-        assert len(found) == 4
+        assert len(found) == count
         cells.append(f"{statistics.mean(found):.{digits}f} ± {statistics.stdev(found):.{digits}f}")
     page = (STUDY / "README.md").read_text()
-    assert f"| {LABELS[row]} | 4 | {' | '.join(cells)} |" in page
+    assert f"| {LABELS[row]} | {count} | {' | '.join(cells)} |" in page
 
 
 def test_the_outcomes_are_of_the_stored_rows():
-    mean = {key: statistics.mean(found) for key, found in seeds().items()}
+    mean = {key: statistics.mean(found) for key, found in seeds(DIGITS).items()}
     assert mean["k1", "accuracy"] < mean["k1.5", "accuracy"] < mean["k2", "accuracy"] == mean["k3", "accuracy"] == 1
     assert 1.6 < mean["k1.5", "fd"] / mean["k1", "fd"] < 1.7
     assert f"{100 * (mean['k2', 'fd'] / mean['teacher-2', 'fd'] - 1):.1f}" == "1.7"
     assert mean["teacher-2", "recall"] > 2 * mean["k2", "recall"]
+
+
+def test_the_outcomes_on_fashion_mnist_are_of_the_stored_rows():
+    values = seeds(FASHION)
+    mean = {key: statistics.mean(found) for key, found in values.items()}
+    assert max(values["k1", "fd"]) < min(values["k2", "fd"])
+    assert max(values["k1", "accuracy"]) < min(values["k2", "accuracy"])
+    assert max(values["k2", "recall"]) < min(values["k1", "recall"])
+    gaps = mean["k2", "accuracy"] - mean["k1", "accuracy"], mean["k1", "recall"] - mean["k2", "recall"]
+    line = "accuracy {:.2f} higher, recall {:.2f} lower, FD {:.2f} times as high".format(
+        *gaps, mean["k2", "fd"] / mean["k1", "fd"]
+    )
+    assert line in (STUDY / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("preset", "folder"), [("preset", DIGITS), ("fashion", FASHION)])
+def test_stored_rows_are_those_of_todays_settings(preset, folder):
+    asked, stored = load_preset(STUDY / f"{preset}.yaml"), read_stored(folder)
+    assert stored["rows"] == {run: row_digest(asked, run) for run in stored["rows"]}
