@@ -1,4 +1,4 @@
-"""Times a training step of both forms, for ``step.json``: ``python -m sida.plugins.meanflow.study.step``.
+"""Times a training step of both forms, for ``step.json``: ``python -m sida.plugins.meanflow.study.step [preset | fashion]``.
 
 Trainings of the study take steps in turn, in groups, in one process with one thread, half-way through. Each group has
 the processor seconds of a step of each form, and their ratio; the file has the medians over the groups.
@@ -7,6 +7,7 @@ the processor seconds of a step of each form, and their ratio; the file has the 
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from workflow.preset import Preset, load_preset
 from workflow.preset.trainings import training
 
 HERE = Path(__file__).parent
-FORMS = {"forward": "forward-s601", "difference": "difference-s602"}
-ROUNDS, STEPS, BEGUN = 15, 10, 30_000
+#: By preset of this folder: steps of a group, and the file of the times.
+PRESETS = {"preset": (10, "step.json"), "fashion": (2, "step-fashion.json")}
+FORMS, ROUNDS = ("forward", "difference"), 15
 
 
 def trainer_of(preset: Preset, run: str) -> StudentTrainer:
@@ -34,29 +36,37 @@ def trainer_of(preset: Preset, run: str) -> StudentTrainer:
     resolved = resolve_recipe(config, config.network or {})
     trainer = make_trainer(resolved, dataset, torch.device("cpu"))
     trainer.batches = StepBatches(resolved, dataset, torch.device("cpu"))
-    trainer.begin(BEGUN)
+    trainer.begin(_half(trainer))
     return trainer
+
+
+def _half(trainer: StudentTrainer) -> int:
+    """Images of half a training."""
+    return round(500 * trainer.config.total_kimg)
 
 
 def main() -> None:
     """Times the steps and writes seconds and their ratio."""
     torch.set_num_threads(1)
-    preset = load_preset(HERE / "preset.yaml")
-    trainers = {form: trainer_of(preset, run) for form, run in FORMS.items()}
+    name = sys.argv[1] if len(sys.argv) > 1 else "preset"
+    (steps, file), preset = PRESETS[name], load_preset(HERE / f"{name}.yaml")
+    runs = {form: next(run for run in preset.runs if run.startswith(form)) for form in FORMS}
+    trainers = {form: trainer_of(preset, run) for form, run in runs.items()}
+    begun = _half(trainers[FORMS[0]])
     groups = []
     for _ in range(ROUNDS + 1):
         seconds = {}
         for form, trainer in trainers.items():
             begin = time.process_time()
-            for step in range(STEPS):
-                trainer.iteration(BEGUN + 64 * step)
-            seconds[form] = (time.process_time() - begin) / STEPS
+            for step in range(steps):
+                trainer.iteration(begun + 64 * step)
+            seconds[form] = (time.process_time() - begin) / steps
         groups.append(seconds)
     # The first group makes kernels ready.
     seconds = {form: statistics.median(group[form] for group in groups[1:]) for form in FORMS}
     ratios = [group["difference"] / group["forward"] for group in groups[1:]]
     medians = {"seconds": seconds, "ratio": statistics.median(ratios), "ratios": ratios}
-    write_json(HERE / "step.json", {**medians, "environment": environment("cpu")})
+    write_json(HERE / file, {**medians, "environment": environment("cpu")})
     print(f"difference / forward: {medians['ratio']:.3f} ({min(ratios):.3f} to {max(ratios):.3f}); seconds {seconds}")
 
 
