@@ -1,4 +1,4 @@
-"""Times a training step of both forms, for ``step.json``: ``python -m sida.plugins.meanflow.study.step [preset | fashion]``.
+"""Times a step of both forms, for ``step.json``: ``python -m sida.plugins.meanflow.study.step [preset | fashion]``.
 
 Trainings of the study take steps in turn, in groups, in one process with one thread, half-way through. Each group has
 the processor seconds of a step of each form, and their ratio; the file has the medians over the groups.
