@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import eval  # noqa: F401 - registers what trainings need, as the command does
+from tests import fences
 from tests.golden import vectors
 from tests.plugins import missing_names
 
@@ -74,6 +75,12 @@ def _single_thread():
     # Autograd counts devices at its first use. Where a test has registered one before, it starts threads, and processes
     # that later tests fork cannot train.
     torch.zeros(1, requires_grad=True).sum().backward()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_readers():
+    with fences.forked():
+        yield
 
 
 @pytest.fixture(scope="session")

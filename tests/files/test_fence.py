@@ -21,6 +21,14 @@ from tests.refused import refusal, refused
 READER = "tests.files.escapes:Escapes"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _processes_of_their_own():
+    """Here no child is forked from a process with the imports (tests/fences.py)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fenced, "subprocess", subprocess)
+        yield
+
+
 @pytest.fixture(scope="module")
 def child():
     os.environ["SECRET"] = "x"
