@@ -1,9 +1,12 @@
 """Changes of code that `make mutants` tries: one place each, and never words for people."""
 
 import ast
+import shutil
+
+import pytest
 
 from sida.config.lookup import ROOT
-from tools.mutants import PARTS, copied, mutants_of
+from tools.mutants import PARTS, Copy, copied, mutants_of
 
 CODE = '''\
 """Words 1."""
@@ -60,3 +63,29 @@ def test_parts_exist():
 def test_a_copy_has_the_plugins_too(tmp_path):
     """They are a link to a folder; without it the tests of a plugin fail, so that every change looked noticed."""
     assert (copied(tmp_path).root / "sida/plugins/rivals/plugin.toml").is_file()
+
+
+@pytest.mark.parametrize(("statuses", "passed"), [([1], 0), ([0, 1, 0], 1), ([0, 0], 2)])
+def test_a_mutant_passes_the_tests_of_its_part_and_then_those_of_others(tmp_path, monkeypatch, statuses, passed):
+    """Those that reach it, of quick files first; a failure of others counts where they pass without the change."""
+    path = PARTS["identity"][0]
+    mutant = next(mutants_of(path, (ROOT / path).read_text()))
+    (tmp_path / path).parent.mkdir(parents=True)
+    shutil.copy(ROOT / path, tmp_path / path)
+    reached = {f"{path}:{mutant.lines[0]}"}
+    tests = {"tests/eval/results/a.py::x": (9.0, reached), "tests/eval/tables/b.py::y": (1.0, reached),
+             "tests/eval/results/a.py::z": (0.1, {f"{path}:99999"}), "tests/other.py::z": (0.1, reached)}  # fmt: skip
+    changed, given = [], iter(statuses)
+
+    def run(copy, *words, **more):
+        changed.append((copy.root / path).read_bytes() != (ROOT / path).read_bytes())
+        return next(given)
+
+    monkeypatch.setattr(Copy, "pytest", run)
+    assert Copy(tmp_path).passed("identity", mutant, tests) == passed
+    assert next(given, None) is None
+    assert changed == [True, True, False][: len(statuses)]
+    assert (tmp_path / "tests-to-run").read_text().split() == [
+        "tests/eval/tables/b.py::y",
+        "tests/eval/results/a.py::x",
+    ]

@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,8 +231,8 @@ class Copy:
             for test, (seconds, lines) in json.loads(result.read_text()).items()
         }
 
-    def survives(self, part: str, mutant: Mutant, by_test: Mapping[str, tuple[float, set[str]]]) -> bool:
-        """Whether the tests of a part pass with a mutant, and those of others; of its own, those that reach it."""
+    def passed(self, part: str, mutant: Mutant, by_test: Mapping[str, tuple[float, set[str]]]) -> int:
+        """Sets of tests that pass with a mutant: 0 if those of its part notice it, 1 if others do, or 2."""
         _, own, others = PARTS[part]
         reached = {test: of_test for test, of_test in by_test.items() if test.startswith(tuple(own))}
         of_file = {
@@ -244,6 +245,11 @@ class Copy:
         # and then all of the part, since a test of a default reaches no line of its file.
         by_line = [test for test, lines in of_file.items() if wanted & lines]
         tests = by_line or [*of_file] or [*reached]
+        # The tests of quick files first.
+        seconds: defaultdict[str, float] = defaultdict(float)
+        for test in tests:
+            seconds[test.partition("::")[0]] += reached[test][0]
+        tests = sorted(tests, key=lambda test: seconds[test.partition("::")[0]])
         further = [test for test in reached if test not in of_file] if not by_line and of_file else []
         path, listed = self.root / mutant.path, self.root / "tests-to-run"
         source, (begin, end) = path.read_bytes(), mutant.span
@@ -252,15 +258,15 @@ class Copy:
             for chosen in filter(None, (tests, further)):
                 listed.write_text("\n".join(chosen))
                 if self.pytest(f"@{listed}", seconds=60 + _PATIENCE * sum(reached[test][0] for test in chosen)):
-                    return False
+                    return 0
             if not self.pytest("-m", "not slow", *others):
-                return True
+                return 2
         finally:
             path.write_bytes(source)
         if part not in self.sound and self.pytest("-m", "not slow", *others):
             raise SystemExit(f"error: the tests fail without a change: pytest {' '.join(others)}")
         self.sound.add(part)
-        return False
+        return 1
 
 
 def copied(folder: Path) -> Copy:
@@ -300,17 +306,20 @@ def main() -> None:
     words = parser.parse_args()
     sample, total = sampled(words.parts, words.count, words.seed)
     print(f"{len(sample)} of {total:,} changes of {', '.join(words.parts)}", flush=True)
-    reasons, survivors, explained = known_reasons(), 0, 0
+    reasons, at_first, survivors, explained = known_reasons(), 0, 0, 0
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = copied(Path(folder))
         reached = copy.reached(words.parts)
         for part, mutant in sample:
-            if not copy.survives(part, mutant, reached):
+            passed = copy.passed(part, mutant, reached)
+            at_first += passed > 0
+            if passed < 2:
                 continue
             reason = reasons.get(mutant.key)
             survivors, explained = survivors + 1, explained + (reason is not None)
             print(f"survives: {mutant}{f'  ({reason})' if reason else ''}", flush=True)
-    print(f"{survivors} of {len(sample)} survive, {explained} of them with a reason in {KNOWN}")
+    print(f"{at_first} of {len(sample)} survive the tests of their part, {survivors} all tests", end=", ")
+    print(f"{explained} of them with a reason in {KNOWN}")
     sys.exit(survivors > explained)
 
 
