@@ -56,8 +56,8 @@ def posthoc_coefficients(
 
     A least-squares fit between profiles. Each column is then scaled to sum 1, so that equal weights stay equal.
     """
-    t_in, s_in = (np.asarray(x, dtype=np.float64)[:, None] for x in (in_times, in_stds))
-    t_out, s_out = (np.asarray(x, dtype=np.float64)[None, :] for x in (out_times, out_stds))
+    t_in, s_in = (np.asarray(x)[:, None] for x in (in_times, in_stds))
+    t_out, s_out = (np.asarray(x)[None, :] for x in (out_times, out_stds))
     gram = inner_product(t_in, s_in, t_in.T, s_in.T)
     solution = np.linalg.solve(gram, inner_product(t_in, s_in, t_out, s_out))
     return solution / solution.sum(axis=0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chi2_contingency
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import eval.metrics.precision_recall
@@ -64,6 +65,24 @@ def test_a_random_order_is_not_sorted_and_a_slightly_sorted_one_is(classes):
         sums = InceptionScoreSums(20_000, 10, classes)
         sums.update(torch.eye(classes)[torch.from_numpy(indices)], 0)
         assert sums.is_sorted() == expected
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_sorted_is_an_order_that_chance_gives_once_in_a_million(classes):
+    """By SciPy's G test of independence of splits and classes."""
+    found = []
+    for count in range(500, 640, 4):
+        table = np.array([[count, 1000 - count], [1000 - count, count]])
+        table = (
+            np.concatenate([table, np.full((2, classes - 2), 300)], 1) if classes > 1 else table.sum(1, keepdims=True)
+        )
+        sums = InceptionScoreSums(int(table.sum()), 2, classes)
+        sums.update(torch.eye(classes)[np.concatenate([np.repeat(np.arange(classes), row) for row in table])], 0)
+        chance = chi2_contingency(table, correction=False, lambda_="log-likelihood").pvalue if classes > 1 else 1.0
+        assert sums.is_sorted() == (chance < 1e-6), count
+        found.append(sums.is_sorted())
+    assert found[0] is False
+    assert found[-1] == (classes > 1)
 
 
 def test_faults_of_scores():

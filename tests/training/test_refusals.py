@@ -178,3 +178,11 @@ def test_a_request_ends_a_process_by_its_rank():
             request.enforce()
     assert ALONE.agree(StopRequest.SAVE) == StopRequest.SAVE
     assert (ALONE.from_first(lambda: 4), ALONE.rank, ALONE.world_size) == (4, 0, 1)
+
+
+def test_the_last_line_of_a_training_is_about_all_of_it(tmp_path, capsys):
+    """However soon it comes after the one before."""
+    train_teacher(SHORT, tmp_path)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if " img/s " in line]
+    assert line.startswith("[teacher toy]  32/32 img  100 %  ")
+    assert "  denoising " in line
