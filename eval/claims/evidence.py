@@ -267,14 +267,14 @@ class Evidence:
         return names
 
     def require_alike(self, names: Sequence[str], apart: str = "") -> None:
-        """Requires that rows are trainings of one generator: equal settings and lengths, and different networks.
+        """Requires that rows are trainings of one generator: equal settings and lengths, and different values.
 
         Args:
             names: Ids of measured rows.
             apart: Column (or ``length``) in which they may differ.
 
         Raises:
-            NotMeasuredError: Two of them differ in more than teacher and seed, or have one network.
+            NotMeasuredError: Two of them differ in more than teacher and seed, or have equal values.
         """
         facts = {name: {**self._settings(name), "length": self.length(name)} for name in names}
         if apart != "length" and len(names) > 1 and facts[names[0]]["length"] is None:
@@ -284,7 +284,6 @@ class Evidence:
             for key in first | other_facts:
                 if key != apart and first.get(key) != other_facts.get(key):
                     raise NotMeasuredError("", f"not compared: rows '{names[0]}' and '{name}' differ in {key}")
-        self.require_apart(names)
         known: dict[Any, str] = {}
         for name in names if not apart else []:
             # A network that was saved again has another digest and the same values.

@@ -825,3 +825,11 @@ def test_numbers_of_evaluations_are_exact_and_labels_are_the_sheets():
     assert one.outcome == "supported"
     assert one.evidence.startswith("nfe 35 (teacher, NFE 35) against 1 (student); ratio 35.000, claimed 35 to 35, 99 %")
     assert verdict(made(found.measurements.rows, []), **LT).findings[0].evidence.startswith("fd 4.000 ± 0.012 (a) ")
+
+
+@pytest.mark.parametrize(("count", "more"), [(9, ""), (10, " and 1 more"), (1010, " and 1,001 more")])
+def test_at_most_nine_of_the_rows_that_match_are_named(count, more):
+    sheet = [SheetRow(f"r{number}", "x", "sid", "x") for number in range(count)]
+    measured = [line for row in sheet for line in lines(row.run, [1.0])]
+    names = ", ".join(f"r{number}" for number in range(9))
+    refused(f"matches {names}{more}; pick one run", made(measured, sheet).side, rows_of(method="sid"), "fd")
