@@ -491,3 +491,16 @@ def test_one_digest_stands_for_itself_and_an_unknown_one_for_nothing():
     assert [joined(digests) for digests in ([], ["a"], ["a", ""], [""])] == ["", "a", "", ""]
     assert len({joined(["a", "b"]), joined(["b", "a"]), joined(["a", "b", "b"])}) == 3
     assert len(joined(["a", "b"])) == 64
+
+
+@pytest.mark.parametrize(
+    ("loss", "related"),
+    [
+        ((), set()), (("vgg16",), {"vgg16"}), (("vgg16", "clip"), {"vgg16"}), (("clip",), set()),
+        (("inception", "vgg16"), set()),  # the network itself says more
+    ],
+)  # fmt: skip
+def test_networks_of_the_same_labels_are_related_where_the_network_itself_did_not_train(loss, related):
+    """Inception and VGG learned from ImageNet's labels, and CLIP from texts."""
+    assert identity(exposure=Exposure(loss=loss)).related == related
+    assert identity(exposure=Exposure(start=loss)).related == set()
