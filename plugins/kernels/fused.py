@@ -236,8 +236,8 @@ def _edm_block(block: UNetBlock, x: Tensor, inputs: PartInputs) -> Tensor:
     x = add(h, x, bias, skip_bias)
     if block.num_heads:
         h, x = normed(block.norm2, x, silu=False)
-        weight, qkv_bias = prepared(block.qkv.weight).flatten(1), prepared(block.qkv.bias)
-        heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(qkv_bias, block.num_heads))
+        rows = prepared(block.qkv.weight).flatten(1), prepared(block.qkv.bias)
+        heads = _pointwise(h, *(rows if block.stacked else (_by_kind(each, block.num_heads) for each in rows)))
         h = _pointwise(_attended(heads, block.num_heads), prepared(block.proj.weight).flatten(1))
         x = add(h, x, block.proj.bias)
     return x

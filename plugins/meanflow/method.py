@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from sida import networks, training
+from sida.config.kernels import require_kernels
 from sida.config.recipe import StudentConfig
 from sida.config.samplers import INFINITE
 from sida.config.settings import Finite, Fraction, NotNegative, Positive, Range, Settings
@@ -61,7 +62,8 @@ class MeanFlowOptions(Settings):
         kappa: κ. The guidance's strength is ω / (1 − κ); iMF's target with strength w has ω = 1 and κ = 1 − 1/w.
         guided_times: Least and largest t of the guided velocity; outside it is v.
         derivative: ``forward``: du by a forward derivative. ``difference``: SoFlow's difference, which allows half
-            precision and torch's fused attention and takes less work; its ε counts a sum of squares, SoFlow's a mean.
+            precision, fused kernels and fused attention and takes less work; its ε counts a sum of squares, SoFlow's a
+            mean.
         share: First and last share s of ``difference``, which falls by equal factors from image to image.
         label_dropout: Probability of dropping an image's class, which then has the velocity v.
         lr_rampup_kimg: Thousands of images over which the rate rises linearly from 0 (9,600 steps of 1,024 on
@@ -114,14 +116,17 @@ class MeanFlowOptions(Settings):
         """Refuses settings that do not fit the method.
 
         Raises:
-            SettingError: A start other than pure noise, half precision, further averages without snapshots, or guidance
-                without classes.
+            SettingError: A start other than pure noise, half precision or kernels without a forward derivative, further
+                averages without snapshots, or guidance without classes.
         """
         if config.init_sigma not in (None, INFINITE):
             raise SettingError("init_sigma", "the mean velocity starts from pure noise alone", f"set it to {INFINITE}")
-        if config.fp16 and self.derivative == "forward":
-            remedy = "set it to false, or options.derivative to difference"
-            raise SettingError("fp16", "the forward derivative needs float32", remedy)
+        if self.derivative == "forward":
+            remedy = "remove it, or set options.derivative to difference"
+            if config.fp16:
+                raise SettingError("fp16", "the forward derivative needs float32", remedy)
+            if config.kernels not in (None, "torch"):
+                raise SettingError("kernels", f"'{config.kernels}' has no forward derivative", remedy)
         if self.further_half_lives_kimg and config.snapshot_kimg is None:
             where, fault = "options.further_half_lives_kimg", "are written with snapshots, and snapshot_kimg is off"
             raise SettingError(where, fault, "set snapshot_kimg")
@@ -245,7 +250,10 @@ def make_meanflow(parts: Parts) -> training.StudentTrainer:
         UserError: The network's layer for augmentation has another width.
     """
     options, config, augment = parts.options, parts.config, parts.augment(AUGMENTATION)
-    network = parts.optimized(parts.copy(parts.initial))
+    net, kernels = parts.copy(parts.initial), require_kernels(config.kernels)
+    if kernels is not None:
+        kernels.use_fused_kernels(net)
+    network = parts.optimized(net, kernels=kernels)
     width = getattr(network.net, "augment_dim", 0)
     if augment is not None and width not in (0, augment.label_dim):
         where, fault = f"{parts.where}.network.kwargs.augment_dim", f"must be {augment.label_dim} or 0, got {width}"
@@ -295,7 +303,7 @@ MEANFLOW = Method(
     options=MeanFlowOptions,
     trainer=make_meanflow,
     loss=MeanFlowLoss,
-    reads=("augment", "network"),
+    reads=("augment", "kernels", "network"),
     psi_steps=0,
     official={
         "mean-flow": {"betas": (0.9, 0.999), "init_sigma": INFINITE, "ema_half_life_kimg": _SLOW[1024]},

@@ -96,7 +96,6 @@ class MeanFlowPrecond(MeanVelocity, UNetPrecond):
     """
 
     family: ClassVar[Family] = MEAN_FLOW
-    fused = False
     #: py-meanflow's network for CIFAR-10.
     CIFAR10: ClassVar[Mapping[str, Any]] = {
         "img_resolution": 32, "img_channels": 3, "label_dim": 0, "augment_dim": 6, "model_channels": 128,

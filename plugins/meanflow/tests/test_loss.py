@@ -277,7 +277,7 @@ SPEC = {
         ({"device": "cuda", "fp16": True}, "fp16", "difference"),
         ({"options": {"share": [0.1, 0.01]}}, "options.share", "difference"),
         ({"options": {"derivative": "difference", "share": [0.0, 0.01]}}, "options.share", "above 0"),
-        pytest.param({"device": "cuda", "kernels": "fused"}, "kernels", "remove it", marks=needs("kernels")),
+        pytest.param({"device": "cuda", "kernels": "fused"}, "kernels", "difference", marks=needs("kernels")),
         ({"num_steps": 2}, "num_steps", "remove it"),
         ({"options": {"kappa": 0.5}}, "options.kappa", "0"),
         ({"options": {"guided_times": [0.5, 0.1]}}, "options.guided_times", "exchange"),

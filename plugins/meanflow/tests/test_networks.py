@@ -148,7 +148,7 @@ def test_published_sizes_and_families():
     assert unet.model.map_augment.weight.shape == (512, 6)
     assert dit.h_embedder.mlp[0].weight.shape == dit.t_embedder.mlp[0].weight.shape == (768, 256)
     assert (family_of(unet).name, family_of(dit).name) == ("mean-flow", "mean-flow-dit")
-    assert (unet.fused, dit.fused) == (False, False)
+    assert (unet.fused, dit.fused) == (True, False)
 
 
 #: Gsunshine/meanflow:configs/run_b4.yml.

@@ -11,7 +11,9 @@ from sida.methods.distillation import make_trainer
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks.file import load_network, read_metadata
 from sida.sampling import SeedStreams, one_step
-from tests.training.toy import STUDENT, interrupt_after, of_method, results, vector
+from tests.near import GRADIENT, assert_near
+from tests.plugins import needs
+from tests.training.toy import STUDENT, interrupt_after, iterate, of_method, results, vector
 
 UNET = {
     "class": "MeanFlowPrecond",
@@ -124,3 +126,41 @@ def test_a_network_that_does_not_fit_is_refused_before_the_run(change, told, tmp
     with pytest.raises(UserError, match=told):
         distill(spec_of("unet", **change), tmp_path / "out")
     assert not (tmp_path / "out" / "train.jsonl").exists()
+
+
+def iterated(kernels, dropout=0.0, **options):
+    """Kernels, loss and gradient of an iteration by difference on the CPU, with the same draws each time."""
+    network = {**UNET, "kwargs": {**UNET["kwargs"], "dropout": dropout, "augment_dim": 0}}
+    options = {"derivative": "difference", "norm_p": 0.0, **options}
+    spec = {**COMMON, "network": network, "options": options, "augment": None, "device": "cuda", "evaluation": None}
+    config = DistillConfig(**spec, kernels=kernels)
+    dataset, cpu = load_dataset(config.dataset), torch.device("cpu")
+    trainer = make_trainer(resolve_recipe(config, network), dataset, cpu)
+    trainer.begin(0)
+    rng = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in trainer.generator.net.parameters():  # a new network gives 0 everywhere
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=rng))
+    torch.manual_seed(1)
+    images = torch.rand(4, 1, 8, 8, generator=rng)
+    loss = iterate(trainer, 4, [(images, torch.eye(10)[:4])]).losses["mean_flow"]
+    # Adam's first mean is (1 − β₁) times the gradient.
+    return trainer.generator.kernels, loss, trainer.generator.state()["adam/mean"]
+
+
+@needs("kernels")
+@pytest.mark.slow
+def test_fused_kernels_give_the_gradient_of_a_difference():
+    (without, plain, expected), (kernels, fused, gradient) = (iterated(name, apart=1.0) for name in ("torch", "fused"))
+    assert without is None
+    assert kernels is not None
+    assert_near(fused, plain)
+    assert_near(gradient, expected, GRADIENT)
+
+
+@needs("kernels")
+@pytest.mark.slow
+def test_fused_kernels_give_both_evaluations_one_dropout_mask():
+    """At equal times both are then the same, and the share of a difference of 0 has no effect."""
+    losses = [iterated("fused", 0.5, apart=0.0, share=[share, share])[1] for share in (0.5, 0.001)]
+    assert_near(losses[0], losses[1])
