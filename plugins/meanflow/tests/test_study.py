@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+from dataclasses import dataclass
 
 import pytest
 import scipy.stats
@@ -16,50 +17,76 @@ from workflow.preset.stored_rows import row_digest
 PLUGIN = FOLDER / "meanflow"
 STUDY = PLUGIN / "study"
 FORMS = {"forward": "forward derivative", "difference": "difference"}
-STEP = json.loads((STUDY / "step.json").read_text())
 
 
-def seeds(metric):
-    """Mean of the trials of each seed, by form."""
-    trials: dict[str, list[float]] = {}
-    for _, record in read_csv(STUDY / "stored/measurements.csv")[1]:
-        if record["metric"] == metric:
-            trials.setdefault(record["run"], []).append(float(record["value"]))
-    assert {len(values) for values in trials.values()} == {10}
-    return {form: [statistics.mean(values) for run, values in trials.items() if run.startswith(form)] for form in FORMS}
+@dataclass(frozen=True)
+class Part:
+    """A data set of the study: preset, folder of stored results, trials of a seed, digits of FD, times of a step."""
+
+    preset: str
+    stored: str
+    trials: int
+    digits: tuple[int, int, int]
+    step: str
+
+    def seeds(self, metric):
+        """Mean of the trials of each seed, by form."""
+        trials: dict[str, list[float]] = {}
+        for _, record in read_csv(STUDY / self.stored / "measurements.csv")[1]:
+            if record["metric"] == metric:
+                trials.setdefault(record["run"], []).append(float(record["value"]))
+        assert {len(values) for values in trials.values()} == {self.trials}
+        return {
+            form: [statistics.mean(values) for run, values in trials.items() if run.startswith(form)] for form in FORMS
+        }
+
+    @property
+    def times(self):
+        """Seconds of a step and their ratios."""
+        return json.loads((STUDY / self.step).read_text())
 
 
-def gap(metric):
+DIGITS = Part("preset.yaml", "stored", 10, (2, 3, 3), "step.json")
+FASHION = Part("fashion.yaml", "fashion/stored", 2, (3, 3, 2), "step-fashion.json")
+
+
+def gap(part, metric):
     """Difference of the means in per cent of the forward derivative's, with Welch's 95 % interval of logarithms."""
-    forward, difference = ([math.log(value) for value in values] for values in seeds(metric).values())
+    forward, difference = ([math.log(value) for value in values] for values in part.seeds(metric).values())
     interval = scipy.stats.ttest_ind(difference, forward, equal_var=False).confidence_interval(0.95)
     found = statistics.mean(difference) - statistics.mean(forward)
     return [100 * math.expm1(value) for value in (found, interval.low, interval.high)]
 
 
-def test_stored_rows_are_those_of_todays_settings():
-    preset, stored = load_preset(STUDY / "preset.yaml"), read_stored(STUDY / "stored")
+PARTS = pytest.mark.parametrize("part", [DIGITS, FASHION], ids=["digits", "fashion"])
+
+
+@PARTS
+def test_stored_rows_are_those_of_todays_settings(part):
+    preset, stored = load_preset(STUDY / part.preset), read_stored(STUDY / part.stored)
     assert stored["rows"] == {run: row_digest(preset, run) for run in stored["rows"]}
 
 
+@PARTS
 @pytest.mark.parametrize("form", FORMS)
-def test_the_table_is_of_the_stored_rows_and_the_measured_step(form):
-    cells = [str(len(seeds("fd")[form]))]
-    for metric, digits in (("fd", 2), ("recall", 3), ("fd_pixel", 3)):
-        values = seeds(metric)[form]
+def test_the_tables_are_of_the_stored_rows_and_the_measured_step(form, part):
+    cells = [str(len(part.seeds("fd")[form]))]
+    for metric, digits in zip(("fd", "recall", "fd_pixel"), part.digits, strict=True):
+        values = part.seeds(metric)[form]
         cells.append(f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}")
-    line = f"| {FORMS[form]} | {' | '.join(cells)} | {1000 * STEP['seconds'][form]:.0f} ms |"
+    line = f"| {FORMS[form]} | {' | '.join(cells)} | {1000 * part.times['seconds'][form]:,.0f} ms |"
     for page in (PLUGIN / "README.md", STUDY / "README.md"):
         assert line in page.read_text(), page
 
 
-def test_the_sentences_are_of_the_stored_rows_and_the_measured_step():
-    pages = [(folder / "README.md").read_text().replace("−", "-") for folder in (PLUGIN, STUDY)]
+@PARTS
+def test_the_sentences_are_of_the_stored_rows_and_the_measured_step(part):
+    pages, times = [(folder / "README.md").read_text().replace("−", "-") for folder in (PLUGIN, STUDY)], part.times
     for page in pages:
-        assert "{:+.1f} % ({:+.1f} to {:+.1f} %)".format(*gap("fd")) in page
-        assert f"{STEP['ratio']:.2f} of the time" in page
-    assert f"{min(STEP['ratios']):.2f} to {max(STEP['ratios']):.2f}" in pages[1]
-    scatter = [100 * statistics.stdev(map(math.log, values)) for values in seeds("fd").values()]
+        assert "{:+.1f} % ({:+.1f} to {:+.1f} %)".format(*gap(part, "fd")) in page
+        assert f"{times['ratio']:.2f} of the time" in page
+    assert f"{min(times['ratios']):.2f} to {max(times['ratios']):.2f}" in pages[1]
+    scatter = [100 * statistics.stdev(map(math.log, values)) for values in part.seeds("fd").values()]
     assert "scatter by {:.1f} and {:.1f} % of FD".format(*scatter) in pages[1]
     for metric in ("recall", "fd_pixel"):
-        assert f"{gap(metric)[0]:+.1f} %" in pages[1]
+        assert f"{gap(part, metric)[0]:+.1f} %" in pages[1]
