@@ -19,7 +19,7 @@ from workflow.cli import main
 
 TINY = ("--configfile", "tests/workflow/tiny.yaml")
 # One worker makes the finished run and all of this file's tests use it.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("finished-run")]
+pytestmark = pytest.mark.xdist_group("finished-run")
 RUNS = ["data", "teacher-nfe35", "sid-a1.0", "sida-a1.0", "sid2a-a1.0"]
 
 
@@ -134,6 +134,7 @@ def interrupt_and_finish(workspace: Workspace, kills: int, sign: int, seed: int)
     workspace.done(*TINY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill", "int", "term"])
 def test_three_interruptions_end_with_the_same_numbers(finished, tmp_path, sign):
     workspace = Workspace(tmp_path)
