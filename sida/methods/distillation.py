@@ -16,7 +16,7 @@ from sida.config.roles import decisive, roles
 from sida.data import Dataset
 from sida.data.dataset import read_sketch
 from sida.errors import UserError
-from sida.files.atomic import sha256_file, sha256_json
+from sida.files.atomic import sha256_file
 from sida.methods.method import Parts
 from sida.methods.registry import (
     METHODS,
@@ -39,7 +39,7 @@ from sida.training.evaluation import Evaluation, evaluation_facts
 from sida.training.iteration import StudentTrainer
 from sida.training.loop import Run
 from sida.training.processes import Ranks
-from sida.training.run import check_shapes, class_source, data_settings, new_network
+from sida.training.run import check_shapes, class_source, new_network, run_digest
 
 #: Settings that are gone, with the values that digests go on recording.
 _GONE = {"real_source": "data", "compile": False}
@@ -157,8 +157,7 @@ def student_digest(
     for name, network in (networks or {}).items():
         if source_of := class_source(network, f"{where}.{name}"):
             settings[name] = {**settings.get(name, {}), **source_of}
-    settings["dataset"] = data_settings(config.dataset)
-    return sha256_json({"kind": "student", "settings": settings, "dataset": dataset_sha256, "parents": dict(parents)})
+    return run_digest("student", settings, dataset_sha256, parents)
 
 
 def make_trainer(

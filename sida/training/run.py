@@ -82,9 +82,18 @@ def new_network(network: Mapping[str, Any], seed: int, dataset: Dataset, device:
     return net
 
 
-def data_settings(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a data set's settings as digests hold them: without the place of its file, and without its cache."""
-    return {key: value for key, value in dataset.items() if key not in ("path", "cache")}
+def run_digest(kind: str, settings: Mapping[str, Any], dataset_sha256: str, parents: Mapping[str, str | None]) -> str:
+    """Returns the digest of everything that decides a run's result.
+
+    Args:
+        kind: ``"teacher"`` or ``"student"``.
+        settings: Settings that decide the result, see :func:`sida.config.roles.decisive`.
+        dataset_sha256: Digest of the data.
+        parents: SHA-256 of the networks from which a student starts.
+    """
+    dataset = {key: value for key, value in settings["dataset"].items() if key not in ("path", "cache")}
+    all_settings = {**settings, "dataset": dataset}
+    return sha256_json({"kind": kind, "settings": all_settings, "dataset": dataset_sha256, "parents": dict(parents)})
 
 
 def class_source(network: Mapping[str, Any], where: str) -> dict[str, str | None]:
@@ -99,7 +108,7 @@ def class_source(network: Mapping[str, Any], where: str) -> dict[str, str | None
 
 
 def teacher_digest(config: TeacherConfig, dataset_sha256: str, where: str = "spec") -> str:
-    """Returns the digest of everything that decides a teacher's training.
+    """Returns the digest of everything that decides a teacher's training, see :func:`run_digest`.
 
     Raises:
         UserError: The network has a custom class that is not allowed.
@@ -109,8 +118,7 @@ def teacher_digest(config: TeacherConfig, dataset_sha256: str, where: str = "spe
         # Digests of stored teachers do not contain it; digests of students always do.
         del settings["batch_gpu"]
     settings["network"] = {**settings["network"], **class_source(config.network, f"{where}.network")}
-    settings["dataset"] = data_settings(config.dataset)
-    return sha256_json({"kind": "teacher", "settings": settings, "dataset": dataset_sha256, "parents": {}})
+    return run_digest("teacher", settings, dataset_sha256, {})
 
 
 class KeptState(NamedTuple):
@@ -286,7 +294,7 @@ class RunFiles:
 
     Args:
         folder: The run's folder.
-        digest: Digest of everything that decides the run's result.
+        digest: See :func:`run_digest`.
         set_aside: Start a new run and keep the state of an unfinished run with another configuration.
         ranks: Processes that train together: rank 0 writes; all read the state, from a disk that they share.
         loggers: Trackers of the logs' numbers.
