@@ -29,7 +29,6 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from sida import networks, training
-from sida.config.kernels import require_kernels
 from sida.config.recipe import StudentConfig
 from sida.config.samplers import INFINITE
 from sida.config.settings import Finite, Fraction, NotNegative, Positive, Range, Settings
@@ -250,10 +249,7 @@ def make_meanflow(parts: Parts) -> training.StudentTrainer:
         UserError: The network's layer for augmentation has another width.
     """
     options, config, augment = parts.options, parts.config, parts.augment(AUGMENTATION)
-    net, kernels = parts.copy(parts.initial), require_kernels(config.kernels)
-    if kernels is not None:
-        kernels.use_fused_kernels(net)
-    network = parts.optimized(net, kernels=kernels)
+    network = parts.optimized(parts.copy(parts.initial))
     width = getattr(network.net, "augment_dim", 0)
     if augment is not None and width not in (0, augment.label_dim):
         where, fault = f"{parts.where}.network.kwargs.augment_dim", f"must be {augment.label_dim} or 0, got {width}"

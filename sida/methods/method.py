@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from sida import data, networks, sampling, training
 from sida.config.families import Family, WeightNorm
+from sida.config.kernels import require_kernels
 from sida.config.recipe import METHOD_SETTINGS, Gamma, Recipe, ResolvedConfig, StudentConfig
 from sida.config.roles import own_settings, with_own_settings
 from sida.config.settings import Settings, from_mapping
@@ -469,10 +470,12 @@ class Parts:
         return cls(**fields)
 
     def optimized(self, net: torch.nn.Module, **arguments: Any) -> training.OptimizedNetwork:
-        """Returns a generator with the configured optimizer; ``arguments`` are further arguments of the class."""
-        config = self.config
+        """Returns a generator with the configured optimizer and kernels; ``arguments`` are others of the class."""
+        config, kernels = self.config, require_kernels(self.config.kernels)
+        if kernels is not None:
+            kernels.use_fused_kernels(net)
         betas = config.generator_betas or config.betas
-        return training.OptimizedNetwork(net, config.lr, betas, config.eps, **arguments)
+        return training.OptimizedNetwork(net, config.lr, betas, config.eps, kernels=kernels, **arguments)
 
     def schedule(self, lr_rampup_kimg: float = 0.0, sid_share: float = 0.5) -> training.Schedule:
         """Returns the configured phases and rates; the adversarial phase is for methods that read its setting."""
