@@ -197,25 +197,17 @@ class GraphRunner(EagerRunner):
         self._pool: object = torch.cuda.graph_pool_handle()
         self._given_up = False
 
-    def __call__(
-        self,
-        step: OptimizerStep,
-        scales: Scales,
-        tensors: Tensors,
-        augment: Augment | None,
-        steps_taken: int,
-        norms: bool = False,
-    ) -> Outputs:
+    def __call__(self, step: OptimizerStep, *inputs: Any) -> Outputs:
         """See :meth:`EagerRunner.__call__`."""
         try:
-            outputs = super().__call__(step, scales, tensors, augment, steps_taken, norms)
+            outputs = super().__call__(step, *inputs)
         except RecordingError as reason:
             self._given_up = True
             self._recordings.clear()
             self._gradients.clear()
             step.network.flat.zero_grad()
             say(f"cuda_graphs: {reason}; the run continues kernel by kernel")
-            outputs = super().__call__(step, scales, tensors, augment, steps_taken, norms)
+            outputs = super().__call__(step, *inputs)
         if "gradient" not in outputs:
             return outputs
         step.network.add_gradient(outputs.pop("gradient"))
