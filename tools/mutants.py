@@ -233,7 +233,8 @@ class Copy:
 
     def passed(self, part: str, mutant: Mutant, by_test: Mapping[str, tuple[float, set[str]]]) -> int:
         """Sets of tests that pass with a mutant: 0 if those of its part notice it, 1 if others do, or 2."""
-        _, own, others = PARTS[part]
+        _, own, further_tests = PARTS[part]
+        others = [path for path in further_tests if path not in own]
         reached = {test: of_test for test, of_test in by_test.items() if test.startswith(tuple(own))}
         of_file = {
             test: lines

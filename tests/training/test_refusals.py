@@ -15,10 +15,10 @@ from sida.noise import unit_noise
 from sida.training import TeacherConfig, logs, train_teacher
 from sida.training.batches import StepBatches
 from sida.training.evaluation import evaluation_facts
-from sida.training.iteration import OptimizerStep
 from sida.training.processes import ALONE, StopRequest
 from sida.training.run import StateStore, check_shapes
 from sida.training.schedule import Phase, Schedule, linear_decay, points_passed
+from sida.training.steps import OptimizerStep
 from tests.refused import refused
 from tests.training.toy import DATASET, EDM2, GIVEN, MADE, STUDENT, TEACHER
 

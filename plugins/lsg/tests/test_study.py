@@ -5,8 +5,8 @@ from collections import defaultdict
 
 import pytest
 
-from eval.results.csv_files import read_csv
 from eval.results.stored import read_stored
+from eval.results.summary import load_measurements
 from sida.config.registries import FOLDER
 from workflow.preset import load_preset
 from workflow.preset.stored_rows import row_digest
@@ -20,12 +20,10 @@ ROWS = [*((DIGITS, row, 4) for row in LABELS), (FASHION, "k1", 2), (FASHION, "k2
 
 def seeds(folder):
     """Values of a row's seeds, each the mean of its trials, by row and metric."""
-    trials = defaultdict(list)
-    for _, record in read_csv(folder / "measurements.csv")[1]:
-        trials[record["run"], record["metric"]].append(float(record["value"]))
-    values = defaultdict(list)
-    for (run, metric), found in trials.items():
-        values[run.rpartition("-s")[0], metric].append(statistics.mean(found))
+    stored, values = load_measurements(folder), defaultdict(list)
+    for run in stored.runs:
+        for metric in {line.metric for line in stored.of_run(run)}:
+            values[run.rpartition("-s")[0], metric].append(stored.estimate(run, metric).mean)
     return values
 
 

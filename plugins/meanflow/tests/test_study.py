@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 import scipy.stats
 
-from eval.results.csv_files import read_csv
 from eval.results.stored import read_stored
+from eval.results.summary import load_measurements
 from sida.config.registries import FOLDER
 from workflow.preset import load_preset
 from workflow.preset.stored_rows import row_digest
@@ -31,13 +31,10 @@ class Part:
 
     def seeds(self, metric):
         """Mean of the trials of each seed, by form."""
-        trials: dict[str, list[float]] = {}
-        for _, record in read_csv(STUDY / self.stored / "measurements.csv")[1]:
-            if record["metric"] == metric:
-                trials.setdefault(record["run"], []).append(float(record["value"]))
-        assert {len(values) for values in trials.values()} == {self.trials}
+        stored = load_measurements(STUDY / self.stored)
+        assert {len(stored.trials(run, metric)) for run in stored.runs} == {self.trials}
         return {
-            form: [statistics.mean(values) for run, values in trials.items() if run.startswith(form)] for form in FORMS
+            form: [stored.estimate(run, metric).mean for run in stored.runs if run.startswith(form)] for form in FORMS
         }
 
     @property

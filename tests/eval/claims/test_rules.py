@@ -555,13 +555,19 @@ def test_a_straight_line_beyond_the_noise_of_its_evaluations_alone_is_told(tmp_p
     assert outcome(found, **X, form="exponential", low=0.9) == expected
 
 
-def test_spreads_over_a_column_are_compared():
+def sloped(alphas, **slopes):
+    """Rows and sheet of recipes whose values grow with α by a slope: three seeds at each α."""
     rows, sheet = [], []
-    for recipe, slope in (("x", 0.1), ("y", 2.0)):
-        for seed, alpha in ((seed, alpha) for seed in range(3) for alpha in (0.5, 0.75, 1.0)):
+    for recipe, slope in slopes.items():
+        for seed, alpha in ((seed, alpha) for seed in range(3) for alpha in alphas):
             name = f"{recipe}-{alpha}-{seed}"
             rows += lines(name, spread(6 + seed / 100 + slope * alpha, 0.01))
             sheet.append(SheetRow(name, "x", "sid", "x", teacher="t", alpha=alpha, recipe=recipe, seed=seed))
+    return rows, sheet
+
+
+def test_spreads_over_a_column_are_compared():
+    rows, sheet = sloped((0.5, 0.75, 1.0), x=0.1, y=2.0)
     x, y = (rows_of(recipe=name) for name in "xy")
     part = {"rule": "RATIO", "metric": "fd", "spread": "alpha", "seeds": 3, "high": 0.5}
     assert outcome(made(rows, sheet), **part, a=x, b=y) == "supported"
@@ -581,12 +587,7 @@ def test_spreads_over_a_column_are_compared():
 
 def test_a_ratio_of_spreads_has_the_noise_of_the_extreme_cells_by_hand():
     """Three seeds with a standard deviation of 0.01 at each α: Welch's interval at six degrees of freedom a side."""
-    rows, sheet = [], []
-    for recipe, slope in (("x", 0.4), ("y", 1.0)):
-        for seed, alpha in ((seed, alpha) for seed in range(3) for alpha in (1.0, 0.5, 0.75)):
-            name = f"{recipe}-{alpha}-{seed}"
-            rows += lines(name, spread(6 + seed / 100 + slope * alpha, 0.01))
-            sheet.append(SheetRow(name, "x", "sid", "x", teacher="t", alpha=alpha, recipe=recipe, seed=seed))
+    rows, sheet = sloped((1.0, 0.5, 0.75), x=0.4, y=1.0)
     part = {"rule": "RATIO", "metric": "fd", "spread": "alpha", "seeds": 3, "high": 0.5}
     (found,) = verdict(made(rows, sheet), **part, a=rows_of(recipe="x"), b=rows_of(recipe="y")).findings
     middles = [6.01 + slope * 0.75 for slope in (0.4, 1.0)]
