@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import csv
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -26,8 +28,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sida.config.lookup import ROOT
-
+#: The checkout. This module imports none of its code: processes that start from it import the changed copy.
+ROOT = Path(__file__).resolve().parents[1]
+#: Packages that every test imports, which takes longer than most tests: processes start with them.
+_IMPORTED = ("hypothesis", "matplotlib.pyplot", "pandas", "pytest", "scipy.linalg", "scipy.stats", "torch")
 _RECIPES = (
     "tests/studies/papers/test_recipes.py",
     "tests/studies/papers/test_presets.py",
@@ -49,12 +53,17 @@ PARTS: Mapping[str, tuple[str, Sequence[str], Sequence[str]]] = {
     ),
     "claims": (
         "eval/claims",
-        ("tests/eval/claims", "tests/studies/papers/test_claims.py"),
+        ("tests/eval/claims", "tests/studies/papers/test_claims.py", "tests/studies/test_stored.py"),
         ("tests/eval/test_report.py", "tests/eval/results", "tests/workflow/test_settings.py"),
     ),
     "tables": (
         "eval/tables",
-        ("tests/eval/tables", "tests/eval/results", "tests/studies/papers/test_tables.py"),
+        (
+            "tests/eval/tables",
+            "tests/eval/results",
+            "tests/studies/papers/test_tables.py",
+            "tests/studies/test_stored.py",
+        ),
         (
             *_TABLES,
             "tests/eval/measuring/test_score.py",
@@ -64,7 +73,7 @@ PARTS: Mapping[str, tuple[str, Sequence[str], Sequence[str]]] = {
     ),
     "identity": (
         "eval/results/identity.py",
-        ("tests/eval/results", "tests/eval/tables", "tests/eval/measuring"),
+        ("tests/eval/results", "tests/eval/tables", "tests/eval/measuring", "tests/studies/test_stored.py"),
         ("tests/eval/claims", *_TABLES),
     ),
 }
@@ -188,6 +197,24 @@ def _is_words(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and name == "body"
 
 
+_STARTS = multiprocessing.get_context("forkserver")
+_STARTS.set_forkserver_preload([*_IMPORTED])
+
+
+def _run(root: str, words: Sequence[str], variables: Mapping[str, str]) -> None:
+    """Runs pytest in a folder as the leader of a group of processes, without output."""
+    os.setsid()
+    os.chdir(root)
+    os.environ.update({"PYTHONPATH": root, **variables})
+    sys.path.insert(0, root)
+    silent = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(silent, stream)
+    import pytest
+
+    sys.exit(pytest.main(["-q", "-x", "-n", "0", "-p", "no:cacheprovider", *words]))
+
+
 @dataclass
 class Copy:
     """A copy of the checkout in which mutants live.
@@ -202,19 +229,14 @@ class Copy:
 
     def pytest(self, *words: str, seconds: float | None = None, **variables: str) -> int:
         """Exit status of pytest; 1 for one that took too long."""
-        environment = os.environ | {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", **variables}
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *words]
-        with subprocess.Popen(
-            command, cwd=self.root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process:  # fmt: skip
-            try:
-                return process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                return 1
-            finally:
-                if process.returncode is None:
-                    os.killpg(process.pid, signal.SIGKILL)
+        process = _STARTS.Process(target=_run, args=(str(self.root), words, variables))
+        process.start()
+        process.join(seconds)
+        if process.exitcode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+        return int(process.exitcode != 0)
 
     def reached(self, parts: Sequence[str]) -> dict[str, tuple[float, set[str]]]:
         """Seconds and lines of each test of some parts, as :mod:`tools.reached` writes them."""
@@ -305,6 +327,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=50, help="number of changes (50)")
     parser.add_argument("--seed", type=int, default=0, help="which changes (0)")
     words = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
     sample, total = sampled(words.parts, words.count, words.seed)
     print(f"{len(sample)} of {total:,} changes of {', '.join(words.parts)}", flush=True)
     reasons, at_first, survivors, explained = known_reasons(), 0, 0, 0
