@@ -4,6 +4,7 @@ A sum in another order has other last digits, and kernels of another processor, 
 order. That error is one of the largest terms, so bounds are against the largest value, never against each small one.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -56,3 +57,26 @@ def assert_near(
         bound = FLOAT32 if is_single else FLOAT64
     error = relative_error(actual, expected, scale, each)
     assert error <= bound, f"{name or 'values'} differ by {error:.2g} of the largest; the bound is {bound:.2g}"
+
+
+def assert_same(actual: Any, expected: Any, bound: float = 1e-9) -> None:
+    """Asserts that nested mappings and lists are equal, numbers up to a share of each.
+
+    Args:
+        actual: Values as JSON has them.
+        expected: The same.
+        bound: Largest difference of a number as a share of it.
+    """
+    ours, theirs = ([*_leaves(values)] for values in (actual, expected))
+    assert [path for path, _ in ours] == [path for path, _ in theirs]
+    for (path, value), (_, wanted) in zip(ours, theirs):
+        is_number = isinstance(wanted, float) and isinstance(value, float)
+        assert value == wanted or (is_number and abs(value - wanted) <= bound * abs(wanted)), path
+
+
+def _leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(values, dict | list) and values:
+        for key, item in values.items() if isinstance(values, dict) else enumerate(values):
+            yield from _leaves(item, f"{path}/{key}")
+    else:
+        yield path, values

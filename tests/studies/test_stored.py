@@ -1,13 +1,29 @@
-"""Stored rows of each study are rows of its preset today, so that `--extend` takes them and trains none again."""
+"""Stored rows of each study are rows of its preset today, so that `--extend` takes them and trains none again.
 
+Verdicts and tables of the stored rows are those that are stored.
+"""
+
+import hashlib
+import itertools
+import json
 import os
+import re
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from eval.claims.write import decided, verdict_texts
 from eval.results.stored import read_stored, unchanged_rows
+from eval.results.summary import load_measurements
+from eval.tables.build import make_table
+from eval.tables.latex import to_latex
+from eval.tables.render import to_csv, to_html, to_markdown
 from sida.config.lookup import ROOT
+from tests.near import assert_same
 from workflow.preset import load_preset
 from workflow.preset.extension import stored_results
+from workflow.preset.products import product
 from workflow.preset.stored_rows import row_digest
 
 PRESETS = [path for path in sorted(ROOT.glob("studies/*/*.yaml")) if (stored_results([path]) / "stored.json").is_file()]
@@ -25,3 +41,48 @@ def test_stored_rows_have_the_digests_of_todays_settings(path, working_folder, m
         preset = load_preset(file)
         digests = {run: row_digest(preset, run) for run in stored if run in preset.runs}
         assert unchanged_rows(stored_folder, digests) == stored
+
+
+JUDGED = [path for path in PRESETS if (stored_results([path]) / "claims.json").is_file()]
+
+
+@pytest.mark.parametrize("path", JUDGED, ids=lambda path: path.relative_to(ROOT / "studies").as_posix())
+def test_stored_verdicts_are_those_of_todays_rules(path):
+    assert len(JUDGED) == 4
+    stored, preset = stored_results([path]), load_preset(path)
+    (measurements,) = stored.glob("measurements.csv*")
+    texts = verdict_texts(decided(preset.settings.claims, load_measurements(measurements), preset.judged, stored))
+    assert texts[".md"] == (stored / "claims.md").read_text()
+    ours, theirs = (json.loads(text) for text in (texts[".json"], (stored / "claims.json").read_text()))
+    # A hash of all digits, of which the last ones are the processor's.
+    del ours["content_sha256"], theirs["content_sha256"]
+    assert_same(ours, theirs)
+
+
+#: Folder of a study with stored rows and the number of its tables.
+TABLES = {"afternoon": 8, "demo": 1, "fashion": 2, "scratch": 1, "steps": 1}
+RECORDED = Path(__file__).with_name("recorded_tables.md")
+
+
+def test_tables_of_stored_rows_are_those_of_earlier_versions():
+    """Markdown as it was at e4b8f19b, and hashes of the other formats; RECORD=1 writes ``recorded_tables.md`` again."""
+    texts, count = [], Counter()
+    for path in PRESETS:
+        stored, preset = stored_results([path]), load_preset(path)
+        (measurements,) = stored.glob("measurements.csv*")
+        for name, mode in itertools.product(preset.settings.tables, ("measured", "audit")):
+            spec, layout = product(preset, "tables", name).spec, preset.layout("tables", name)
+            table = make_table(layout, measurements, preset.judged_sheet, mode=mode, spec=spec, results=stored)
+            hashes = (f"{form.__name__} {hash_of(form(table))}" for form in (to_csv, to_latex, to_html))
+            texts.append(f"# {path.parent.name}: {name}, {mode}\n\n{to_markdown(table)}\n{', '.join(hashes)}\n")
+            count[path.parent.name] += mode == "audit"
+    assert count == TABLES
+    if os.environ.get("RECORD"):
+        RECORDED.write_text("\n".join(texts))
+    assert "\n".join(texts).split("\n") == RECORDED.read_text().split("\n")
+
+
+def hash_of(text):
+    """Of a text whose numbers have nine digits, since the last ones are the processor's."""
+    shorter = re.sub(r"\d+\.\d{9,}(e-?\d+)?", lambda number: f"{float(number[0]):.9g}", text)
+    return hashlib.sha256(shorter.encode()).hexdigest()[:16]

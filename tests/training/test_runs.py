@@ -26,7 +26,17 @@ from sida.training.loop import Run
 from sida.training.processes import Interruption, StopRequest
 from sida.training.steps import EagerRunner
 from tests.refused import command, refused
-from tests.training.toy import STUDENT, TEACHER, before_iterations, fork, interrupt_after, raising, results, wait
+from tests.training.toy import (
+    STUDENT,
+    TEACHER,
+    assert_recorded,
+    before_iterations,
+    fork,
+    interrupt_after,
+    raising,
+    results,
+    wait,
+)
 from workflow.cli import main
 
 
@@ -85,6 +95,11 @@ def test_student_files(uninterrupted, teacher):
     assert ticks[0]["weight_rms"]["generator"] == pytest.approx(float(kernels.square().mean().sqrt()))
     names = {f"network-0000000{nimg}.{kind}" for nimg in (112, 208) for kind in ("png", "safetensors")}
     assert {path.name for path in (uninterrupted / "snapshots").iterdir()} == names
+
+
+def test_logs_are_those_of_earlier_versions(teacher, uninterrupted):
+    assert_recorded("teacher", Path(teacher).parent)
+    assert_recorded("sida", uninterrupted)
 
 
 @pytest.mark.parametrize("minutes", [0, pytest.param(1e9, marks=pytest.mark.slow)])

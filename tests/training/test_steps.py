@@ -26,7 +26,17 @@ from tests.near import assert_near
 from tests.networks.made import random_network
 from tests.refused import command, refusal, refused
 from tests.training.test_identity import digest
-from tests.training.toy import EDM2, NETWORK, SID_STUDENT, interrupt_after, iterate, of_method, recipe, results
+from tests.training.toy import (
+    EDM2,
+    NETWORK,
+    SID_STUDENT,
+    assert_recorded,
+    interrupt_after,
+    iterate,
+    of_method,
+    recipe,
+    results,
+)
 
 DOUBLE = {"dtype": torch.float64}
 BRIEF = {"total_kimg": 0.096, "evaluation": None, "snapshot_kimg": None}
@@ -159,6 +169,7 @@ def test_a_resumed_run_of_several_steps_equals_an_uninterrupted_one(tmp_path, te
     interrupt_after(distill, spec, tmp_path / "two", 0.048 * 1000)
     distill(spec, tmp_path / "two")
     assert results(tmp_path / "one") == results(tmp_path / "two")
+    assert_recorded(f"three steps {', '.join(map(str, ways.values()))}".strip(), tmp_path / "one")
 
 
 @pytest.fixture(scope="module")

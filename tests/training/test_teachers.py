@@ -19,7 +19,7 @@ from sida.training.logs import FAR_ABOVE_BEST, lost
 from sida.training.teacher import TeacherTrainer
 from tests.near import assert_near
 from tests.refused import command, refused
-from tests.training.toy import EDM2, NETWORK, TEACHER, interrupt_after, results, vector
+from tests.training.toy import EDM2, NETWORK, TEACHER, assert_recorded, interrupt_after, results, vector
 from workflow.cli import main
 
 #: EDM2's way: no ramp-down but by the number of steps, and two averages.
@@ -58,6 +58,7 @@ def test_all_of_edm2s_way_resumes_exactly(averaged, tmp_path):
     # The result is the average that is named first.
     assert torch.equal(weights(tmp_path / "network.safetensors"), weights(tmp_path / "snapshots" / names[-2]))
     assert read_metadata(tmp_path / "network.safetensors")["average_std"] == 0.1
+    assert_recorded("teacher of EDM2", tmp_path)
 
 
 def test_a_rate_that_has_not_risen_changes_nothing_and_one_that_falls_changes_less(tmp_path):

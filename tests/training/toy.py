@@ -1,8 +1,11 @@
 """A teacher and students small enough to train in a second, and a monitor that needs no feature network."""
 
 import contextlib
+import json
 import multiprocessing
+import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from sida.methods.distillation import make_trainer
 from sida.methods.registry import DistillConfig, recipe_of, resolve_recipe
 from sida.networks.file import load_network, read_metadata
 from sida.training.iteration import Trainer
+from tests.near import assert_same
 
 DATASET = {"name": "digits", "kind": "digits", "max_size": 200}
 NETWORK = {
@@ -43,6 +47,8 @@ STUDENT = {
     "evaluation": {"every_kimg": 0.1, "monitor": "tests.training.toy:make_monitor", "kwargs": {"samples": 32}},
 }  # fmt: skip
 TIMES = ("seconds", "img_per_s", "memory_mb")
+#: Rounding of logged numbers after some iterations; kernels of other processors differ by up to 2e-6.
+LOGGED = 1e-4
 
 
 def of_method(method, spec):
@@ -157,6 +163,21 @@ def results(folder):
         records = read_jsonl(folder / f"{name}.jsonl")
         found[name] = [{k: v for k, v in record.items() if k not in TIMES} for record in records]
     return {**found, "network": (folder / "network.safetensors").read_bytes()}
+
+
+#: Logs that the suite wrote at e4b8f19b. A change that is meant to change numbers writes them again: RECORD=1.
+RECORDED = Path(__file__).with_name("recorded_logs.json")
+
+
+def assert_recorded(name, folder):
+    """Checks a run's network, and all numbers of its logs but times, against ``recorded_logs.json``, up to rounding."""
+    logs = {key: value for key, value in results(folder).items() if key in ("train", "evaluations")}
+    logs["network_rms"] = float(vector(load_network(folder / "network.safetensors")[0]).square().mean().sqrt())
+    recorded = json.loads(RECORDED.read_text())
+    if os.environ.get("RECORD"):
+        RECORDED.write_text(json.dumps(recorded | {name: logs}, indent=1) + "\n")
+        recorded[name] = logs
+    assert_same(logs, recorded[name], LOGGED)
 
 
 def fork(task, log):
