@@ -42,14 +42,25 @@ _TABLES = ("tests/studies/papers/test_tables.py", "tests/eval/test_report.py", "
 PARTS: Mapping[str, tuple[str, Sequence[str], Sequence[str]]] = {
     "methods": (
         "sida/methods",
-        ("tests/methods", "tests/training", "tests/studies/papers/test_recipes.py", "tests/eval/results/test_saw.py"),
+        (
+            "tests/methods",
+            "tests/training",
+            "tests/studies/papers/test_recipes.py",
+            "tests/eval/results/test_saw.py",
+            "tests/workflow/test_settings.py",
+        ),
         (*_RECIPES, "tests/eval/results"),
     ),
     "training": ("sida/training", ("tests/training", "tests/methods"), ("plugins/kernels/tests", *_RECIPES)),
     "metrics": (
         "eval/metrics",
-        ("tests/eval/test_metrics.py", "tests/eval/test_frechet.py", "tests/eval/measuring"),
-        ("tests/eval/features", "tests/eval/results", "tests/workflow/test_settings.py"),
+        (
+            "tests/eval/test_metrics.py",
+            "tests/eval/test_frechet.py",
+            "tests/eval/measuring",
+            "tests/workflow/test_settings.py",
+        ),
+        ("tests/eval/features", "tests/eval/results"),
     ),
     "claims": (
         "eval/claims",
@@ -63,13 +74,9 @@ PARTS: Mapping[str, tuple[str, Sequence[str], Sequence[str]]] = {
             "tests/eval/results",
             "tests/studies/papers/test_tables.py",
             "tests/studies/test_stored.py",
-        ),
-        (
-            *_TABLES,
-            "tests/eval/measuring/test_score.py",
-            "tests/workflow/test_preset.py",
             "plugins/exchange/tests/test_records.py",
         ),
+        (*_TABLES, "tests/eval/measuring/test_score.py", "tests/workflow/test_preset.py"),
     ),
     "identity": (
         "eval/results/identity.py",
