@@ -226,6 +226,7 @@ def test_a_stop_at_the_limit_of_processor_time_keeps_its_status(monkeypatch, cap
         signal.signal(signal.SIGXCPU, before)
 
 
+@pytest.mark.slow
 def test_processor_time_ends_in_one_line_before_the_system_kills():
     code = (
         "import resource, sys; from sida.cli import main, networks; from workflow.cli import all_verbs\n"

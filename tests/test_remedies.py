@@ -17,7 +17,13 @@ _COMMAND = re.compile(r"`(sida [^`]+)`|\((sida [^()]+)\)|^  (sida .*?)(?:  |\s+\
 _OPTION = re.compile(r"(?:\b(?:say|give|add|without|with|name|leave|out) |\()(--[a-z][a-z0-9-]+)")
 
 
-def texts() -> Iterator[tuple[str, str]]:
+@pytest.fixture(scope="module")
+def texts() -> list[tuple[str, str]]:
+    """Places and texts of all strings of the sources."""
+    return [*strings()]
+
+
+def strings() -> Iterator[tuple[str, str]]:
     """Place and text of each string of the sources that is not a docstring; values of an f-string are ``X``."""
     for package in ("sida", "eval", "workflow"):
         for path in sorted((ROOT / package).rglob("*.py")):
@@ -52,8 +58,8 @@ def options() -> dict[str, dict[str, argparse.Action]]:
     return options_of
 
 
-def test_every_command_in_a_message_is_one(options):
-    commands = [(where, max(found)) for where, text in texts() for found in _COMMAND.findall(text)]
+def test_every_command_in_a_message_is_one(options, texts):
+    commands = [(where, max(found)) for where, text in texts for found in _COMMAND.findall(text)]
     assert len(commands) > 100
     faults = []
     for where, command in commands:
@@ -77,8 +83,8 @@ def test_every_command_in_a_message_is_one(options):
     assert not faults, "\n".join(faults)
 
 
-def test_every_option_in_a_message_exists(options):
+def test_every_option_in_a_message_exists(options, texts):
     others = {"--sparse", "--retries", "--sdm"}  # of tar, of Snakemake
     known = {name for names in options.values() for name in names} | others
-    faults = {(where, name) for where, text in texts() for name in _OPTION.findall(text) if name not in known}
+    faults = {(where, name) for where, text in texts for name in _OPTION.findall(text) if name not in known}
     assert not faults, "\n".join(map(str, sorted(faults)))

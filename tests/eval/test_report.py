@@ -285,6 +285,7 @@ def test_the_paper_lists_what_the_published_numbers_alone_decide(tmp_path, monke
     assert "1 of 2 claims" in source
 
 
+@pytest.mark.slow
 def test_no_two_tables_and_no_two_figures_of_the_paper_have_one_number(copied, tmp_path):
     inputs = ["--measurements", str(write_released(tmp_path / "m"))]
     inputs += ["--runs", str(ROOT / "studies/papers/runs/released.tsv")]

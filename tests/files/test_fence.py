@@ -17,6 +17,7 @@ from sida.files import fenced
 from sida.files.fenced import SHAPE, Child, Either, fits
 from tests.files.escapes import ENDS, TRIES
 from tests.refused import refusal, refused
+from tests.slow import quick_but
 
 READER = "tests.files.escapes:Escapes"
 
@@ -44,7 +45,7 @@ def test_code_in_the_child_can_do_nothing(child, name):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("name", quick_but({"drip", "take time"}, ENDS))
 def test_a_child_that_fails_is_one_line(monkeypatch, name):
     monkeypatch.setattr(fenced, "SECONDS", 1)
     monkeypatch.setattr(fenced, "_END", 0.5)
@@ -112,6 +113,7 @@ def test_values_of_another_form_do_not_fit(value, form):
     assert not fits(value, form)
 
 
+@pytest.mark.slow
 def test_hard_limits_of_the_process_stay_and_readers_work(tmp_path):
     """As on login nodes; a reader that needs more says so, and not that the file is damaged."""
     np.savez(tmp_path / "a.npz", np.zeros(9))

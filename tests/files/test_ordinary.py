@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path, PurePosixPath
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.report.page import write_index
@@ -35,6 +35,7 @@ def test_a_folder_nested_deeper_than_calls_is_read(tmp_path):
     subprocess.run(["rm", "-r", results], check=True)  # Python removes by calls
 
 
+@settings(max_examples=30)
 @given(names=st.sets(st.from_regex(r"[a-z.]{1,3}(/[a-z .é#%:]{1,4}){0,3}", fullmatch=True), max_size=6))
 def test_names_are_those_of_files_and_lead_nowhere_else(names, tmp_path_factory):
     folder = tmp_path_factory.mktemp("walk")
@@ -85,6 +86,7 @@ def test_every_reader_of_results_refuses_what_is_no_file(tmp_path, name, kind, t
     assert not (results / "index.html").exists()
 
 
+@settings(max_examples=30)
 @given(name=st.from_regex(r"(/|[a-zA-Z.]{0,3})(/[a-z.\x00]{0,2}){0,3}", fullmatch=True))
 def test_a_named_file_is_below_its_folder_or_is_refused(name, tmp_path_factory):
     folder = tmp_path_factory.mktemp("named")

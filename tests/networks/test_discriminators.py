@@ -163,14 +163,8 @@ def test_whole_discriminator_takes_a_step_at_true_size(resolution, label_dim):
 
 
 @needs_timm
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if name == "vgg16_bn" else pytest.mark.slow)
-        for name in BACKBONES
-        if name != "lite0_package"
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name != "lite0_package"])
 def test_plans_have_the_operations_of_each_backbone(name):
     entry = BACKBONES[name]
     cls = entry.load()

@@ -22,7 +22,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ from tests.files.made_pickles import add_hooks, write_genuine, write_torch
 from tests.networks.made import SMALL, random_network
 from tests.readers.test_text import read_spec_file
 from tests.refused import command, refusal, refused
+from tests.slow import quick_but
 from tests.training.toy import EDM2, NETWORK
 
 
@@ -220,11 +221,6 @@ def outcome(path: Path, read: Callable[[Path], Any], content: bytes) -> tuple[An
     left = [found for found in path.parent.iterdir() if found not in before and found.suffix in (".out", ".tmp")]
     assert not left
     return None, True
-
-
-def quick_but(long: set[str], names: Iterable[str]) -> list[Any]:
-    """Names as parameters, of which some are slow."""
-    return [pytest.param(name, marks=pytest.mark.slow if name in long else ()) for name in names]
 
 
 #: Kinds that share their reader with another one.
@@ -414,6 +410,7 @@ def test_no_pipe_and_no_device_is_waited_for(tmp_path, make, monkeypatch):
     assert not (tmp_path / "o.zip").exists()
 
 
+@pytest.mark.slow
 def test_a_hole_of_a_terabyte_is_not_read_to_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr(fenced, "SECONDS", 1)
     (tmp_path / "x.tar").write_bytes(TAR)

@@ -2,11 +2,14 @@
 
 import runpy
 
+import pytest
+
 from sida.config.lookup import ROOT
 from tests.workflow.workspace import shipped
 from workflow.preset.measuring import measuring_parts
 
 
+@pytest.mark.slow
 def test_the_probe_counts_every_job_and_images_and_evaluations():
     job_seconds = runpy.run_path(str(ROOT / "studies/demo/probe.py"))["job_seconds"]
     preset, start = shipped("demo"), 2.0

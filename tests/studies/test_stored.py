@@ -21,6 +21,7 @@ from eval.tables.latex import to_latex
 from eval.tables.render import to_csv, to_html, to_markdown
 from sida.config.lookup import ROOT
 from tests.near import assert_same
+from tests.slow import quick_but
 from workflow.preset import load_preset
 from workflow.preset.extension import stored_results
 from workflow.preset.products import product
@@ -29,13 +30,13 @@ from workflow.preset.stored_rows import row_digest
 PRESETS = [path for path in sorted(ROOT.glob("studies/*/*.yaml")) if (stored_results([path]) / "stored.json").is_file()]
 
 
-@pytest.mark.parametrize("working_folder", [ROOT, ROOT.parent, None], ids=["checkout", "above", "elsewhere"])
+@pytest.mark.parametrize("where", quick_but({"above", "elsewhere"}, ["checkout", "above", "elsewhere"]))
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.relative_to(ROOT / "studies").as_posix())
-def test_stored_rows_have_the_digests_of_todays_settings(path, working_folder, monkeypatch, tmp_path):
+def test_stored_rows_have_the_digests_of_todays_settings(path, where, monkeypatch, tmp_path):
     stored_folder = stored_results([path])
     stored = list(read_stored(stored_folder)["rows"])
     assert stored
-    monkeypatch.chdir(tmp_path if working_folder is None else working_folder)
+    monkeypatch.chdir({"checkout": ROOT, "above": ROOT.parent, "elsewhere": tmp_path}[where])
     # The workflow reads a preset by its path from the current folder, other commands by its absolute one.
     for file in (path, os.path.relpath(path)):
         preset = load_preset(file)

@@ -215,6 +215,7 @@ def test_an_evaluation_that_is_interrupted_stops_all_and_is_repeated(tmp_path, s
     assert_same(tmp_path / "run", alone)
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_answer_ends_the_others(tmp_path, spec, monkeypatch):
     monkeypatch.setattr(processes, "STEP_TIMEOUT", datetime.timedelta(seconds=2))
     hang = lambda: time.sleep(900)

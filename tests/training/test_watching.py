@@ -26,6 +26,7 @@ def following(teacher, values, **changes):
     return {**spec, "evaluation": {**evaluation, **more}, **changes}
 
 
+@pytest.mark.slow
 def test_evaluations_on_a_logarithmic_scale(teacher, tmp_path):
     distill(following(teacher, range(9, 1, -1), evaluation={"every_kimg": 0.02, "per_decade": 4}), tmp_path)
     # The first multiples of 16 at or behind 20, 35.6, 63.2, 112.5, 200, 355.7 images; first and last always.
@@ -188,6 +189,7 @@ def test_images_that_are_not_finite_stop_a_run_or_are_an_evaluation_without_a_nu
     assert {path.suffix for path in (tmp_path / "run/snapshots").iterdir()} == {".safetensors"}
 
 
+@pytest.mark.slow
 def test_pictures_of_fixed_seeds_beside_each_snapshot(teacher, tmp_path):
     spec = {**STUDENT, "teacher": teacher, "evaluation": None, "total_kimg": 0.096, "snapshot_kimg": 0.048}
     for name, pictures in (("with", None), ("without", 0)):

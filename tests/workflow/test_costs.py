@@ -78,26 +78,31 @@ NETWORKS = {
 }  # fmt: skip
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     ("family", "method", "checkpointing", "options"),
     [
         ("edm", "sid", False, {}),
         ("edm", "sida", True, {}),
-        ("edm2", "sida", False, {}),
-        ("edm", "dmd2", False, {"features": "teacher", "fake_score_steps": 2, "r1_weight": 1.0}),
-        ("edm", "realsid", False, {"uid_alpha": 0.9, "fake_score_steps": 3}),
-        ("edm", "instance", False, {"num_steps": 3}),
-        ("flow", "sida", True, {}),
+        pytest.param("edm2", "sida", False, {}, marks=SLOW),
+        pytest.param(
+            "edm", "dmd2", False, {"features": "teacher", "fake_score_steps": 2, "r1_weight": 1.0}, marks=SLOW
+        ),
+        pytest.param("edm", "realsid", False, {"uid_alpha": 0.9, "fake_score_steps": 3}, marks=SLOW),
+        pytest.param("edm", "instance", False, {"num_steps": 3}, marks=SLOW),
+        pytest.param("flow", "sida", True, {}, marks=SLOW),
         ("flow", "sid", False, {}),
         ("custom", "sida", False, {}),
-        ("edm", "dmd", False, {"of recipe": {"num_steps": 5}}),
-        ("edm", "sid", True, {"of recipe": {"num_steps": 3, "gradient": "all"}}),
+        pytest.param("edm", "dmd", False, {"of recipe": {"num_steps": 5}}, marks=SLOW),
+        pytest.param("edm", "sid", True, {"of recipe": {"num_steps": 3, "gradient": "all"}}, marks=SLOW),
         pytest.param(
             "edm",
             "gdd",
             False,
             {"backbones": ["lite0_package"], "r1_gamma": 0},
-            marks=[needs("judges"), pytest.mark.slow],
+            marks=[needs("judges"), SLOW],
         ),
     ],
 )

@@ -91,6 +91,7 @@ def test_the_demo_is_planned_with_the_packages_and_without_the_project(complete,
     assert re.search(r"^distill +\d", said, re.M), said
 
 
+@pytest.mark.slow
 def test_a_start_from_elsewhere_needs_the_path_of_the_snakefile_alone(alone, checkout, tmp_path):
     preset = f"{checkout}/{PUBLISHED}"
     status, said = alone.run(

@@ -123,6 +123,7 @@ def test_faults_are_one_line_before_the_first_job(tmp_path, changes, fault):
     refused(fault, lambda: check_preset(preset(tmp_path, changes)))
 
 
+@pytest.mark.slow
 def test_it_runs(tmp_path, monkeypatch):
     """What the workflow's jobs are told, done in one process: a guided teacher, and the student of it."""
     short = {f"teachers/{name}/training/total_kimg": 0.256 for name in ("digits-short", "uncond")}

@@ -228,6 +228,7 @@ def test_registry_layouts_and_published_numbers_travel(installed):
     assert "1.519 ± 0.009" in (installed.here / "table1.md").read_text()
 
 
+@pytest.mark.slow
 def test_python_and_lists_work_outside_the_checkout(installed):
     write_network(installed.here / "network.safetensors")
     code = "import sida, eval; g = sida.load('network.safetensors'); print(g.sample(3).shape); "

@@ -122,6 +122,7 @@ def test_settings_that_change_no_result_are_no_reason_to_train_again(protocol):
         assert not found & {"students", "teachers"}
 
 
+@pytest.mark.slow
 def test_a_chain_of_rows_longer_than_pythons_stack(tmp_path):
     common = {"label": "R", "teacher": "digits-short", "sampler": "one-step"}
     rows = {f"r{i}": common | {"method": "sid2a", "recipe": "sid2a", "init": f"r{i - 1}"} for i in range(1, 1500)}

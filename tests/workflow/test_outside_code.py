@@ -378,6 +378,7 @@ def test_a_registry_or_site_of_the_folder_is_used_with_permission_alone(study, t
     assert load_site().extra == "--wrap=x"
 
 
+@pytest.mark.slow
 def test_jobs_import_nothing_by_chance_from_the_folder_they_are_started_in_and_need_no_home(tmp_path):
     for name in ("csv", "jinja2", "eval/__init__"):
         put(tmp_path / f"{name}.py", EVIL)

@@ -94,6 +94,7 @@ def test_second_run_does_nothing_and_says_so(finished):
     assert networks(finished) == before
 
 
+@pytest.mark.slow
 def test_jobs_and_the_summary_need_no_utf8_and_no_home_that_can_be_written(finished, tmp_path, monkeypatch):
     for name in ("manifest.json", "figures/samples.csv"):
         (finished.folder / "results/tiny" / name).unlink()
@@ -165,6 +166,7 @@ def test_a_finished_run_is_stored_and_shown_from_what_is_stored(finished, tmp_pa
     assert "measurements.csv" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_stored_networks_are_measured_again_from_another_folder(finished, tmp_path, monkeypatch, capsys):
     results, preset = finished.folder / "results/tiny", ROOT / "tests/workflow/tiny.yaml"
     monkeypatch.chdir(tmp_path)

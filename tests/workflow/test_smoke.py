@@ -28,8 +28,8 @@ from workflow.preset.trainings import training
 LEVELS = {"model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4]}
 SMALL = {"EDMPrecond": LEVELS, "EDM2Precond": {**LEVELS, "channels_per_head": 16}}
 SIZE, BATCH, ROUND, STEPS = 8, 8, 2, 3
-#: One of each family, start and switch; the others are slow.
-QUICK = {"imagenet64-sid2a-a1.2", "ffhq64-sid-a1.2", "edm2-s-sida"}
+#: One of each family; the others are slow.
+QUICK = {"imagenet64-sid2a-a1.2", "edm2-s-sida"}
 
 
 PAPER = shipped("paper")

@@ -205,13 +205,15 @@ def test_results_that_may_only_be_read_are_told(tmp_path):
         ([], rf"error: --configfile: .* {DEMO}"),
         (["--configfile", f"{ROOT}/config/demo.yaml"], r"error: --configfile: .*config/demo.yaml.*sida presets"),
         (["--configfile=nothing.yaml"], r"error: --configfile: .*'nothing.yaml'"),
-        (
+        pytest.param(
             ["--configfile", PUBLISHED, "--", "results/published/tables/tabel3.tex"],
             r"tabel3.tex: .*'tables/table3.tex'",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             ["--configfile", PUBLISHED, "--", "tables/table3.tex"],
             r"tables/table3.tex: .* results/published/tables/table3",
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["no preset", "no file", "no file after =", "no such product", "a short name"],
@@ -376,6 +378,7 @@ def contents(results):
     return {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.name != NAME and path.is_file()}
 
 
+@pytest.mark.slow
 def test_an_entry_of_the_registry_that_names_another_file_is_fetched_again(tmp_path, monkeypatch):
     def register(content, url):
         put(tmp_path / "cache/a.npz", content)

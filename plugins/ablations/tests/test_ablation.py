@@ -106,7 +106,7 @@ def test_generated_images_are_the_generators_of_other_noise(teacher):
     assert_near(fed[0], torch.cat(expected))
 
 
-@pytest.mark.parametrize("options", PARTS[:3])
+@pytest.mark.parametrize("options", [PARTS[0], *(pytest.param(part, marks=pytest.mark.slow) for part in PARTS[1:3])])
 def test_an_interrupted_training_resumes_exactly(teacher, tmp_path, monkeypatch, options):
     resumes(
         spec_of(teacher, options=options), {"denoising", "discriminator", "sid", "adversarial"}, tmp_path, monkeypatch

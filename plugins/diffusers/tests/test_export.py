@@ -10,11 +10,12 @@ from sida.networks.official import find_source, import_network
 from sida.sampling import one_step
 from tests.near import assert_near
 from tests.plugins import needs
+from tests.slow import quick_but
 from workflow.cli import main
 
 
 @needs("exchange")
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("prediction", quick_but({"epsilon", "sample"}, ["epsilon", "v_prediction", "sample"]))
 def test_a_network_of_diffusers_goes_back_as_its_own_class(prediction, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))

@@ -214,14 +214,10 @@ class Scripted(torch.nn.Module):
         return z.view(-1, 1, 8, 8).clamp(-1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "more"),
-    [
-        ("own_g:sample", []),
-        pytest.param("own_g:Plain", [], marks=pytest.mark.slow),
-        pytest.param("g.pt", ["--latent", "64"], marks=pytest.mark.slow),
-        pytest.param("g.pt2", ["--latent", "64"], marks=pytest.mark.slow),
-    ],
+    [("own_g:sample", []), ("own_g:Plain", []), ("g.pt", ["--latent", "64"]), ("g.pt2", ["--latent", "64"])],
 )
 def test_a_generator_of_ones_own_is_exported_with_its_row(name, more, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -95,7 +95,8 @@ def refill(net):
         parameter.data = torch.from_numpy(np.asarray(z, np.float32))
 
 
-@pytest.mark.parametrize("name", ["convnext_fdr", pytest.param("mae_fdr", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["convnext_fdr", "mae_fdr"])
 def test_features_of_the_true_architectures(name):
     """Two of the five recorded networks; the others differ from MAE's in width and pooling, and take gigabytes."""
     found, _ = load("measures/fdloss")

@@ -16,6 +16,7 @@ from sida.plugins.kernels.pointwise import concat, double, halve, scaled_silu
 from sida.plugins.kernels.residual import fork, residual
 from sida.training.optimizer import INFINITY_REPLACEMENT, Adam, guard_gradient
 from tests.near import assert_near
+from tests.slow import quick_but
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -93,7 +94,7 @@ ACTIVATIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", quick_but({"groups of 12", "groups of 24", "scale and shift"}, ACTIVATIONS))
 def test_activation_and_what_else_uses_its_map(name, way):
     """The gradient of another use is added in the same pass."""
     ours, plain, *inputs = ACTIVATIONS[name]

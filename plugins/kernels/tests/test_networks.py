@@ -65,6 +65,7 @@ def assert_all_near(ours, plain, bound=None):
             assert_near(one, other, bound, scale=max(float(other.abs().max()), largest / 1000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddpmpp", *SLOW])
 def test_fused_network_computes_the_same(name):
     plain, fused = network(name), network(name, True)

@@ -13,6 +13,7 @@ from sida.networks.file import load_network, read_metadata
 from sida.sampling import SeedStreams, one_step
 from tests.near import GRADIENT, assert_near
 from tests.plugins import needs
+from tests.slow import quick_but
 from tests.training.toy import STUDENT, interrupt_after, iterate, of_method, results, vector
 
 UNET = {
@@ -50,7 +51,7 @@ def spec_of(name, **more):
     return {**COMMON, "network": network, "options": options, **changes, **more}
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", quick_but({"unet", "recomputed"}, RUNS))
 def test_a_run_resumes_bit_by_bit(name, tmp_path, monkeypatch):
     folder, resumed = tmp_path / "straight", tmp_path / "resumed"
     network = distill(spec_of(name), folder)

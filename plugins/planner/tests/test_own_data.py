@@ -234,6 +234,7 @@ def test_what_no_study_can_be_made_of_is_one_line_and_leaves_nothing(tmp_path, c
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_the_least_hours_are_said_before_pictures_are_read_which_is_done_once(tmp_path, capsys, monkeypatch):
     from sida.data import prepare as module
 

@@ -34,6 +34,7 @@ def rehearsed(monkeypatch):
     return [*files, path]
 
 
+@pytest.mark.slow
 def test_a_rehearsal_is_marked_and_lacks_nothing(rehearsed):
     preset = load_preset(*rehearsed)
     check_preset(preset)

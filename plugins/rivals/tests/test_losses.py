@@ -19,6 +19,7 @@ from sida.training.schedule import Schedule
 from tests.golden.vectors import agree, below, draw, draws, load_tensors
 from tests.near import GRADIENT, assert_near
 from tests.networks.made import recorded_network
+from tests.slow import quick_but
 
 PIXELS, BATCH = 3 * 16 * 16, 4
 
@@ -322,7 +323,10 @@ ROUNDS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "case", "divergence", "settings"), ROUNDS)
+@pytest.mark.parametrize(
+    ("name", "case", "divergence", "settings"),
+    quick_but({"forward_kl_confident", "jeffrey_kl_clamped", "forward_clean"}, ROUNDS),
+)
 def test_uni_instruct_generator(name, case, divergence, settings):
     arrays, info = recorded(f"uni_{name}")
     (student, images, labels), fake = begin(arrays, 2.5), network("fake")

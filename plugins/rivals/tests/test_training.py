@@ -177,7 +177,7 @@ def test_a_step_of_fd_loss_draws_its_own_classes(teacher):
 @pytest.mark.parametrize(
     ("method", "close"),
     [
-        ("dmd", 1e-3),
+        pytest.param("dmd", 1e-3, marks=SLOW),
         pytest.param("f-distill", 0.02, marks=SLOW),
         pytest.param("fd-loss", 1e-3, marks=SLOW),
     ],

@@ -62,6 +62,7 @@ def sweeps(step, count):
         yield choose(values, without), values, [distance(rows) for rows in simulated(random, step, FULL)]
 
 
+@pytest.mark.slow
 def test_the_search_picks_the_winner_of_full_scores_in_19_of_20_sweeps():
     """The runner-up is 0.15 worse, 2 to 4 standard errors of the search's differences."""
     results = list(sweeps(0.15, 40))

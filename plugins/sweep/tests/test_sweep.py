@@ -53,6 +53,7 @@ def swept(words):
         return json.load(file), printed, calls
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_resumes_with_its_candidates(swept):
     record, _, calls = swept
     assert calls[0] == [("guidance=0", 0), ("guidance=1", 0), ("guidance=3", 0)]

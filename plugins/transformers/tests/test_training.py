@@ -55,8 +55,8 @@ SHORT = {**STUDENT, "augment": None, "evaluation": None, "total_kimg": 0.04, "wa
         ("sid", {}),
         ("sida", {"encoder_depth": 2}),
         ("sida", {"logits": "tokens"}),
-        ("dmd2", {"feature_blocks": [2]}),
-        ("f-distill", {"feature_blocks": [1, 2]}),
+        pytest.param("dmd2", {"feature_blocks": [2]}, marks=pytest.mark.slow),
+        pytest.param("f-distill", {"feature_blocks": [1, 2]}, marks=pytest.mark.slow),
     ],
 )
 def test_a_student_drops_none(method, options, teacher, tmp_path, dropping):

@@ -17,6 +17,7 @@ from eval.tables.build import build_table
 from eval.tables.layout import load_layout
 from tests.eval.claims.evidence import PUBLISHED, A, B, Logged, lines, made, outcome, rows_of
 from tests.eval.claims.test_rules import under
+from tests.slow import quick_but
 
 #: Scatter of retraining, of an evaluation of 5,000 images, and trials of a measurement.
 TRAINING, NOISE, TRIALS = 0.05, 0.01, 5
@@ -91,7 +92,7 @@ EQUAL |= {
 }
 
 
-@pytest.mark.parametrize("df", FREEDOM)
+@pytest.mark.parametrize("df", quick_but({54}, FREEDOM))
 @pytest.mark.parametrize("name", EQUAL)
 def test_equal_generators_get_a_wrong_verdict_in_at_most_one_of_fifty_tables(name, df):
     part, trainings, wrong = EQUAL[name]
@@ -100,7 +101,7 @@ def test_equal_generators_get_a_wrong_verdict_in_at_most_one_of_fifty_tables(nam
     assert sum(one in wrong for one in verdicts) <= 0.02 * TABLES
 
 
-@pytest.mark.parametrize("df", FREEDOM)
+@pytest.mark.parametrize("df", quick_but({54}, FREEDOM))
 @pytest.mark.parametrize("number", [2, 8])
 def test_none_of_some_equal_generators_is_bold_but_in_one_of_fifty_tables(number, df, tmp_path):
     columns = [{"head": "Model", "field": "label"}, {"head": "FD", "metric": "fd", "direction": "lower", "decimals": 3}]
@@ -154,7 +155,7 @@ def test_a_lead_is_seen():
 
 
 @pytest.mark.parametrize("trained_here", [True, False])
-@pytest.mark.parametrize("method", ["sida", "teacher"])
+@pytest.mark.parametrize("method", quick_but({"teacher"}, ["sida", "teacher"]))
 def test_a_faithful_row_reproduces_its_printed_number(method, trained_here):
     """The printed number and ours are two trainings, or two measurements of the released file.
 

@@ -95,6 +95,7 @@ def test_generators_measured_against_other_files_share_no_panel(preset, tmp_path
 LEVELS = {1: [], 2: [1.923, 9.98], 3: [1.97, 3.77, 4.53, 1.79, 2.66, 4.19, 1.36, 2.62, 5.57], 5: [2.39, 1.96]}
 
 
+@pytest.mark.slow
 def test_figures_of_the_paper_show_their_lines_and_say_which_runs_are_missing(preset, measured, runs, tmp_path, capsys):
     published = {run.run: run for run in read_runs(PAPERS / "runs/published.tsv")}
     for number in range(1, 6):

@@ -72,6 +72,7 @@ def layout_of(tmp_path, **keys):
     return load_figure_layout(tmp_path / "layout.yaml")
 
 
+@pytest.mark.slow
 def test_sample_grids_use_the_same_seeds_and_classes_in_every_panel(preset, spec, networks, tmp_path):
     assert main(command(preset, tmp_path / "s.pdf", "--spec", str(spec))) == 0
     found = csv_rows(tmp_path / "s.csv")

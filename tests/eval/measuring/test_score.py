@@ -89,6 +89,7 @@ def stand_ins(tmp_path_factory, dinov2_of_module):
     return folder, asked, {"references": files, "extractors": options}
 
 
+@pytest.mark.slow
 def test_whole_path_with_networks_of_the_published_call_signature(stand_ins, tmp_path):
     folder, asked, settings = stand_ins
     score = score_images(folder / "samples.npz", asked, batch_size=7, **settings)

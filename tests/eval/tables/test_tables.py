@@ -33,6 +33,7 @@ from sida.files.text_files import with_hash
 from tests.eval.claims.evidence import lines
 from tests.eval.synthetic_output import TRUTH, csv_rows, measurement_lines, write_csv
 from tests.refused import refused
+from tests.slow import quick_but
 
 MAIN = ROOT / "config" / "tables" / "main.yaml"
 METRICS = ("fd", "is", "precision", "recall", "accuracy", "fd_pixel")
@@ -622,7 +623,7 @@ def assert_one_page(said):
 
 
 @needs_latex
-@pytest.mark.parametrize("siunitx", [False, True])
+@pytest.mark.parametrize("siunitx", quick_but({True}, [False, True]))
 def test_a_table_compiles_alone_and_by_input_with_every_number(tmp_path, table, siunitx):
     write_table(table, tmp_path / "main.tex", functools.partial(to_latex, siunitx=siunitx))
     assert_one_page(pdflatex(tmp_path, "main.tex"))

@@ -32,6 +32,7 @@ def test_each_table_and_figure_has_its_counterpart_and_each_row_is_shown(preset)
     assert set(preset.runs) - shown - preset.starts == set()
 
 
+@pytest.mark.slow
 @needs("planner")
 def test_the_plan_takes_five_core_hours():
     from sida.plugins.planner.plan import make_plan

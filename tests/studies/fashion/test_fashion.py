@@ -18,6 +18,7 @@ from sida.config.lookup import ROOT
 from studies.fashion import scatter
 from studies.fashion.bench import Search, best_of
 from tests.plugins import needs
+from tests.slow import quick_but
 from workflow.preset import load_preset
 from workflow.preset.checks import check_preset
 from workflow.preset.extension import write_extension
@@ -243,7 +244,7 @@ def test_scatter_of_training_seeds_is_that_of_the_page():
         assert text in line, (method, text)
 
 
-@pytest.mark.parametrize("trial", [0.1, 1.0])
+@pytest.mark.parametrize("trial", quick_but({0.1}, [0.1, 1.0]))
 def test_the_interval_of_the_scatter_of_seeds_has_its_coverage(trial):
     """Also where trials scatter as much as seeds; 400 blocks as large as the bench, in each of which seeds have 1."""
     source = np.random.default_rng(0)

@@ -37,6 +37,7 @@ def test_all_tables_and_figures_have_a_command():
         assert Targets(shipped(preset)).paths_of(target)
 
 
+@pytest.mark.slow
 def test_hours_are_the_plans(costs):
     released, paper = costs["released"], costs["paper"]
     for number, _, _, measure, train, *_ in TABLES:
@@ -53,6 +54,7 @@ def test_hours_are_the_plans(costs):
     assert f"{sum(released.of('measurements', run).gpu_hours for run in teachers):,.0f} further hours" in PAGE
 
 
+@pytest.mark.slow
 def test_images_and_hours_of_each_recipe_are_the_plans(costs):
     paper = costs["paper"]
     shown = re.findall(r"^\| (edm\S+) \|(.*)\|.*GB \|$", (ROOT / "docs/retrain.md").read_text(), flags=re.M)

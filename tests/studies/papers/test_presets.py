@@ -52,6 +52,7 @@ def dry_run(folder: Path, preset: str, *arguments: str) -> tuple[dict[str, int],
     return jobs_in(text), text
 
 
+@pytest.mark.slow
 @needs("planner")
 def test_the_plan_of_the_paper_has_a_job_for_each_row_archive_and_download(paper, tmp_path, monkeypatch):
     from sida.plugins.planner.plan import make_plan
@@ -182,6 +183,7 @@ def test_the_plan_builds_tables_and_figures_and_nothing_else(tmp_path):
     assert not {"fetch", "import_checkpoint", "train_teacher", "distill", "measure", "collect"} & set(jobs)
 
 
+@pytest.mark.slow
 def test_table_8_and_figure_3_are_targets(tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_OFFLINE", "1")
     workspace = Workspace(tmp_path)
@@ -201,6 +203,7 @@ def test_table_8_and_figure_3_are_targets(tmp_path, monkeypatch):
     assert {path.name for path in results.glob("*.csv")} == {"published.csv"}
 
 
+@pytest.mark.slow
 def test_the_released_preset_has_a_full_plan(tmp_path):
     # As docs/released.md lists the downloads.
     jobs, text = dry_run(tmp_path, "papers/released.yaml", "--quiet", "host", "reason")
