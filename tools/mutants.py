@@ -48,8 +48,9 @@ PARTS: Mapping[str, tuple[str, Sequence[str], Sequence[str]]] = {
             "tests/studies/papers/test_recipes.py",
             "tests/eval/results/test_saw.py",
             "tests/workflow/test_settings.py",
+            "tests/workflow/test_costs.py",
         ),
-        (*_RECIPES, "tests/eval/results"),
+        (*_RECIPES, "tests/eval/results", "plugins/kernels/tests"),
     ),
     "training": ("sida/training", ("tests/training", "tests/methods"), ("plugins/kernels/tests", *_RECIPES)),
     "metrics": (

@@ -284,7 +284,9 @@ def make_meanflow(parts: Parts) -> training.StudentTrainer:
     resumable = {f"ema-{kimg}": average for kimg, average in further.items()}
     # Both evaluations need one dropout mask, and a share that changes; a CUDA graph neither rewinds its generator nor
     # reads the number again.
-    return MeanFlowTrainer([step], parts.schedule(options.lr_rampup_kimg), config, graphs=False, resumable=resumable)
+    return MeanFlowTrainer(
+        [step], parts.schedule(lr_rampup_kimg=options.lr_rampup_kimg), config, graphs=False, resumable=resumable
+    )
 
 
 #: Half-life of an average with the factor 0.9999 for each step of as many images.

@@ -187,7 +187,7 @@ def make_dmd(parts: Parts, **arguments: Any) -> training.Distiller:
     """
     options = parts.options
     return parts.distiller(
-        schedule=parts.schedule(options.lr_rampup_kimg),
+        schedule=parts.schedule(lr_rampup_kimg=options.lr_rampup_kimg),
         weight_decay=0.01,
         clip_norm=options.clip_norm,
         fake_score_clip_norm=options.fake_score_clip_norm,

@@ -277,7 +277,7 @@ def make_fd_loss(parts: Parts) -> training.StudentTrainer:
     loss = FrechetLoss(terms, lambda: generator.ranks, starting_images)
     draws = {"z": unit_noise, "label": uniform}
     step = training.OptimizerStep("generator", generator, loss, "generator", draws=draws, labels=_uniform_labels)
-    schedule = CosineSchedule(**vars(parts.schedule(options.lr_rampup_kimg)))
+    schedule = CosineSchedule(**vars(parts.schedule(lr_rampup_kimg=options.lr_rampup_kimg)))
     statistics = {f"judge-{name}": term for name, term in terms.items()}
     return training.StudentTrainer([step], schedule, config, graphs=False, resumable=statistics)
 

@@ -184,7 +184,7 @@ def make_realuid(parts: Parts) -> training.Distiller:
         with parts.seeded("fake score"):
             score.load_state_dict(networks.build_network(networks.architecture(score)).state_dict())
     clips = dict.fromkeys(("clip_norm", "fake_score_clip_norm"), options.clip_norm)
-    return parts.distiller(fake_score=score, schedule=parts.schedule(options.lr_rampup_kimg), **clips)
+    return parts.distiller(fake_score=score, schedule=parts.schedule(lr_rampup_kimg=options.lr_rampup_kimg), **clips)
 
 
 REALSID = Method(

@@ -135,7 +135,7 @@ class GDDLoss:
         return gradient.square().sum(dim=(1, 2, 3)) * (self.r1_gamma / 2)
 
 
-def lazy_regularisation(interval: int, beta2: float = 0.99) -> tuple[float, float]:
+def lazy_regularisation(interval: int, beta2: float) -> tuple[float, float]:
     """Factor on Adam's learning rate, and β₂, for a penalty that is computed every ``interval`` steps only.
 
     Source: StyleGAN2 (arXiv:1912.04958), appendix B.

@@ -477,12 +477,16 @@ class Parts:
         betas = config.generator_betas or config.betas
         return training.OptimizedNetwork(net, config.lr, betas, config.eps, kernels=kernels, **arguments)
 
-    def schedule(self, lr_rampup_kimg: float = 0.0, sid_share: float = 0.5) -> training.Schedule:
-        """Returns the configured phases and rates; the adversarial phase is for methods that read its setting."""
+    def schedule(self, **changes: float) -> training.Schedule:
+        """Returns the configured phases and rates; the adversarial phase is for methods that read its setting.
+
+        Args:
+            **changes: Further attributes of :class:`~sida.training.schedule.Schedule`.
+        """
         config = self.config
         adversarial_kimg = config.adversarial_kimg if "adversarial_kimg" in self.method.settings else None
-        lengths = config.total_kimg, config.lr_decay_start, config.lr_final, lr_rampup_kimg
-        return training.Schedule(config.warmup_kimg, adversarial_kimg, sid_share, *lengths)
+        lengths = {name: getattr(config, name) for name in ("total_kimg", "lr_decay_start", "lr_final")}
+        return training.Schedule(config.warmup_kimg, adversarial_kimg, **lengths, **changes)
 
     def augment(self, *flags: Mapping[str, float]) -> data.AugmentPipe | None:
         """Returns the configured augmentation, with the method's flags where they differ from EDM's."""

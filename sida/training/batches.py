@@ -254,11 +254,8 @@ class MicroBatch:
 
     @property
     def dropped(self) -> torch.Tensor | int:
-        """Number of samples left out; a 0-dim tensor on :data:`ASYNC_DEVICES`."""
-        if self.mask is None:
-            return 0
-        count = (~self.mask).sum()
-        return count if self._in_place else int(count)
+        """Number of samples left out; a 0-dim tensor where there is a mask."""
+        return 0 if self.mask is None else (~self.mask).sum()
 
 
 def augmented(augment: Augment, images: torch.Tensor, real_images: torch.Tensor | None) -> dict[str, torch.Tensor]:

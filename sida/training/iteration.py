@@ -167,7 +167,7 @@ class Trainer:
         kinds = step.draws_for(steps_taken, self.generator_steps.noise)
         draws = step_draws(seed, stream, nimg, shapes, self.device, kinds, self.ranks)
         total = sum(len(images) for images, _ in batches)
-        weights = {"": 1.0} if step.weights is None else step.weights(batches[0][0][0].numel())
+        weights = {"": 1.0} if step.weights is None else step.weights(batches[0][0].shape[1:].numel())
         scales = {name: (weight / total, phase.weight(name)) for name, weight in weights.items()}
         # Without the suffix for the first streams, because recorded runs drew with these names.
         purpose = "augment" if stream in ("psi", "teacher") else f"augment-{stream}"

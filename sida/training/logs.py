@@ -308,7 +308,7 @@ def rising(evaluations: Sequence[tuple[int, float]], key: str) -> list[str]:
     return [f"{key} = {value:.4g} is {value / best:.1f} times its best ({best:.4g} at image {where:,})"]
 
 
-def lost(losses: Sequence[float | None], values: int, uncertainty: bool = False) -> str | None:
+def lost(losses: Sequence[float | None], values: int, uncertainty: bool) -> str | None:
     """Returns the reason to reject the last network of a teacher's training, or None.
 
     Args:

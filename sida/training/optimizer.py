@@ -239,8 +239,8 @@ class OptimizedNetwork:
         self,
         net: torch.nn.Module,
         lr: float,
-        betas: tuple[float, float] = (0.0, 0.999),
-        eps: float = 1e-8,
+        betas: tuple[float, float],
+        eps: float,
         clip_value: float = 0.0,
         kernels: Kernels | None = None,
         infinity: float = INFINITY_REPLACEMENT,
@@ -353,7 +353,7 @@ def ema_half_life(nimg: int, half_life: float, rampup_ratio: float | None) -> fl
     return half_life if rampup_ratio is None else min(half_life, nimg * rampup_ratio)
 
 
-def ema_beta(nimg: int, batch_size: int, half_life: float, rampup_ratio: float | None = 0.05) -> float:
+def ema_beta(nimg: int, batch_size: int, half_life: float, rampup_ratio: float | None) -> float:
     """Weight of the old average in ``ema ← β ema + (1 − β) parameters``, in [0, 1].
 
     Args:

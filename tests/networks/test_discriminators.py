@@ -146,7 +146,7 @@ def test_whole_discriminator_takes_a_step_at_true_size(resolution, label_dim):
     images = torch.rand(1, 3, resolution, resolution) * 2 - 1
     for name, net in zip(names, backbones):
         assert sizes(net(images)) == MAPS[name]
-    judge = OptimizedNetwork(ProjectedDiscriminator(backbones, label_dim), 1e-4, (0.0, 0.99))
+    judge = OptimizedNetwork(ProjectedDiscriminator(backbones, label_dim), 1e-4, (0.0, 0.99), 1e-8)
     labels = torch.eye(10)[:1] if label_dim else None
     loss, before = GDDLoss(r1_gamma=1.0), judge.flat.vector.clone()
     judge.set_training(True)

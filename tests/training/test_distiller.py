@@ -159,7 +159,7 @@ def test_guard_follows_the_official_rule(values, clip, infinity):
 def test_optimizers_equal_torchs(name, optimizer, decay, clip_norm, betas):
     net, other = torch.nn.Linear(7, 5), torch.nn.Linear(7, 5)
     other.load_state_dict(net.state_dict())
-    ours = OptimizedNetwork(net, 1e-2, betas, optimizer=optimizer, clip_norm=clip_norm, **decay)
+    ours = OptimizedNetwork(net, 1e-2, betas, 1e-8, optimizer=optimizer, clip_norm=clip_norm, **decay)
     theirs = getattr(torch.optim, name)(other.parameters(), 1e-2, betas, **decay)
     source = torch.Generator().manual_seed(0)
     for step in range(20):
@@ -178,7 +178,7 @@ def test_gradients_of_recorded_and_of_eager_micro_batches_add_up(recorded):
     """A recorded micro-batch brings a vector, an eager one leaves its gradient in the parameters."""
     net = torch.nn.Linear(7, 5)
     gradients = [torch.full((40,), 3.0), torch.full((40,), 4.0)]
-    network = OptimizedNetwork(net, 1e-2, optimizer=Adam)
+    network = OptimizedNetwork(net, 1e-2, (0.0, 0.999), 1e-8, optimizer=Adam)
     for gradient, as_vector in zip(gradients, recorded):
         if as_vector:
             network.add_gradient(gradient)

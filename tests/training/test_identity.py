@@ -43,8 +43,12 @@ def test_a_protocol_and_the_data_of_a_monitor_count_by_what_is_measured(tmp_path
 
     first = watched()
     # The watched distance on other features or other data: another network may be the best one.
-    others = {watched(metrics=[{**METRIC, "extractor": "digits"}]), watched(cov_ddof=1), watched(size=120)}
-    assert len({first, *others}) == 4
+    others = {
+        watched(metrics=[{**METRIC, "extractor": "digits"}]),
+        watched(cov_ddof=1),
+        *(watched(size=size) for size in (100, 120)),
+    }
+    assert len({first, *others}) == 5
     # What the monitor never looks at, and where the file lies, changes nothing; nor does going back.
     assert watched(title="Another title", trials=10, num_samples=200, metrics=[METRIC]) == first
     assert watched("elsewhere/q.yaml") == watched() == first

@@ -159,7 +159,7 @@ def test_two_steps_on_the_same_real_images_are_replayed_too(recordings):
 
     found = []
     for replayed in (False, True):
-        net = OptimizedNetwork(nets()[2], 1e-3)
+        net = OptimizedNetwork(nets()[2], 1e-3, (0.0, 0.999), 1e-8)
         made = StudentTrainer([*steps(net)], Schedule(0, None), recipe(cuda_graphs=replayed))
         found.append(train(replaying(made) if replayed else made, 2))
     assert found[0][1] == found[1][1]

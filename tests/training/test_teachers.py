@@ -123,18 +123,21 @@ def test_a_teacher_that_diverged_is_not_published_silently(tmp_path):
 
 
 def test_a_loss_is_lost_by_its_end_and_not_on_its_way():
-    assert lost([64.0, 40.0, 500.0, 41.0], 64) is None
-    assert "its lowest 40" in lost([64.0, 40.0, 500.0], 64)
-    assert "without a network" in lost([1e6], 64)
-    assert lost([None, 90.0], 64) is None
-    assert lost([None], 64) is None
+    assert lost([64.0, 40.0, 500.0, 41.0], 64, False) is None
+    assert "its lowest 40" in lost([64.0, 40.0, 500.0], 64, False)
+    assert "without a network" in lost([1e6], 64, False)
+    assert lost([None, 90.0], 64, False) is None
+    assert lost([None], 64, False) is None
     # Where the loss is a logarithm, it may be zero or less, and its ratio says nothing.
     assert lost([64.0, 0.5, 8.0], 64, uncertainty=True) is None
     assert "its lowest -100" in lost([64.0, -100.0, -20.0], 64, uncertainty=True)
     # The error may rise by the same factor in both.
     for factor in (0.95, 1.05):
         rise = factor * FAR_ABOVE_BEST
-        found = lost([8.0, 4.0, 4 * rise], 64), lost([64.0, -100.0, 64 * math.log(rise) - 100], 64, uncertainty=True)
+        found = (
+            lost([8.0, 4.0, 4 * rise], 64, False),
+            lost([64.0, -100.0, 64 * math.log(rise) - 100], 64, uncertainty=True),
+        )
         assert [reason is not None for reason in found] == [factor > 1] * 2
 
 
