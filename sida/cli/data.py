@@ -7,7 +7,6 @@ from pathlib import Path
 from sida.assets.cache import fetch, fetch_many
 from sida.assets.registry import load_registry
 from sida.cli.main import Verb, add_integer, existing
-from sida.config.datasets import dataset_spec
 from sida.config.families import EDM2_LATENTS, LATENTS
 from sida.config.settings import from_mapping
 from sida.errors import Progress, UserError
@@ -45,7 +44,7 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     prepare.add_argument("--subset", help=part)
     add_integer(prepare, "--max-images", "only the first N", 1)
     check = actions.add_parser("check", help="read every image and describe the data set")
-    check.add_argument("dataset", help="zip, folder, or name in config/datasets.yaml")
+    check.add_argument("dataset", help="zip, folder, name in config/datasets.yaml, or JSON spec")
     encode = actions.add_parser("encode", help="pixels to moments of an autoencoder's latents")
     encode.add_argument("--source", required=True, type=existing("--source"), help="zip or folder of RGB images")
     encode.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
@@ -73,12 +72,11 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from sida.data import ImageArchive, load_dataset
+    from sida.data import ImageArchive
     from sida.data.folders import absent_classes
+    from sida.data.load import open_dataset
 
-    path = Path(args.dataset)
-    is_file = path.exists() or path.suffix
-    dataset = ImageArchive(args.dataset) if is_file else load_dataset(dataset_spec(args.dataset, "dataset"))
+    dataset = open_dataset(args.dataset, "dataset")
     if isinstance(dataset, ImageArchive):
         dataset.files.workers = args.workers or os.cpu_count() or 1
     progress = Progress(f"check {dataset.name}", len(dataset))

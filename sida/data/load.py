@@ -18,10 +18,10 @@ import torch
 
 from sida.assets.cache import fetch
 from sida.assets.registry import is_counted
-from sida.config.datasets import DATASET_KINDS, DatasetConfig, Split
+from sida.config.datasets import DATASET_KINDS, DatasetConfig, Split, dataset_spec
 from sida.config.labels import LabelCounts, load_labels
 from sida.config.lookup import foreign_faults
-from sida.config.settings import from_mapping
+from sida.config.settings import from_mapping, load_spec
 from sida.data.archive import ask_shared
 from sida.data.dataset import Dataset, ImageArchive, InMemory, Sketch
 from sida.errors import UserError, settings_in
@@ -57,6 +57,19 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
             fault = f"{config.path or config.name} has {actual}, the spec says {expected}"
             raise UserError(f"{where}.{key}", fault, "correct the spec, or fetch or prepare the data again")
     return dataset
+
+
+def open_dataset(text: str, where: str) -> Dataset:
+    """Opens the data set that a user names: an archive or folder, a name in ``config/datasets.yaml``, or a JSON spec.
+
+    Raises:
+        UserError: See :func:`load_dataset`.
+    """
+    if text.lstrip().startswith("{"):
+        return load_dataset(load_spec(text, where), where)
+    path = Path(text)
+    is_file = path.exists() or path.suffix
+    return ImageArchive(text) if is_file else load_dataset(dataset_spec(text, where), where)
 
 
 def open_stored(config: DatasetConfig, **views: Any) -> ImageArchive:
