@@ -272,6 +272,13 @@ class TransformerPrecond(Precond):
         """See :func:`sida.plugins.transformers.states.read_transformer`."""
         return read_transformer(cls.__name__, cls.trained_as, shapes, kwargs, arguments)
 
+    @classmethod
+    def same_tensors(cls, kwargs: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """See `Precond.same_tensors`: other numbers of heads, of 16 to 128 channels each."""
+        width = kwargs["hidden_size"]
+        numbers = [heads for heads in range(1, 65) if width % heads == 0 and 16 <= width // heads <= 128]
+        return [{"num_heads": heads} for heads in numbers if heads != kwargs["num_heads"]]
+
     @property
     def encoder_blocks(self) -> int:
         """Number of blocks before the logits ``maps``."""

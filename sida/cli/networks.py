@@ -1,6 +1,7 @@
 """Verbs on network files: ``sida convert``, ``sida info``, ``sida average`` and ``sida sample``."""
 
 import argparse
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ _CONVERT_EXAMPLES = """examples:
   sida convert SiT-XL-2-256.pt sit.safetensors --network '{"class": "SiTPrecond", "kwargs": {"num_heads": 16}}'
                      (or REPAPrecond, DiTPrecond: the file does not say which; further sizes come from its tensors, and
                      a wrong class is noticed by one step; with arguments in the file: --network-class SiTPrecond)
+  sida convert SiT-S.pt sit.safetensors --network '{"class": "SiTPrecond", "kwargs": {"num_heads": 6}}' --data data.zip
 """
 
 
@@ -38,6 +40,8 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", metavar="CONFIG", help=architecture)
     null_label = "the last class of a network of diffusers means 'no class'"
     parser.add_argument("--null-label", action="store_true", help=null_label)
+    data = "images of its training (zip, folder, name in config/datasets.yaml, or JSON spec), which show wrong heads"
+    parser.add_argument("--data", metavar="DATA", help=data)
     parser.add_argument("--method", help="recorded in the header, e.g. sid, sida, sid2a, teacher")
     parser.add_argument("--dataset", help="recorded in the header")
 
@@ -51,10 +55,15 @@ def _convert(args: argparse.Namespace) -> None:
     """Converts the file and prints one line."""
     from sida.networks.official import find_source, import_network
 
+    options: dict[str, Any] = {name: getattr(args, name) for name in ("key", "network_class", "null_label")}
+    if args.data is not None:
+        from sida.data.load import open_dataset
+        from sida.training.readings import compare_readings
+
+        options["check"] = functools.partial(compare_readings, open_dataset(args.data, "--data"))
     path, asset = find_source(args.source, args.key)
     network_spec = load_spec(args.network, "--network") if args.network else None
     facts = {name: value for name in ("method", "dataset") if (value := getattr(args, name)) is not None}
-    options = {name: getattr(args, name) for name in ("key", "network_class", "null_label")}
     network = import_network(path, args.target, asset, network=network_spec, metadata=facts, **options)["network"]
     print(f"{args.target}: {network['class']} {network['kwargs'].get('model_type', '')}".rstrip())
 

@@ -7,7 +7,7 @@ network file where the user or the registry names their architecture.
 import inspect
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from sida.files.tensors import read_tensor_header, starts_as_pickle
 from sida.networks.described import family_of
 from sida.networks.file import (
     NETWORKS,
+    architecture,
     build_on_meta,
     check_network_config,
     fitting_network,
@@ -154,6 +155,7 @@ def import_network(
     network: Mapping[str, Any] | None = None,
     null_label: bool = False,
     metadata: Mapping[str, Any] | None = None,
+    check: Callable[..., None] | None = None,
 ) -> dict[str, Any]:
     """Writes a network file from what :func:`find_source` found; nothing in the source is executed.
 
@@ -169,6 +171,8 @@ def import_network(
             most.
         null_label: Whether the last class of a folder's network stands for no class.
         metadata: Further provenance.
+        check: Function of the path, a state dict's network ``{class, kwargs}``, the arguments of it that were named,
+            and its tensors, which refuses a wrong reading (:func:`sida.training.readings.compare_readings`).
 
     Returns:
         The metadata as written.
@@ -179,8 +183,9 @@ def import_network(
             hold NaN.
     """
     if isinstance(path, NetworkFolder):
-        if network or network_class:
-            raise UserError(path.where, "describes its architecture itself", "leave out --network and --network-class")
+        if network or network_class or check:
+            remedy = "leave out --network, --network-class and --data"
+            raise UserError(path.where, "describes its architecture itself", remedy)
         return path.write(out, null_label, metadata or {})
     path = Path(path)
     _check_class(path, network_class)
@@ -193,6 +198,8 @@ def import_network(
             network = load_spec(str(asset.architecture), f"asset '{asset.id}'")
     if network is None and network_class in NETWORKS and NETWORKS[str(network_class)].landmarks:
         network = {"class": str(network_class), "kwargs": {}}
+    if network is None and check:
+        raise UserError(path, "describes its architecture itself", "leave out --data")
     if network is None and not starts_as_pickle(path):
         # Metadata first: a file that is not a network must not be copied.
         file_metadata = read_metadata(path)
@@ -201,7 +208,7 @@ def import_network(
     if network is None:
         net, state, facts = _network_of_pickle(path, key, network_class)
     else:
-        net, state, omitted = _network_of_state(path, key, network)
+        net, state, omitted = _network_of_state(path, key, network, check=check)
         facts = {"left_out": omitted} if omitted else {}
     origin = {"file": path.name, "url": asset and asset.url, "sha256": sha256_file(path), **facts}
     record = {**(metadata or {}), "network": net.init_config, "origin": origin}
@@ -219,7 +226,11 @@ def _network_of_pickle(path: Path, key: str, network_class: str | None) -> tuple
 
 
 def _network_of_state(
-    path: Path, key: str, network: Mapping[str, Any], described: bool = False
+    path: Path,
+    key: str,
+    network: Mapping[str, Any],
+    described: bool = False,
+    check: Callable[..., None] | None = None,
 ) -> tuple[Any, dict[str, Any], str]:
     """A network without memory, its state, and words for tensors of the file that it does not need.
 
@@ -227,6 +238,7 @@ def _network_of_state(
     """
     network, omitted, remarks = check_network_config(network, str(path)), "", list[str]()
     zero_rows: Mapping[str, int] = {}
+    named = network["kwargs"]
     with settings_in(f"{path}:"):
         cls = NETWORKS.find(network["class"], "class")
     with open_state_dict(path, key) as (tensors, read, arguments):
@@ -251,6 +263,8 @@ def _network_of_state(
     state |= {name: pad(state[name], (0, 0, 0, rows)) for name, rows in zero_rows.items() if name in state}
     if cls.landmarks and not described:
         check_reading(path, network, state)
+    if check:
+        check(path, architecture(net), named, state)
     if text := "; ".join(filter(None, remarks)):
         say(f"{path.name}: {text}")
     return net, state, omitted

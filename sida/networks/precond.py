@@ -146,6 +146,14 @@ class Precond(nn.Module):
         """
         return StateReading(dict(kwargs), {name: name for name in shapes})
 
+    @classmethod
+    def same_tensors(cls, kwargs: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Changes of complete constructor arguments after which the same tensors fit, so that a file does not say them.
+
+        A user's images decide between them (:func:`sida.training.readings.compare_readings`).
+        """
+        return []
+
     def coefficients(self, sigma: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor]:
         """Returns c_skip, c_out, c_in and c_noise for float32 ``sigma`` (N or 1, 1, 1, 1); None means 1."""
         raise NotImplementedError

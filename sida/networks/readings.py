@@ -96,7 +96,12 @@ def percent(shares: list[float]) -> str:
 
 def shares_left(network: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> list[float]:
     """:func:`noise_left` of a network ``{class, kwargs}`` with a state dict, at each of the levels."""
+    net = network_of(network, state)
+    return [noise_left(net, sigma) for sigma, _ in LEVELS]
+
+
+def network_of(network: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    """A network ``{class, kwargs}`` in evaluation mode that has the tensors of a state dict, without a copy."""
     net = build_on_meta(network, "network")
-    # Tensors of the file without a copy.
     net.load_state_dict(dict(state), assign=True)
-    return [noise_left(net.eval(), sigma) for sigma, _ in LEVELS]
+    return net.eval()

@@ -49,14 +49,15 @@ T = TypeVar("T")
 _NAME = re.compile(r"state-(\d{6}|[1-9]\d{6,})\.json", re.ASCII)
 
 
-def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:
-    """Checks that a network fits the images and classes of a data set.
+def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str, classes: bool = True) -> None:
+    """Checks that a network fits the images and, with ``classes``, the classes of a data set.
 
     Raises:
         UserError: Resolution, channels, classes or the kind of latents differ.
     """
     channels, resolution, _ = dataset.network_shape
-    data_shape = {"img_resolution": resolution, "img_channels": channels, "label_dim": dataset.label_dim}
+    label_dim = dataset.label_dim if classes else None
+    data_shape = {"img_resolution": resolution, "img_channels": channels, "label_dim": label_dim}
     with settings_in(where):
         check_images({option: getattr(net, option) for option in data_shape}, data_shape, f"data set '{dataset.name}'")
         if not dataset.is_pixels:

@@ -71,6 +71,19 @@ def test_training_states_of_torch_save(zipped, monkeypatch):
     assert equal(net, convert(path, key="net")[0])
 
 
+def test_images_are_refused_where_the_tensors_say_all():
+    net = tiny()
+    write_genuine("net.pkl", net)
+    convert(Path("net.pkl"))
+    torch.save(net.state_dict(), "net.pt")
+    words = ["out.safetensors", "--data", "digits"]
+    for path in ("net.pkl", "net.safetensors"):
+        refused(f"{path}: describes its architecture itself; .*--data", command, "convert", path, *words)
+    words += ["--network", json.dumps(net.init_config)]
+    refused("--data: the tensors of EDMPrecond .*; leave it out", command, "convert", "net.pt", *words)
+    assert not Path("out.safetensors").exists()
+
+
 def views(net):
     layer, wide = net.model.map_layer0, torch.randn(40, 40)
     rows, columns = layer.weight.shape
