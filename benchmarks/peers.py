@@ -144,16 +144,16 @@ def ours(work: str, folder: Path) -> Callable[[], Any]:
     from eval.measuring.score import score_images
     from eval.metrics.frechet import frechet_distance
     from eval.metrics.kernel_distance import kernel_distance
-    from eval.metrics.precision_recall import precision_recall
+    from eval.metrics.precision_recall import neighbour_shares
     from eval.metrics.statistics import FeatureStatistics
 
     data = _data(work, folder)
     if work == "frechet":
         return lambda: frechet_distance(*data)
     if work == "neighbours":
-        return lambda: list(precision_recall(*data))
+        return lambda: list(neighbour_shares(*data, 3, "float32")[:2])
     if work == "kernel":
-        return lambda: kernel_distance(data[0], data[1], SUBSETS, SIZE)
+        return lambda: kernel_distance(data[0], data[1], SUBSETS, SIZE, 0)
     if work == "moments":
 
         def moments() -> Any:

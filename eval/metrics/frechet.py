@@ -221,8 +221,8 @@ class _Factor:
     """
 
     rows: np.ndarray
-    negative: float = 0.0
-    left_out: float = 0.0
+    negative: float
+    left_out: float
 
     @property
     def rank(self) -> int:
@@ -241,7 +241,7 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
     if scale <= rounding:
         if np.abs(cov).max(initial=0) > rounding:
             raise UserError("Fréchet distance", "a covariance has a zero diagonal but other entries")
-        return _Factor(np.zeros((len(cov), 0)), left_out=float(diagonal.sum()))
+        return _Factor(np.zeros((len(cov), 0)), 0.0, float(diagonal.sum()))
     panels = (slice(at, at + _PANEL) for at in range(0, len(cov), _PANEL))
     asymmetry = max(np.abs(cov[panel] - cov[:, panel].T).max() for panel in panels)
     if asymmetry > max(1e-3 * scale, rounding):
@@ -257,13 +257,13 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
             upper[number, :number] = 0
         rows[:, order - 1] = upper[:rank]
         if rank == len(cov):
-            return _Factor(rows.T)
+            return _Factor(rows.T, 0.0, 0.0)
         del pivoted, upper
         # With negative eigenvalues the rest is larger than its diagonal, which ended the decomposition.
         rest = rows.T @ rows
         rest -= cov
         if np.abs(rest, out=rest).max() <= limit:
-            return _Factor(rows.T, left_out=float(np.trace(rest)))
+            return _Factor(rows.T, 0.0, float(np.trace(rest)))
     values, vectors = np.linalg.eigh((cov + cov.T) / 2)
     negative = float(values[0] / max(values[-1], 1e-300)) if values[0] < -rounding else 0.0
     if negative < -1e-3:

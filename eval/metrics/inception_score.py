@@ -78,7 +78,7 @@ class InceptionScoreSums:
         return freedom > 0 and bool(chdtrc(freedom, distance) < 1e-6)
 
 
-def inception_score(probs: torch.Tensor | np.ndarray, splits: int = 10) -> InceptionScoreResult:
+def inception_score(probs: torch.Tensor | np.ndarray, splits: int) -> InceptionScoreResult:
     """Score of class probabilities.
 
     Args:

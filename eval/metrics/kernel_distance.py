@@ -19,9 +19,9 @@ _BLOCK = 500  # rows of shared products at a time
 def kernel_distance(
     real: torch.Tensor | np.ndarray,
     generated: torch.Tensor | np.ndarray,
-    num_subsets: int = 100,
-    max_subset_size: int = 1000,
-    seed: int = 0,
+    num_subsets: int,
+    max_subset_size: int,
+    seed: int,
 ) -> float:
     """Kernel distance of two feature sets.
 

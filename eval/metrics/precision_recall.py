@@ -21,13 +21,6 @@ from sida.errors import UserError
 _BLOCK_ELEMENTS = 1 << 26  # distances held at a time: 256 MB in float32
 
 
-class PrecisionRecall(NamedTuple):
-    """Precision and recall, shares in 0..1."""
-
-    precision: float
-    recall: float
-
-
 class NeighbourShares(NamedTuple):
     """Results of one search for neighbours.
 
@@ -47,21 +40,11 @@ class NeighbourShares(NamedTuple):
     nearest_distance: float
 
 
-def precision_recall(
-    real: torch.Tensor | np.ndarray,
-    generated: torch.Tensor | np.ndarray,
-    k: int = 3,
-    dtype: Literal["float32", "float16"] = "float32",
-) -> PrecisionRecall:
-    """Precision and recall of generated against real features; arguments as in :func:`neighbour_shares`."""
-    return PrecisionRecall(*neighbour_shares(real, generated, k, dtype)[:2])
-
-
 def neighbour_shares(
     real: torch.Tensor | np.ndarray,
     generated: torch.Tensor | np.ndarray,
     k: int,
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Literal["float32", "float16"],
 ) -> NeighbourShares:
     """Precision, recall, density and coverage of generated against real features.
 
@@ -115,9 +98,7 @@ def _check(real: torch.Tensor, generated: torch.Tensor, k: int) -> None:
         )
 
 
-def distance_blocks(
-    rows: torch.Tensor, columns: torch.Tensor, half: bool = False
-) -> Iterator[tuple[int, torch.Tensor]]:
+def distance_blocks(rows: torch.Tensor, columns: torch.Tensor, half: bool) -> Iterator[tuple[int, torch.Tensor]]:
     """Yields (first row, distances of a block of rows to all columns): squared, or Euclidean in half precision.
 
     Args:

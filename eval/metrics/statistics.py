@@ -193,7 +193,7 @@ class FeatureStatistics:
 
     @classmethod
     def from_tensors(
-        cls, tensors: Mapping[str, torch.Tensor], ddof: int = 1, device: str | torch.device = "cpu"
+        cls, tensors: Mapping[str, torch.Tensor], ddof: int, device: str | torch.device = "cpu"
     ) -> FeatureStatistics:
         """The inverse of :meth:`tensors`.
 

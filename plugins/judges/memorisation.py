@@ -93,7 +93,7 @@ def nearest(rows: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, tor
     rows, others = rows.to(torch.float32), others.to(torch.float32)
     centre = others.double().mean(0).to(torch.float32)  # small norms lose fewer digits in ‖a − b‖²
     with torch.inference_mode():
-        blocks = distance_blocks(rows - centre, others - centre)
+        blocks = distance_blocks(rows - centre, others - centre, half=False)
         index = torch.cat([distances.argmin(1) for _, distances in blocks])
         assert index.shape == (len(rows),)
         parts = zip(rows.split(4096), index.split(4096))

@@ -102,10 +102,10 @@ def test_tensors_that_are_no_statistics_are_refused(rows, change, request):
     assert ("rows" in tensors) == (rows == 3)
     kind = request.node.callspec.id.split("-")[0]
     if (kind, rows) in (("count", 12), ("precision", 3)):
-        assert FeatureStatistics.from_tensors(change(tensors)).count == rows + (kind == "count")
+        assert FeatureStatistics.from_tensors(change(tensors), 1).count == rows + (kind == "count")
         return
     with pytest.raises((KeyError, ValueError)):
-        FeatureStatistics.from_tensors(change(tensors))
+        FeatureStatistics.from_tensors(change(tensors), 1)
 
 
 def golden_sets(golden) -> dict[str, np.ndarray]:
@@ -322,7 +322,7 @@ def test_pixels_of_large_pictures_need_no_covariance():
     # Independent values of variance 1/12: both sets lie far from each other and from their means.
     assert report.value == pytest.approx(rows.shape[1] / 12 * (2 / 6 + 2), rel=0.02)
     assert report.ranks == (5, 5)
-    again = FeatureStatistics.from_tensors(first.tensors())
+    again = FeatureStatistics.from_tensors(first.tensors(), 1)
     assert moments_report(again.moments, second.moments) == report
     many = FeatureStatistics(expected=10**6)
     refused("features", many.update, rows)

@@ -17,7 +17,7 @@ from eval.measuring.protocol import load_protocol
 from eval.metrics.inception_score import InceptionScoreSums, inception_score
 from eval.metrics.kernel_distance import kernel_distance
 from eval.metrics.kinds import METRIC_KINDS, value_fault
-from eval.metrics.precision_recall import neighbour_shares, precision_recall, radii
+from eval.metrics.precision_recall import neighbour_shares, radii
 from eval.results.measurements import record_identity
 from sida.config.datasets import dataset_spec
 from tests.golden.vectors import load
@@ -86,14 +86,14 @@ def test_sorted_is_an_order_that_chance_gives_once_in_a_million(classes):
 
 
 def test_faults_of_scores():
-    refused("softmax", inception_score, np.random.default_rng(0).standard_normal((20, 4)))
+    refused("softmax", inception_score, np.random.default_rng(0).standard_normal((20, 4)), 10)
     refused("splits", inception_score, random_probabilities(5), 10)
-    refused(r"shape \(N, K\)", inception_score, np.ones(5))
+    refused(r"shape \(N, K\)", inception_score, np.ones(5), 10)
     # Precision recall faults.
     rows = np.zeros((10, 3), np.float32)
-    refused("more than 3 samples", precision_recall, rows, rows[:3])
-    refused("one extractor", precision_recall, rows, rows[:, :2])
-    refused("k must be", precision_recall, rows, rows, k=0)
+    refused("more than 3 samples", neighbour_shares, rows, rows[:3], 3, "float32")
+    refused("one extractor", neighbour_shares, rows, rows[:, :2], 3, "float32")
+    refused("k must be", neighbour_shares, rows, rows, 0, "float32")
 
 
 @pytest.mark.parametrize("source", ["sid", "guided_diffusion"])
@@ -109,9 +109,7 @@ def test_precision_recall_golden(golden, source):
         generated, rest = rest.split("_vs_")
         reference, k = rest.split("_")[:2]
         half = dtype == "fp16"
-        result = precision_recall(
-            sets[reference], sets[generated], k=int(k[1:]), dtype="float16" if half else "float32"
-        )
+        result = neighbour_shares(sets[reference], sets[generated], int(k[1:]), "float16" if half else "float32")[:2]
         sizes = np.array([len(sets[generated]), len(sets[reference])])
         # Exact in float32; half precision may move a sample or two across a border.
         assert (np.abs(np.array(result) - expected[key]) * sizes <= (2.01 if half else 1e-3)).all(), key
@@ -136,10 +134,10 @@ def test_precision_recall_equals_brute_force_whatever_the_block(seed, n, m, k, b
     generated = 1.3 * rng.standard_normal((m, 3)).astype(np.float32) + 7
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eval.metrics.precision_recall, "_BLOCK_ELEMENTS", block)
-        assert tuple(precision_recall(real, generated, k)) == pytest.approx(brute_force(real, generated, k))
+        shares = neighbour_shares(real, generated, k, "float32")
+        assert shares[:2] == pytest.approx(brute_force(real, generated, k))
         distances = np.linalg.norm(real[:, None] - real[None], axis=-1) + np.diag(np.full(n, np.inf))
-        nearest = neighbour_shares(real, generated, k).nearest_distance
-        assert nearest == pytest.approx(distances.min(1).mean(), rel=1e-3)
+        assert shares.nearest_distance == pytest.approx(distances.min(1).mean(), rel=1e-3)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -149,7 +147,7 @@ def test_features_that_are_not_finite_have_no_neighbours(value, dtype):
     bad = good[::-1].copy()
     bad[3, 2] = value
     for sides in ((good, bad), (bad, good)):
-        refused("features have values that are not finite; make them again", precision_recall, *sides, dtype=dtype)
+        refused("features have values that are not finite; make them again", neighbour_shares, *sides, 3, dtype)
     refused("not finite", radii, bad, 3)
 
 
@@ -160,7 +158,7 @@ def test_kernel_distance_golden(golden, monkeypatch):
     drawn = iter(indices)
     choose = SimpleNamespace(choice=lambda count, size, replace: next(drawn))
     monkeypatch.setattr(np.random, "RandomState", lambda seed: choose)
-    value = kernel_distance(arrays["B"], arrays["A"], len(indices) // 2, indices.shape[1])
+    value = kernel_distance(arrays["B"], arrays["A"], len(indices) // 2, indices.shape[1], 0)
     assert value == pytest.approx(float(expected["sid/kid_A_vs_B"]), rel=1e-5)
     assert next(drawn, None) is None
 
@@ -171,12 +169,13 @@ def test_kernel_distance_is_seeded_and_about_zero_for_one_distribution():
     np.random.seed(3)
     untouched = np.random.random()
     np.random.seed(3)
-    assert kernel_distance(a, b, 20, 200) == kernel_distance(a, b, 20, 200) != kernel_distance(a, b, 20, 200, seed=1)
+    values = [kernel_distance(a, b, 20, 200, seed) for seed in (0, 0, 1)]
+    assert values[0] == values[1] != values[2]
     assert np.random.random() == untouched
-    near, far = kernel_distance(a, b, 20, 200), kernel_distance(a, b + 1, 20, 200)
+    near, far = values[0], kernel_distance(a, b + 1, 20, 200, 0)
     assert abs(near) < 0.02 * far
-    refused("two samples", kernel_distance, a[:1], b)
-    refused("shapes", kernel_distance, a, b[:, :3])
+    refused("two samples", kernel_distance, a[:1], b, 20, 200, 0)
+    refused("shapes", kernel_distance, a, b[:, :3], 20, 200, 0)
 
 
 def test_precision_and_recall_hold_one_block_of_distances_at_a_time(monkeypatch):
@@ -194,15 +193,15 @@ def test_precision_and_recall_hold_one_block_of_distances_at_a_time(monkeypatch)
     monkeypatch.setattr(eval.metrics.precision_recall, "_BLOCK_ELEMENTS", block)
     features = torch.randn(5_000, 256, generator=torch.Generator().manual_seed(0))
     with Largest() as largest:
-        result = precision_recall(features, features + 0.01)
-    assert min(result) > 0.9
+        shares = neighbour_shares(features, features + 0.01, 3, "float32")
+    assert min(shares[:2]) > 0.9
     assert 1_000_000 < largest.numbers <= block
 
 
 @pytest.mark.parametrize("k", [1, 3, 5, 10])
 def test_density_and_coverage_of_prdc(k):
     found, _ = load("measures/density_coverage")
-    shares = neighbour_shares(found["in/real"], found["in/generated"], k)
+    shares = neighbour_shares(found["in/real"], found["in/generated"], k, "float32")
     assert shares[:4] == pytest.approx(tuple(found[f"out/k{k}"]))
 
 

@@ -18,7 +18,7 @@ from eval.measuring.sources import DataSource, NetworkSource
 from eval.metrics.frechet import frechet_distance
 from eval.metrics.inception_score import inception_score
 from eval.metrics.kinds import Frechet, Precision
-from eval.metrics.precision_recall import precision_recall
+from eval.metrics.precision_recall import neighbour_shares
 from eval.results.measurements import collect, long_rows, read_measurement, record_identity, trial_path
 from eval.results.summary import MEASUREMENT_COLUMNS
 from sida import machine
@@ -91,8 +91,9 @@ def test_every_metric_equals_its_function_on_the_same_images(tmp_path):
     pixels = [x.flatten(1).double() / 127.5 - 1 for x in (images, everything)]
     expected = frechet_distance(*moments(pixels[0], 0), *moments(pixels[1], 1))
     assert values["fd_pixel"] == pytest.approx(expected, rel=1e-6)
-    assert values["is"] == pytest.approx(inception_score(torch.softmax(logits, 1)).mean, rel=1e-5)
-    assert (values["precision"], values["recall"]) == pytest.approx(precision_recall(real, features), abs=2e-3)
+    assert values["is"] == pytest.approx(inception_score(torch.softmax(logits, 1), 10).mean, rel=1e-5)
+    shares = neighbour_shares(real, features, 3, "float32")
+    assert (values["precision"], values["recall"]) == pytest.approx(shares[:2], abs=2e-3)
     hits = logits.argmax(1) == data.class_indices[indices]
     assert values["accuracy"] == pytest.approx(hits.double().mean().item(), abs=2e-3)
     assert (record["seeds"], record["n"]) == ([600, 1199], 600)
