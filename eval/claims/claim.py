@@ -42,10 +42,10 @@ class Claim:
     id: str
     statement: str
     decide: Decide
-    source: str = ""
-    ties: int = 0
-    counterpart: str = ""
-    note: str = ""
+    source: str
+    ties: int
+    counterpart: str
+    note: str
 
     def findings(self, evidence: Evidence, source: str = "claims") -> tuple[Finding, ...]:
         """Findings of the comparisons, in their order.

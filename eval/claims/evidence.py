@@ -61,7 +61,7 @@ class Side:
         """Mean and spread with the name."""
         return f"{show(dataclasses.replace(self.estimate, mean=self.mean))} ({self.name})"
 
-    def variances(self, factor: float = 1.0) -> list[tuple[float, float]]:
+    def variances(self, factor: float) -> list[tuple[float, float]]:
         """Variances of ``factor`` times the mean with their degrees of freedom, without that of a repeated training."""
         noise = self.noise
         if self.seeds:

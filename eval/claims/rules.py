@@ -358,8 +358,8 @@ def _level(
     num_samples = lines[0].n if lines else evidence.published(level).identity.n
     if sizes - {num_samples}:
         raise NotMeasuredError("", f"curves use {sizes} images per evaluation, the level {num_samples or 'unknown'}")
-    error = math.sqrt(math.fsum(variance for variance, _ in side.variances()))
-    return factor * side.mean, factor * error, times + side.name
+    error = math.sqrt(math.fsum(variance for variance, _ in side.variances(factor)))
+    return factor * side.mean, error, times + side.name
 
 
 def shape(

@@ -48,8 +48,8 @@ class Verdict:
     claim: Claim
     outcome: Outcome
     findings: tuple[Finding, ...]
-    rows: tuple[str, ...] = ()
-    chance: bool = False
+    rows: tuple[str, ...]
+    chance: bool
 
 
 def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") -> list[Verdict]:
@@ -63,21 +63,19 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
     Raises:
         UserError: See :meth:`eval.claims.claim.Claim.findings`.
     """
-    verdicts = []
-    for claim in claims:
-        findings = claim.findings(evidence, source)
-        rows = tuple(row for row in named_rows(findings, evidence.runs) if row in evidence.measurements.runs)
-        verdicts.append(Verdict(claim, combined(findings, claim.ties), findings, rows))
-    tests = [finding.numbers for verdict in verdicts for finding in verdict.findings if "p" in finding.numbers]
+    findings_by_claim = [(claim, claim.findings(evidence, source)) for claim in claims]
+    tests = [finding.numbers for _, findings in findings_by_claim for finding in findings if "p" in finding.numbers]
     for test, survives in zip(tests, survivors([test["p"] for test in tests])):
         test["survives"] = survives
-
-    def chance(verdict: Verdict) -> bool:
-        is_chance = [not finding.numbers.get("survives", True) for finding in verdict.findings]
-        findings = [dataclasses.replace(f, outcome=UNDECIDED) if d else f for f, d in zip(verdict.findings, is_chance)]
-        return combined(findings, verdict.claim.ties) != verdict.outcome
-
-    return [dataclasses.replace(verdict, chance=chance(verdict)) for verdict in verdicts]
+    verdicts = []
+    for claim, findings in findings_by_claim:
+        outcome = combined(findings, claim.ties)
+        surviving = [
+            f if f.numbers.get("survives", True) else dataclasses.replace(f, outcome=UNDECIDED) for f in findings
+        ]
+        rows = tuple(row for row in named_rows(findings, evidence.runs) if row in evidence.measurements.runs)
+        verdicts.append(Verdict(claim, outcome, findings, rows, combined(surviving, claim.ties) != outcome))
+    return verdicts
 
 
 def combined(findings: Sequence[Finding], ties: int) -> Outcome:

@@ -45,8 +45,8 @@ class _Candidate:
     rounded: float
     noise: list[tuple[float, float]] | str
     retraining: list[tuple[float, float]]
-    source: SheetRow | None = None
-    trainings: int = 0
+    source: SheetRow | None
+    trainings: int
 
     @property
     def reason(self) -> str | None:
@@ -167,7 +167,7 @@ def _values(
         source = line.sources[column.id]
         if (number := source.published) is not None:
             parts = _published_noise(source, number, retraining)
-            yield _Candidate("published", row, number.identity, number.value, number.value, *parts)
+            yield _Candidate("published", row, number.identity, number.value, number.value, *parts, None, 0)
         if source.estimate is not None and source.identity is not None:
             value = source.estimate.mean * column.scale
             parts = _measured_noise(column, line, source, source.estimate, retraining)

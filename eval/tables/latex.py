@@ -105,7 +105,7 @@ def number_column(cells: Sequence[Cell]) -> str:
     return f"S[table-format={form.removesuffix('.0')}{f'({max(1, *spreads)})' if spreads else ''}{grouped}]"
 
 
-def latex_cell(cell: Cell, column: Column, siunitx: bool = False, cite: bool = False) -> str:
+def latex_cell(cell: Cell, column: Column, siunitx: bool, cite: bool) -> str:
     r"""A cell in the form of its column.
 
     Args:

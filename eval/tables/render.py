@@ -80,7 +80,7 @@ def _markdown_cell(cell: Cell) -> str:
     return f"**{text}**" if cell.bold and text else text
 
 
-def to_terminal(table: Table, colour: bool = False) -> str:
+def to_terminal(table: Table, colour: bool) -> str:
     """Renders a table as aligned columns for a terminal.
 
     Args:

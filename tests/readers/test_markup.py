@@ -92,7 +92,7 @@ def test_text_is_no_command_no_element_and_no_line(text, tmp_path):
         assert load_table(tmp_path / "tables/main.json") == shown
         pages.append(write_index(tmp_path, tmp_path / "index.html", shown.title).read_text())
     assert tags(pages[1]) <= tags(pages[0])
-    for output in (latex, page, markdown, to_terminal(shown), pages[1]):
+    for output in (latex, page, markdown, to_terminal(shown, colour=False), pages[1]):
         assert not UNSEEN.search(output)
 
 

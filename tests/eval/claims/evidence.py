@@ -65,13 +65,20 @@ def evidence(*rows, results=None, retraining=STILL) -> Evidence:
     return made(measured, sheet, results, retraining)
 
 
+def claim_of(decide, name="X", **facts) -> Claim:
+    """A claim without further words."""
+    return Claim(
+        id=name, statement="x", decide=decide, **{"source": "", "ties": 0, "counterpart": "", "note": ""} | facts
+    )
+
+
 def claim(name, *parts, **facts) -> Claim:
     """A claim of comparisons by their settings."""
 
     def decide_parts(evidence):
         return [RULES[part["rule"]](evidence, **{k: v for k, v in part.items() if k != "rule"}) for part in parts]
 
-    return Claim(id=name, statement="x", decide=decide_parts, **facts)
+    return claim_of(decide_parts, name, **facts)
 
 
 def verdict(found, *parts, **settings) -> Verdict:

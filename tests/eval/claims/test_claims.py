@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from eval.claims.claim import STUDIES, Claim, check_permission, load_claims
+from eval.claims.claim import STUDIES, check_permission, load_claims
 from eval.claims.evidence import Evidence, show
 from eval.claims.finding import UNDECIDED, Finding, Operand
 from eval.claims.rules import no_rule
@@ -27,7 +27,7 @@ from eval.results.sheet import SheetRow, read_runs
 from eval.results.summary import Estimate, Measurements, load_measurements
 from sida.config.lookup import ALLOW, ROOT
 from sida.files.text_files import with_hash
-from tests.eval.claims.evidence import STILL, claim, curve, evidence, lines, made, rows_of, spread
+from tests.eval.claims.evidence import STILL, claim, claim_of, curve, evidence, lines, made, rows_of, spread
 from tests.refused import refused
 from tests.workflow.workspace import put, shipped
 from workflow.preset.placeholders import placeholders
@@ -223,7 +223,7 @@ def test_a_claim_that_fails_ends_with_its_id(tmp_path, monkeypatch, body):
 
 
 def test_a_claim_without_code_of_its_own_fails_with_its_id():
-    entry = Claim(id="Q", statement="s", decide=functools.partial(int, base="no base"))
+    entry = claim_of(functools.partial(int, base="no base"), "Q")
     assert refused("TypeError", entry.findings, evidence()).where == "claims: Q"
 
 
@@ -262,7 +262,7 @@ def test_comparisons_without_a_measurement_share_a_line_for_each_reason():
         *(Finding(UNDECIDED, reason, rule="EQ") for reason in ("no measurement of b", "nothing")),
         no_rule("of another kind"),
     )
-    verdict = Verdict(Claim(id="X", statement="x", decide=None), UNDECIDED, findings)
+    verdict = Verdict(claim_of(None), UNDECIDED, findings, (), False)
     lines = verdicts_record([verdict], {}, "")["claims"][0]["evidence"]
     assert [line.partition(" ")[2] for line in lines] == [
         "LT: numbers",
@@ -276,7 +276,7 @@ def test_comparisons_without_a_measurement_share_a_line_for_each_reason():
 def test_p_values_are_counted_below_a_twentieth():
     ps = [0.0499, 0.05, 0.2]
     tests = tuple(dataclasses.replace(finding(), numbers={"p": p, "survives": p < 0.01}) for p in ps)
-    verdict = Verdict(Claim(id="X", statement="x", decide=None), "supported", (*tests, finding()))
+    verdict = Verdict(claim_of(None), "supported", (*tests, finding()), (), False)
     assert "Here, 1 of 3 p values are below 0.05 and 0 survive" in comparisons([verdict], {})
     assert "Here" not in comparisons([], {"X": verdict})
     assert "published numbers alone, 1 of 3" in comparisons([], {"X": verdict})
@@ -295,9 +295,8 @@ def test_p_values_are_counted_below_a_twentieth():
     ids=str,
 )  # fmt: skip
 def test_a_file_of_another_form_holds_no_verdicts(tmp_path, change):
-    verdict = Verdict(
-        Claim(id="X", statement="x", decide=None, source="page 1", counterpart="C-1"), "supported", (finding(),)
-    )
+    stated = claim_of(None, source="page 1", counterpart="C-1")
+    verdict = Verdict(stated, "supported", (finding(),), (), False)
     record = verdicts_record([verdict], {"X": verdict}, "p")
     path = put(tmp_path / "c.json", json.dumps(with_hash(record)))
     (read,) = read_verdicts(path)["claims"]
