@@ -601,6 +601,18 @@ def test_a_ratio_of_spreads_has_the_noise_of_the_extreme_cells_by_hand():
     assert found.numbers["df"] == pytest.approx(df)
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_training_seeds_beside_a_stated_number_have_the_noise_of_their_mean(swapped):
+    means, number = [4.0, 4.4, 4.9], Operand(value=2.0, label="2")
+    found = evidence(*(lines(f"a-{seed}", spread(mean, 0.01)) for seed, mean in enumerate(means)))
+    sides = {"a": number, "b": rows_of(recipe="a")} if swapped else {"a": rows_of(recipe="a"), "b": number}
+    numbers = verdict(found, rule="RATIO", metric="fd", seeds=3, high=9.0, **sides).findings[0].numbers
+    mean, error = statistics.fmean(means), stats.sem(means)
+    value, half = (2 / mean, 2 * error / mean**2) if swapped else (mean / 2, error / 2)
+    half *= stats.t.ppf(0.995, 2)
+    assert (numbers["low"], numbers["high"]) == pytest.approx((value - half, value + half))
+
+
 NO_NFE = Operand(published="table4-header-xs-params")
 
 

@@ -18,6 +18,7 @@ from eval.tables.latex import to_latex
 from eval.tables.layout import load_layout
 from eval.tables.render import to_html, to_markdown
 from sida.assets.registry import load_registry
+from sida.config import registries
 from sida.config.feature_networks import BACKBONES, network_of
 from sida.config.lookup import find_file
 from sida.config.samplers import read_sampler
@@ -378,6 +379,19 @@ def test_words_of_an_exposure_are_read_and_written(text, expected):
     assert read_exposure(text) == expected
     if expected is not None:
         assert read_exposure(str(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("vgg16", "'vgg16'.*loss:inception.*loss, start, choice, data"), ("loss:", "'loss:'"), ("lost:vgg16", "'lost"),
+        ("data:some", "'data:some'.*data:none or data:held-out"), ("none data:none", "'none'"),
+        ("loss:vgg15", "'vgg15'.*'vgg16'.*other"), ("loss:theirs", "'theirs' is in the plugin mine.*put its folder"),
+    ],
+)  # fmt: skip
+def test_words_that_are_no_exposure_are_told_with_those_that_are(text, told, monkeypatch):
+    monkeypatch.setattr(registries, "missing_plugins", lambda registry: {"theirs": "mine"})
+    assert refused(told, read_exposure, text).where == "saw"
 
 
 def test_exposures_add_up_without_naming_a_network_twice_and_are_told_without_data():

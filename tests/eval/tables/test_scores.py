@@ -2,20 +2,23 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from eval.measuring.protocol import load_protocol
 from eval.results.exchange import exchanged
 from eval.results.measurements import write_csv
 from eval.results.published import protocols
-from eval.tables.scores import table_protocol
+from eval.tables.scores import table_protocol, unfitting
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT
 from sida.config.settings import load_spec
 from sida.files.atomic import write_hashed_json
 from tests.eval.synthetic_output import csv_rows, digest_of, inputs_of
 from tests.refused import refused
+from tests.workflow.workspace import put
 from workflow.cli import main
 
 OPTIONS = ("--nfe", "4", "--family", "Two & More", "--saw", "loss:digits")
@@ -73,10 +76,32 @@ def test_a_score_asks_for_a_table_or_a_protocol_and_a_function_for_a_colon(folde
     ):
         error = refusal("score", *arguments)
         assert told in error
-    # A table gives a score its protocol.
+
+
+def test_a_table_gives_a_score_the_one_protocol_of_its_numbers(tmp_path):
     assert table_protocol("table1") == table_protocol("table2") == "cifar10"
     assert table_protocol("main") == "digits"
     refused("table8", table_protocol, "table8")
+    for rows, told in (
+        ("[{run: a}]", "no protocol"),
+        ("[{published: table1-sida-a1.0-fid}, {published: table3-sid-a1.0-fid}]", "(cifar10, imagenet64)"),
+    ):
+        layout = put(tmp_path / "own.yaml", f"{{columns: [{{head: FID, metric: fid}}], rows: {rows}}}")
+        assert "--protocol" in refused(re.escape(told), table_protocol, str(layout)).remedy
+        assert unfitting(SimpleNamespace(protocol=load_protocol("digits")), str(layout)) == []
+
+
+@pytest.mark.parametrize(
+    ("protocol", "table", "told"),
+    [
+        ("cifar10", "table1", None), ("digits", None, None), ("imagenet64", "table1", "'imagenet64'.*'cifar10'"),
+        ("digits", "table1", "2,500 images.*'cifar10' has 50,000"),
+    ],
+)  # fmt: skip
+def test_a_score_of_another_protocol_or_of_fewer_images_does_not_fit_a_table(protocol, table, told):
+    sentences = unfitting(SimpleNamespace(protocol=load_protocol(protocol)), table)
+    assert len(sentences) == (told is not None)
+    assert all(re.search(f"{table}.*{told}", sentence) for sentence in sentences)
 
 
 def test_an_added_row_stands_in_the_papers_columns_and_is_bold_where_it_is_best(mine, tmp_path):

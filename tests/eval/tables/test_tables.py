@@ -24,7 +24,7 @@ from eval.tables.build import ResultsTable, build_table, load_table, make_table,
 from eval.tables.cells import nfe_text
 from eval.tables.hyperparameters import LOGS, _text
 from eval.tables.latex import cited_keys, escape, latex_cell, number_column, to_latex
-from eval.tables.layout import ColumnSpec, RowSpec, load_layout
+from eval.tables.layout import ColumnSpec, RowSpec, TableSources, load_layout, table_layout
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.notes import summary_sentence
 from eval.tables.render import to_csv, to_html, to_markdown, to_terminal
@@ -302,6 +302,20 @@ def test_a_faulty_layout_names_the_place(tmp_path, measured, runs, changes, plac
     error = refused("", lambda: build_table(layout_with(tmp_path, **changes), measured, runs))
     assert str(error.where).endswith(f"layout.yaml: {place}")
     assert word in str(error)
+
+
+def test_a_layout_is_checked_before_the_first_job_without_ranks(tmp_path, measured, runs, monkeypatch):
+    sources = TableSources(measured, runs, settings={"retraining": dataclasses.asdict(STILL)})
+    refused(r"rows\[0\]\.run.*'sid-a1\.3'", layout_with(tmp_path, **row(run="sid-a1.3")).check, sources)
+    line = {"label": "eps", "published": ["no-such-number"]}
+    settings = {"kind": "hyperparameters", "columns": [], "rows": [line | {"span": True}]}
+    settings["columns"] = [{"head": "A", "key": "a", "sid": "sid-a1.0", "sida": "sida-a1.0"}]
+    printed = table_layout(settings, "own.yaml")
+    refused(r"own\.yaml: rows\[0\]\.published.*'no-such-number'", printed.check, TableSources(None, runs))
+    monkeypatch.setattr("eval.tables.bold.interval_of", None)
+    load_layout(MAIN).check(sources)
+    with pytest.raises(TypeError):
+        load_layout(MAIN).build(sources)
 
 
 def test_rows_and_columns_have_the_defaults_that_the_documentation_states():
