@@ -70,8 +70,10 @@ def compare_readings(
         command = json.dumps({"class": network["class"], "kwargs": {**named, **changes[best - 1]}})
         raise UserError(path, f"{fault} ({margins[0]:.0f} standard errors less)", f"name it: --network '{command}'")
     decided = best == 0 and margins[other] > CLEAR
-    nothing = f"that decides nothing ({CLEAR:.0f} standard errors of at least {_LEAST} images would)"
-    verdict = f"{margins[other]:.0f} standard errors more: confirmed" if decided else nothing
+    why = f"{CLEAR:.0f} standard errors of at least {_LEAST} images would"
+    if best == len(nets):
+        why = "check that the weights are trained, and on such images"
+    verdict = f"{margins[other]:.0f} standard errors more: confirmed" if decided else f"that decides nothing ({why})"
     say(f"{path.name}: {fault}; {verdict}")
 
 

@@ -69,7 +69,7 @@ def test_the_networks_own_heads_denoise_best(capsys, monkeypatch):
     option = shlex.split(str(error).partition("name it: ")[2])
     assert command("convert", "weights.pt", "net.safetensors", *option) == "net.safetensors: SiTPrecond\n"
     assert load_network("net.safetensors")[1]["network"]["kwargs"]["num_heads"] == 4
-    assert "decides nothing" in converted(capsys, *words(1, max_size=12))
+    assert "decides nothing (4 standard errors of at least 16 images" in converted(capsys, *words(1, max_size=12))
     # Without a row for no class each picture needs one.
     torch.save({**state, TABLE: state[TABLE][:10]}, "weights.pt")
     assert converted(capsys, *words(4)).endswith("confirmed")
@@ -83,14 +83,14 @@ def test_the_best_number_is_neither_the_least_nor_the_largest(capsys, monkeypatc
     assert "num_heads 2 leaves" in converted(capsys, *words(2))
     monkeypatch.setattr(readings, "CLEAR", 30.0)
     for heads in (1, 2):
-        assert "decides nothing" in converted(capsys, *words(heads))
+        assert "decides nothing (30 standard errors" in converted(capsys, *words(heads))
 
 
 @pytest.mark.parametrize("std", [0.0, 0.02, 0.2])
 def test_weights_that_denoise_nothing_decide_nothing(std, capsys):
     state = trained(4, steps=0)
     torch.save({name: value + std * torch.randn(value.shape) for name, value in state.items()}, "weights.pt")
-    assert "decides nothing" in converted(capsys, *words(2))
+    assert "decides nothing (check that the weights are trained" in converted(capsys, *words(2))
 
 
 def test_published_sizes_compare_numbers_that_can_be():
