@@ -6,7 +6,15 @@ import torch
 from sida.methods import METHODS, distill
 from sida.methods.gdd import INNATE
 from sida.networks.file import load_network
-from tests.training.toy import COMMON, assert_recorded, of_method, own_betas_of_the_generator, resumes, student_trainer
+from tests.training.toy import (
+    COMMON,
+    assert_recorded,
+    iterate,
+    of_method,
+    own_betas_of_the_generator,
+    resumes,
+    student_trainer,
+)
 
 SLOW = pytest.mark.slow
 GDD_OPTIONS, JUDGED = {"backbones": ["digits"], "r1_interval": 2}, {"real_or_fake", "r1", "fooling"}
@@ -40,6 +48,15 @@ def test_gdd_starts_as_released(teacher):
     assert trainer.begun == 0
     start, _ = load_network(teacher)
     assert all(map(torch.equal, generator.network.net.parameters(), start.parameters()))
+
+
+def test_a_nan_of_gdd_drops_all_images_of_its_micro_batch(teacher):
+    trainer = student_trainer(spec_of("gdd", teacher, ema_half_life_kimg=None))
+    labels, images = torch.eye(10)[:8], torch.zeros(8, 1, 8, 8)
+    images[3] = float("nan")
+    record = iterate(trainer, 0, [(images, labels), (images * 0 + 0.5, labels)])
+    # The first micro-batch of the discriminator's step, of its penalty, and none of the generator's.
+    assert (int(record.nan_samples), record.samples) == (16, 48)
 
 
 def test_innate_training_changes_only_what_is_not_frozen(tmp_path, teacher, capsys):

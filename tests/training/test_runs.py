@@ -280,7 +280,7 @@ def running(teacher, monkeypatch):
     """
     specs = {"teacher": {**TEACHER, **BRIEF}, "sida": {**SIDA, "teacher": teacher}}
 
-    def train(kind, folder, calls, set_aside=False, **settings):
+    def train(kind, folder, calls, words=None, **settings):
         spec = {**(specs[kind] if isinstance(kind, str) else kind), **BRIEF, **settings}
         run, original = train_teacher if kind == "teacher" else distill, EagerRunner.__call__
         count = iter(range(10**6))
@@ -293,7 +293,7 @@ def running(teacher, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(EagerRunner, "__call__", failing)
-            run(spec, folder, set_aside=set_aside)
+            run(spec, folder, **(words or {}))
 
     return train
 
@@ -316,7 +316,9 @@ def test_the_second_time_ends_in_one_line_with_the_remedy(tmp_path, running):
     refused("out of memory at image .*batch_gpu", running, "teacher", tmp_path, {1, 3})
 
 
-def test_a_run_beside_an_unfinished_one_goes_on_too(tmp_path, capfd, running):
-    refused("out of memory", running, "teacher", tmp_path, {1, 3}, seed=1)
-    running("teacher", tmp_path, {0}, set_aside=True)
+@pytest.mark.parametrize(("kind", "calls"), [("teacher", {1, 3}), ("sida", {7, 9})])
+def test_a_run_beside_an_unfinished_one_goes_on_too(tmp_path, capfd, running, kind, calls):
+    refused("out of memory", running, kind, tmp_path, calls, seed=1)
+    refused("of another config.*--set-aside", running, kind, tmp_path, {})
+    running(kind, tmp_path, {0}, {"set_aside": True})
     assert "of another configuration" in capfd.readouterr().err
