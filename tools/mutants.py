@@ -87,8 +87,8 @@ PARTS: Mapping[str, tuple[str, Sequence[str], Sequence[str]]] = {
 }
 #: Changes that do not matter: path, function, code, changed code, reason.
 KNOWN = "tools/mutants.tsv"
-#: Time of a test as a multiple of its first run, above which the mutant counts as noticed.
-_PATIENCE = 10
+#: Time of a test as a multiple of its first run, which is traced, above which the mutant counts as noticed.
+_PATIENCE = 3
 _OPERATORS: Mapping[type[ast.AST], type[Any]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
