@@ -89,9 +89,8 @@ class Interruption:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGXCPU:
-            # The system sends it every second from now on, also after this block.
+            # The system sends it every second from now on, also after this block, which this handler outlives.
             self._previous.pop(number, None)
-            signal.signal(number, signal.SIG_IGN)
         if not self.request:
             self._since = time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self._since > _PATIENCE:

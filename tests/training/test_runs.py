@@ -204,6 +204,18 @@ def test_only_an_insistent_ctrl_c_ends_a_run_at_once(monkeypatch):
             signal.raise_signal(signal.SIGINT)
 
 
+def test_the_systems_signals_of_processor_time_go_on_behind_a_training():
+    before = signal.getsignal(signal.SIGXCPU)
+    try:
+        with Interruption() as interruption:
+            signal.raise_signal(signal.SIGXCPU)
+        assert interruption.request is StopRequest.MAKE_ROOM
+        # By default it would end this process.
+        signal.raise_signal(signal.SIGXCPU)
+    finally:
+        signal.signal(signal.SIGXCPU, before)
+
+
 @pytest.mark.slow
 def test_second_process_waits_and_takes_over_the_result(tmp_path, uninterrupted, student_spec, capsys):
     def slow():
