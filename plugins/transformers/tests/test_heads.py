@@ -76,6 +76,7 @@ def test_the_networks_own_heads_denoise_best(capsys, monkeypatch):
     refused("--data: label_dim: 10, but .* has 0", command, *words(4, labels=False))
 
 
+@pytest.mark.slow
 def test_the_best_number_is_neither_the_least_nor_the_largest(capsys, monkeypatch):
     """A difference within its scatter decides nothing."""
     trained(2)
