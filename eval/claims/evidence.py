@@ -422,27 +422,27 @@ class Evidence:
             raise NotMeasuredError("", f"no published number for {operand}")
         return published_number(operand.published, "")
 
-    def curve(self, run: str, metric: str, finite: bool = True) -> tuple[Point, ...]:
-        """Evaluations of a run during training; with ``finite`` False a NaN counts as infinity.
+    def curve(self, run: str, metric: str) -> tuple[Point, ...]:
+        """Evaluations of a run during training, in which a NaN is infinity.
 
         Raises:
-            NotMeasuredError: The run has no log, or its log does not have the metric, or with ``finite`` a NaN.
+            NotMeasuredError: The run has no log, or its log does not have the metric.
         """
         path = self._log(run, "evaluations")
         if not has_metric(path, metric):
             raise NotMeasuredError("", f"the training log of run '{run}' has no '{metric}'")
-        points = read_evaluations(path, metric)
-        if finite and (not_finite := [point.nimg for point in points if not math.isfinite(point.value)]):
-            raise NotMeasuredError("", f"{metric} of run '{run}' after {not_finite[0]:,} images is not a number")
-        return points
+        return read_evaluations(path, metric)
 
     def curves(self, runs: Sequence[str], metric: str, finite: bool = True) -> list[tuple[Point, ...]]:
         """Evaluations of runs that are compared with each other.
 
         Raises:
-            NotMeasuredError: As :meth:`curve`, or evaluations of different numbers of images.
+            NotMeasuredError: As :meth:`curve`, evaluations of different numbers of images, or with ``finite`` a NaN.
         """
-        curves = [self.curve(run, metric, finite) for run in runs]
+        curves = [self.curve(run, metric) for run in runs]
+        for run, points in zip(runs, curves):
+            if finite and (not_finite := [point.nimg for point in points if not math.isfinite(point.value)]):
+                raise NotMeasuredError("", f"{metric} of run '{run}' after {not_finite[0]:,} images is not a number")
         if len(sizes := {point.num_samples for points in curves for point in points} - {None}) > 1:
             counts = " and ".join(f"{size:,}" for size in sorted(filter(None, sizes)))
             raise NotMeasuredError("", f"not compared: evaluations of {', '.join(runs)} use {counts} images")

@@ -548,6 +548,15 @@ def test_shape_tells_an_exponential_from_a_power(tmp_path, value, exponential, p
     assert outcome(found, **X, form="power", low=0.98, seeds=4) == OPEN
 
 
+def test_without_a_bound_each_rise_diverges_and_each_line_is_straight(tmp_path):
+    uneven = [40, *(math.exp(-x / 2) * (1 + 0.2 * (-1) ** x) for x in range(1, 9)), 20]
+    rows = trained(tmp_path, "x", *[[6, 4, 7]] * 3) + trained(tmp_path, "y", *[uneven] * 3)
+    found, other = evidence(*rows, results=tmp_path), X | {"a": rows_of(recipe="y")}
+    assert outcome(found, **X, form="diverging") == "supported"
+    assert outcome(found, **other, form="exponential") == "supported"
+    assert outcome(found, **other, form="exponential", low=0.999) == "contradicted"
+
+
 @pytest.mark.parametrize(("std", "expected"), [(0.001, "supported"), (1.0, OPEN)])
 def test_a_straight_line_beyond_the_noise_of_its_evaluations_alone_is_told(tmp_path, std, expected):
     curves = [[40, *(9 * math.exp(-x / 2) for x in range(1, 6)), 20 + seed] for seed in range(3)]
