@@ -295,8 +295,9 @@ def test_longer_trainings_are_not_compared_after_equally_many_images(tmp_path):
         assert reason in told.findings[0].evidence
     # Without logs the lengths are unknown, and those of a generator's trainings, too.
     without = Evidence(found.measurements, found.runs)
-    for alike in ([], ["length"]):
-        assert "it is unknown" in verdict(without, **part, alike=alike).findings[0].evidence
+    two = {"seeds": 2} | {side: rows_of(recipe=side, seed=[0, 1]) for side in "ab"}
+    for more in ({}, two, {"alike": ["length"]}):
+        assert "it is unknown" in verdict(without, **part | more).findings[0].evidence
     # One of the seeds is longer than the others; a start counts.
     curve(tmp_path, "a1", [(0, 9.0), (4000, 5.0)])
     assert "differ in length" in verdict(found, **part).findings[0].evidence
@@ -512,6 +513,7 @@ ROSE, FELL, RECOVERED = [6, 5, 9, 30], [6, 5, 4.5, 4], [6, 5, 30, 5]
         ([ROSE, ROSE, FELL, FELL], OPEN, OPEN),
         ([[6, 4, 7]] * 3, "contradicted", "contradicted"),  # the best is low, the end is not
         ([[6, 5, math.nan]] * 3, "supported", "contradicted"),
+        ([[6, math.nan, 5, 4]] * 3, "contradicted", "contradicted"),
         ([[6, 4, 12]] * 3, "contradicted", "contradicted"),  # the factor itself is not above the factor
         ([ROSE, ROSE], OPEN, OPEN),  # too few seeds
     ],
@@ -564,6 +566,14 @@ def test_a_straight_line_beyond_the_noise_of_its_evaluations_alone_is_told(tmp_p
     assert outcome(found, **X, form="exponential", low=0.9) == expected
 
 
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_the_noise_of_a_log_has_the_degrees_of_freedom_of_its_records(tmp_path, count):
+    log(tmp_path, "a", "train.jsonl", [tick(img_per_s=100.0 + number) for number in range(-1, count)])
+    part = {"rule": "RATIO", "quantity": "img_per_s", "a": A, "b": Operand(value=50.0, label="50"), "high": 9.0}
+    numbers = verdict(evidence(lines("a", [1, 1]), results=tmp_path), **part).findings[0].numbers
+    assert numbers["df"] == pytest.approx(count - 1)
+
+
 def sloped(alphas, **slopes):
     """Rows and sheet of recipes whose values grow with α by a slope: three seeds at each α."""
     rows, sheet = [], []
@@ -582,6 +592,12 @@ def test_spreads_over_a_column_are_compared():
     assert outcome(made(rows, sheet), **part, a=x, b=y) == "supported"
     assert outcome(made(rows, sheet), **part, a=y, b=x) == "contradicted"
     assert outcome(made(rows, sheet), **part | {"seeds": 4}, a=x, b=y) == OPEN
+    # The extreme values are those of the means, whichever training comes first.
+    unsorted = [line for run, value in (("x-0.5-0", 9.0), ("x-1.0-2", 8.0)) for line in lines(run, [value, value])]
+    others = [row for row in rows if row.run not in ("x-0.5-0", "x-1.0-2")]
+    found = verdict(made(unsorted + others, sheet), **part, a=x, b=y).findings[0].numbers
+    means = [statistics.fmean(values) for values in ([9.0, 6.06, 6.07], [6.075, 6.085, 6.095], [6.1, 6.11, 8.0])]
+    assert found["a"] == pytest.approx((max(means) - min(means)) / statistics.fmean(means))
     # The reason names the column with one value, or the seeds of which two are needed at least.
     for fewer, seeds, words in (
         ([row for row in sheet if row.alpha == 0.5], 3, "2 values of alpha"),

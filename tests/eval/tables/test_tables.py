@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 from eval.report.paper import missing_latex
 from eval.results.bibliography import bibliography
+from eval.results.identity import Identity
 from eval.results.published import load_published
 from eval.results.retraining import Retraining
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurements, load_measurements
 from eval.tables.build import ResultsTable, build_table, load_table, make_table, table_paths, write_table
-from eval.tables.cells import nfe_text
+from eval.tables.cells import nfe_text, unlike
 from eval.tables.hyperparameters import LOGS, _text
 from eval.tables.latex import cited_keys, escape, latex_cell, number_column, to_latex
 from eval.tables.layout import ColumnSpec, RowSpec, TableSources, load_layout, table_layout
@@ -316,6 +317,85 @@ def test_a_layout_is_checked_before_the_first_job_without_ranks(tmp_path, measur
     load_layout(MAIN).check(sources)
     with pytest.raises(TypeError):
         load_layout(MAIN).build(sources)
+
+
+def test_an_audited_row_has_lines_between_rules_and_says_its_name_once(tmp_path, measured, runs):
+    columns = [
+        {"head": "Family", "field": "family"},
+        {"head": "Model", "field": "label"},
+        {"head": "FD", "metric": "fd"},
+    ]
+    columns[2]["direction"] = "lower"
+    printed = [{"published": f"table1-{key}-fid"} for key in ("vp-edm", "gdd-i", "sida-a1.0", "sid-a1.0", "sid-a1.2")]
+    rows = [line | {"label": str(number), "family": "F"} for number, line in enumerate(printed)]
+    rows[2]["run"] = "sida-a1.0"
+    rows[4]["family"] = "G"
+    layout = layout_with(tmp_path, columns=columns, rows=rows, bold=None)
+    shown = [
+        (*(cell.text for cell in row.cells[:3]), row.rule, row.part)
+        for row in build_table(layout, measured, runs, "audit").rows
+    ]
+    assert shown == [
+        ("F", "0", "published", False, False), ("", "1", "published", False, False),
+        ("", "2", "published", True, False), ("", "", "measured", False, True),
+        ("", "3", "published", True, False), ("G", "4", "published", True, False),
+    ]  # fmt: skip
+    assert [column.head for column in build_table(layout, measured, runs, "audit").columns] == [
+        "Family",
+        "Model",
+        "",
+        "FD",
+    ]
+
+
+PER_KIMG = "table8-sida-seconds-per-1k-images-cifar-10-sec-per-kimg"
+HYPER_ROWS = [
+    {"label": "Loss", "text": "SiD"},
+    {"label": "Rate", "published": [PER_KIMG], "setting": ["lr"]},
+    {"label": "Both", "group": "SiD", "published": [PER_KIMG], "span": True},
+    {"label": "Time", "group": "SiD", "log": "seconds_per_kimg"},
+    {"label": "Two", "group": "SiDA", "published": [PER_KIMG, PER_KIMG], "form": "{}/{}", "log": "memory_reserved_gb"},
+]
+
+
+@pytest.mark.parametrize(
+    ("mode", "lines"),
+    [
+        ("paper", ["Loss SiD", "Rate 3.6", "--- SiD Both 3.6", "--- SiDA Two 3.6/3.6"]),
+        (
+            "audit",
+            [
+                "Loss published SiD", "Rate published 3.6", "... configured not configured",
+                "--- SiD Both published 3.6", "Time measured not measured",
+                "--- SiDA Two published 3.6/3.6", "... measured not measured",
+            ],
+        ),
+        ("measured", ["Loss SiD", "Rate not configured", "Time not measured", "--- SiDA Two not measured"]),
+    ],
+)  # fmt: skip
+def test_a_table_of_settings_has_the_lines_of_its_mode(mode, lines):
+    columns = [{"head": head, "key": head, "sid": f"{head}-sid", "sida": f"{head}-sida"} for head in "AB"]
+    settings = {"kind": "hyperparameters", "columns": columns, "rows": HYPER_ROWS}
+    table = table_layout(settings, "own.yaml").build(TableSources(None, None, mode))
+    shown = [
+        ["---"] * row.rule + ["..."] * row.part + [cell.plain for cell in row.cells[:-1] if cell.plain]
+        for row in table.rows
+    ]
+    assert [" ".join(words) for words in shown] == lines
+    assert all(row.cells[-1] == row.cells[-2] for row in table.rows)
+    runs = {(record["row"], record["column"], record["run"]) for record in table.records if record["run"]}
+    own = {(1, "sida"), (3, "sid"), (4, "sida")} if mode != "paper" else ()
+    assert runs == {(number, head, f"{head}-{method}") for number, method in own for head in "AB"}
+    printed = {(record["row"], record["column"]) for record in table.records if record["published"]}
+    assert printed == ({(1, "A"), (1, "B"), (2, "all"), (4, "A"), (4, "B")} if mode != "measured" else set())
+
+
+def test_of_several_reasons_against_a_value_the_shortest_is_told():
+    mine, *others = (
+        Identity(protocol="p", n=n, resolution=size) for n, size in ((1, "8"), (2, "9"), (2, "8"), (3, "9"))
+    )
+    assert unlike(mine, others) == "images per trial: 1 != 2"
+    assert unlike(mine, [*others, mine]) is unlike(mine, []) is None
 
 
 def test_rows_and_columns_have_the_defaults_that_the_documentation_states():
