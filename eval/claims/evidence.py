@@ -270,14 +270,14 @@ class Evidence:
         """Requires that rows are trainings of one generator: equal settings and lengths, and different values.
 
         Args:
-            names: Ids of measured rows.
+            names: Ids of measured rows, at least one unless ``apart`` is ``length``.
             apart: Column (or ``length``) in which they may differ.
 
         Raises:
             NotMeasuredError: Two of them differ in more than teacher and seed, or have equal values.
         """
         facts = {name: {**self._settings(name), "length": self.length(name)} for name in names}
-        if apart != "length" and len(names) > 1 and facts[names[0]]["length"] is None:
+        if apart != "length" and facts[names[0]]["length"] is None:
             raise NotMeasuredError("", f"it is unknown how many images the training of row '{names[0]}' had")
         for name in names:
             first, other_facts = facts[names[0]], facts[name]

@@ -28,7 +28,7 @@ from eval.tables.latex import cited_keys, escape, latex_cell, number_column, to_
 from eval.tables.layout import ColumnSpec, RowSpec, TableSources, load_layout, table_layout
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.notes import summary_sentence
-from eval.tables.render import to_csv, to_html, to_markdown, to_terminal
+from eval.tables.render import page_of, to_csv, to_html, to_markdown, to_terminal
 from sida.config.lookup import ROOT
 from sida.files.text_files import with_hash
 from tests.eval.claims.evidence import lines
@@ -253,6 +253,17 @@ def test_one_sentence_says_what_a_table_shows(table):
     assert summary_sentence(none) is None
     worst = max(one_step, key=values.get)
     assert summary_sentence([{**row, "measured_rank": "best" * (row["model"] == worst)} for row in none]) is None
+
+
+@pytest.mark.parametrize(
+    ("lengths", "wide"), [([4, 4, 4, 4, 3, 3], False), ([10, 10, 9], True), ([11, 11, 11], True), ([3], False)]
+)
+def test_a_screen_of_400_pixels_shows_150_for_names_and_7_for_each_character(lengths, wide):
+    """400 pixels are not wide, 401 are; 16 are between columns, and columns about the name are below it."""
+    columns = [Column("N" * 90, name=True), Column("A" * 90, about=True)]
+    columns += [Column("x" * (length if number % 2 else 1)) for number, length in enumerate(lengths)]
+    cells = [Cell("name"), Cell("family"), *(Cell("x" * (1 if n % 2 else length)) for n, length in enumerate(lengths))]
+    assert page_of(Table("t", "", "", "measured", tuple(columns), (Row(tuple(cells)),)))["wide"] is wide
 
 
 def test_a_caption_without_a_title_stands_alone(table):
