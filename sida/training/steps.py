@@ -138,7 +138,7 @@ class EagerRunner:
             value = per_element.sum() * factor
             losses[name] = value.detach()
             if weight:
-                terms[name] = value if weight == 1 else weight * value
+                terms[name] = weight * value
         # A method may log a term without a gradient, which has no share of the loss's.
         norms, learned = {}, {name: value for name, value in terms.items() if value.requires_grad}
         if terms and not learned:

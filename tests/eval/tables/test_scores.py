@@ -11,7 +11,7 @@ from eval.measuring.protocol import load_protocol
 from eval.results.exchange import exchanged
 from eval.results.measurements import write_csv
 from eval.results.published import protocols
-from eval.tables.scores import table_protocol, unfitting
+from eval.tables.scores import row_columns, table_protocol, unfitting
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT
 from sida.config.settings import load_spec
@@ -155,6 +155,15 @@ def test_a_row_may_leave_blank_a_column_that_no_measurement_has(folder, tmp_path
     layout.write_text(f"columns: {columns}\nrows:\n- {{run: theirs, blank: [clip], dash: [fd]}}\n")
     assert main(["table", str(layout), *inputs_of(folder), "--out", str(tmp_path / "t.md")]) == 0
     assert "CLIP" not in (tmp_path / "t.md").read_text()
+
+
+def test_a_protocol_of_other_images_or_classes_has_no_row_in_a_table_of_published_numbers():
+    assert [column.metric for column in row_columns(load_protocol("cifar10"), "table1") if column.metric] == [
+        "fid",
+        "is",
+    ]
+    refused(r"^--like table1: column 'is': .*digits", row_columns, load_protocol("digits"), "table1")
+    refused(r"^--like table3: column 'fid': .*classes", row_columns, load_protocol("cifar10"), "table3")
 
 
 def test_a_score_of_other_data_is_refused_beside_published_rows(folder, tmp_path, refusal):

@@ -21,17 +21,18 @@ from eval.results.published import load_published
 from eval.results.retraining import Retraining
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurements, load_measurements
+from eval.tables.bold import _is_about
 from eval.tables.build import ResultsTable, build_table, load_table, make_table, table_paths, write_table
-from eval.tables.cells import nfe_text, unlike
+from eval.tables.cells import TableLine, nfe_text, unlike
 from eval.tables.hyperparameters import LOGS, _text
 from eval.tables.latex import cited_keys, escape, latex_cell, number_column, to_latex
-from eval.tables.layout import ColumnSpec, RowSpec, TableSources, load_layout, table_layout
+from eval.tables.layout import BoldSpec, ColumnSpec, RowSpec, TableSources, load_layout, table_layout
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.notes import summary_sentence
 from eval.tables.render import page_of, to_csv, to_html, to_markdown, to_terminal
 from sida.config.lookup import ROOT
 from sida.files.text_files import with_hash
-from tests.eval.claims.evidence import lines
+from tests.eval.claims.evidence import lines, spread
 from tests.eval.synthetic_output import TRUTH, csv_rows, measurement_lines, write_csv
 from tests.refused import refused
 from tests.slow import quick_but
@@ -179,6 +180,46 @@ def test_a_printed_rival_has_the_scatter_of_training_too(tmp_path, rival, value,
     again = Retraining(std={"fid": std}, source="made up")
     table = build_table(load_layout(tmp_path / "t.yaml"), measured, runs, "audit", again)
     assert [record["measured_rank"] for record in table.records if record["run"]] == [rank, ""]
+
+
+@pytest.mark.parametrize(("of_student", "ranks"), [("t", ["", "best"]), ("u", ["", ""])])
+def test_a_teacher_beside_its_own_student_is_one_network_without_scatter(tmp_path, of_student, ranks):
+    """4.0 and 4.65 are 2.8 times the student's scatter of 5 % apart, and 2.1 times that of two trainings."""
+    columns = [{"head": "Model", "field": "label"}, {"head": "FD", "metric": "fd", "direction": "lower"}]
+    rows = [{"run": "student"}, {"run": "teacher"}]
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump({"columns": columns, "rows": rows, "bold": {}}))
+    known = {"reference_sha256": "a" * 64, "extractor_sha256": "b" * 64, "settings": "frechet extractor=digits"}
+    measured = lines("student", spread(4.65, 0.001), **known)
+    measured += lines("teacher", spread(4.0, 0.001), trained_on="digits", **known)
+    sheet = {
+        "student": SheetRow("student", "Student", "sida", "one-step", teacher=of_student, recipe="sida"),
+        "teacher": SheetRow("teacher", "Teacher", "teacher", "heun", teacher="t"),
+    }
+    again = Retraining(std={"fd": 0.05}, source="made up")
+    table = build_table(load_layout(tmp_path / "t.yaml"), Measurements(measured), sheet, retraining=again)
+    assert [record["measured_rank"] for record in table.records] == ranks
+
+
+@pytest.mark.parametrize(
+    ("family", "nfe", "scored", "ranked"),
+    [
+        ("", 1, True, True),
+        ("", 2, True, False),
+        ("Other", 1, True, False),
+        ("", 1, False, False),
+        ("One", 9, False, True),
+    ],
+)
+def test_a_score_without_a_family_is_ranked_beside_one_step_rows(family, nfe, scored, ranked):
+    line = TableLine(RowSpec(run="x", scored=scored), SheetRow("x", "X", "external", family=family), nfe, {})
+    assert _is_about(BoldSpec(families=("One",)), line) == ranked
+
+
+def test_without_a_sheet_each_generator_is_a_row_of_the_columns_that_it_has():
+    sources = TableSources(Measurements([*lines("a", [4.0, 4.1]), *lines("b", [5.0, 5.1])]), None)
+    table = load_layout(MAIN).build(sources)
+    assert [column.head for column in table.columns][-1] == "FD"
+    assert [row.cells[1].text for row in table.rows] == ["a", "b"]
 
 
 @pytest.mark.parametrize("known", [None, Retraining(std={"is": 0.01}, source="made up")])
@@ -622,6 +663,8 @@ def test_a_row_whose_training_kept_its_start_says_so(tmp_path, table, runs):
         ),
         ("'a', the \"best\" EDM's", "`a', the ``best'' EDM's"),
         ("A|B", r"A\textbar{}B"),
+        ("[0, 1]", "{}[0, 1]"),
+        (" *a", "{} *a"),
         ("+∞ ≈ n ≠ 0", r"+$\infty$ $\approx$ n $\ne$ 0"),
         ("x₀, 10⁴", r"x$_0$, 10$^4$"),
         ("Poincare\u0301", "Poincar\u00e9"),
