@@ -18,11 +18,12 @@ import numpy as np
 from eval.features.registry import ON_PROCESSOR
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.stores import ImageStore, in_batches
-from sida.assets.registry import NETWORK_ENDS, is_address, load_registry
+from sida.assets.registry import is_address, load_registry
 from sida.config.settings import names_object
 from sida.data.archive import Files
 from sida.data.arrays import holds_images
 from sida.errors import UserError
+from sida.files.content import NETWORK, first_bytes, kind_of_file
 from sida.late import torch
 
 if TYPE_CHECKING:
@@ -37,12 +38,12 @@ def names_network(source: str) -> bool:
     path = Path(source)
     if path.is_dir():
         return (path / "network.safetensors").is_file() or (path / "generator" / "network.safetensors").is_file()
-    images = False
+    start, images = b"", False
     with contextlib.suppress(UserError):
-        images = holds_images(path)
+        start, images = first_bytes(path), holds_images(path)
     return (
         is_address(source)
-        or (path.suffix in (*NETWORK_ENDS, ".pt2") and not images)
+        or (kind_of_file(path, start) == NETWORK and not images)
         or (not path.exists() and source in load_registry())
     )
 

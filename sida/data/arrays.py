@@ -15,7 +15,7 @@ from sida.data.archive import MAX_RATIO, PART, READER, SECONDS
 from sida.data.reader import MAX_CLASSES
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.files.content import NETWORK, START, kind_of_file, refuse_text
+from sida.files.content import ARRAYS, START, first_bytes, holds_tensors, kind_of_file, refuse_text
 from sida.files.fenced import Child, check_answer
 from sida.files.ordinary import open_ordinary, size_on_disk
 
@@ -52,7 +52,7 @@ class Arrays:
         self.path, stream = path, open_ordinary(path)
         start = os.pread(stream.fileno(), START, 0)
         refuse_text(path, start)
-        self._size, of_tensors = size_on_disk(stream), _holds_tensors(start)
+        self._size, of_tensors = size_on_disk(stream), holds_tensors(start)
         self._child = Child(_TENSORS, path, _COPIES * self._size) if of_tensors else Child(READER, path)
         answer, _ = self._child.ask("arrays", files=[stream], seconds=self._size * SECONDS)
         numbers, self.unread = answer["numbers"], answer["unread"]
@@ -96,13 +96,6 @@ class Arrays:
         if claimed > max(1 << 30, MAX_RATIO * self._size):
             raise UserError(f"{self.path}[{name}]", f"claims {claimed:,} bytes in {self._size:,}", "make it again")
         return self.elements(name, 0, count).reshape(self.shapes[name], order="F" if fortran else "C")
-
-
-def _holds_tensors(start: bytes) -> bool:
-    """Whether a file is a pickle, of ``torch.save``, safetensors, or an npy of objects, by its first bytes."""
-    is_object = start.startswith(np.lib.format.MAGIC_PREFIX) and b"'|O'" in start[:128]
-    is_torch = start.startswith(b"PK") and b"/data.pkl" in start[:512]
-    return is_object or is_torch or start[:1] == b"\x80" or start[8:10] == b'{"'
 
 
 class ImageArrays:
@@ -250,21 +243,22 @@ def find_arrays(path: str | Path, subset: str | None = None, labels: bool = True
             fault = f"holds {len(fitting)} files of {subset or 'its'} images ({', '.join(f.name for f in paths[:4])})"
             raise UserError(path, fault, "name one file")
         path = fitting[0]
-    is_array = path.name.endswith((".npz", ".npy", ".npy.gz")) or _IDX.search(path.name) or holds_images(path)
+    is_array = kind_of_file(path, first_bytes(path)) in ARRAYS or path.name.lower().endswith(".npy.gz")
+    is_array = is_array or _IDX.search(path.name) is not None or holds_images(path)
     return ImageArrays(path, labels, subset) if is_array else None
 
 
 def holds_images(path: str | Path) -> bool:
     """Whether a file of tensors holds images, not a network's weights: one array, or one of bytes or of their name.
 
+    Bytes of two axes, such as CIFAR-100's rows, are images only beside no floats, since weights may be packed so.
+
     Raises:
         UserError: The file cannot be read.
     """
-    if kind_of_file(path) != NETWORK or not Path(path).is_file():
+    if not holds_tensors(first_bytes(path)):
         return False
-    with open_ordinary(path) as stream:
-        if not _holds_tensors(stream.read(START)):
-            return False
     file = Arrays(path)
-    pixels = any(file.kinds[name][0] == np.uint8 and len(shape) > 2 for name, shape in file.shapes.items())
+    axes = 2 if any(dtype.kind == "f" for dtype, _ in file.kinds.values()) else 1
+    pixels = any(file.kinds[name][0] == np.uint8 and len(shape) > axes for name, shape in file.shapes.items())
     return pixels or not {*file.shapes, *file.unread}.isdisjoint(("", *_IMAGES))

@@ -9,6 +9,7 @@ import re
 from typing import NamedTuple
 
 from sida.errors import UserError, one_line
+from sida.files.ordinary import open_ordinary
 
 #: Bytes that :func:`refuse_text` looks at.
 START = 4096
@@ -21,11 +22,13 @@ _STARTS = {
 _SUFFIXES = {
     ".parquet": "Parquet", ".arrow": "Arrow", ".tfrecord": "TFRecord", ".tfrecords": "TFRecord", ".h5": "HDF5",
     ".hdf5": "HDF5", ".mat": "MATLAB", ".rar": "RAR", ".7z": "7z", ".lmdb": "LMDB", ".mdb": "LMDB", ".beton": "FFCV",
-    ".mp4": "a film", ".npz": "arrays", ".npy": "an array",
+    ".mp4": "a film", ".onnx": "ONNX", ".npz": "arrays", ".npy": "an array",
 }  # fmt: skip
 #: Kind of a file with weights, and its suffixes; kinds of files of arrays.
 NETWORK, ARRAYS = "a network", ("arrays", "an array")
 _SUFFIXES |= dict.fromkeys((".pt", ".pt2", ".pth", ".ckpt", ".safetensors", ".pkl", ".pickle"), NETWORK)
+#: Number of one of the files of a set, at the end of its name.
+_PART = re.compile(r"-\d+-of-\d+$")
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 
 
@@ -66,6 +69,8 @@ def placeholder_in(start: bytes) -> Placeholder | None:
     if '"weight_map"' in plain:
         remedy = "give the files that it lists, joined into one: load each, then save all tensors together"
         return Placeholder("an index of shards, not weights", remedy)
+    if re.match(r'\{\s*"_class_name"', plain):
+        return Placeholder("settings of diffusers, not weights", "name the folder that save_pretrained wrote")
     if re.search(r"^(import \w|from [\w.]+ import |def \w+\()", plain, re.MULTILINE):
         return Placeholder("Python code", "name its function as MODULE:FUNCTION")
     kind = "a message in XML" if plain.startswith("<") else "JSON" if plain[0] in "{[" else "a text"
@@ -96,6 +101,25 @@ def refuse_packed(path: str | os.PathLike[str], start: bytes) -> None:
         raise UserError(path, "is a tar archive, not a network", "unpack it, and name the file of weights in it")
 
 
+def first_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The first :data:`START` bytes of a file; none where there is no file.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    if not os.path.isfile(path):
+        return b""
+    with open_ordinary(path) as stream:
+        return stream.read(START)
+
+
+def holds_tensors(start: bytes) -> bool:
+    """Whether a file is a pickle, of ``torch.save``, safetensors, or an npy of objects, by its first bytes."""
+    is_object = start.startswith(b"\x93NUMPY") and b"'|O'" in start[:128]
+    is_torch = start.startswith(b"PK") and b"/data.pkl" in start[:512]
+    return is_object or is_torch or start[:1] == b"\x80" or start[8:10] == b'{"'
+
+
 def kind_of_file(name: str | os.PathLike[str], start: bytes = b"") -> str:
     """Kind of a file that cannot be an archive of pictures, for a message; empty for any other file.
 
@@ -104,4 +128,5 @@ def kind_of_file(name: str | os.PathLike[str], start: bytes = b"") -> str:
         start: Its first bytes; a known beginning takes precedence over the suffix.
     """
     by_start = next((kind for mark, kind in _STARTS.items() if start.startswith(mark)), "")
-    return by_start or _SUFFIXES.get(os.path.splitext(os.fspath(name))[1].lower(), "")
+    by_name = _SUFFIXES.get(os.path.splitext(_PART.sub("", os.fspath(name)))[1].lower(), "")
+    return by_start or (NETWORK if holds_tensors(start) else by_name)

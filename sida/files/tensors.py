@@ -27,7 +27,7 @@ import safetensors
 
 from sida.errors import UserError, errors_at, reason_of
 from sida.files.atomic import atomic_path
-from sida.files.content import NETWORK, START, kind_of_file, refuse_packed, refuse_text
+from sida.files.content import ARRAYS, NETWORK, START, kind_of_file, refuse_packed, refuse_text
 from sida.files.fenced import SHAPE, fits
 from sida.files.ordinary import UnreadableError, open_ordinary
 from sida.files.text_files import check_amount, check_hash, parse_json, with_hash
@@ -48,7 +48,7 @@ MAX_HEADER_VALUES = 500_000
 #: Metadata of earlier versions.
 _OLD_DATA_HASH, _OLD_HEADER_HASH = "sida_data_sha256", "sida_header_sha256"
 _AGAIN = "delete it and make or download it again"
-_CONVERT = "convert or download it again"
+_SAVE = "save its weights as safetensors or by torch.save, or download it again"
 _CHUNK = 1 << 22
 
 
@@ -211,13 +211,15 @@ def _header_bytes(path: str | os.PathLike[str]) -> tuple[bytes, tuple[int, ...]]
         kind = kind_of_file(path, start)
         kind = "a zip archive" if start.startswith(b"PK") and os.fspath(path).endswith(".zip") else kind
         if kind not in ("", NETWORK):
-            raise TensorFileError(path, f"is {kind}, not a network", f"score pictures: sida score {path}")
+            pictures = kind in (*ARRAYS, "one picture", "a zip archive")
+            remedy = f"score pictures: sida score {path}" if pictures else _SAVE
+            raise TensorFileError(path, f"is {kind}, not a network", remedy)
         if _is_pickle(start[:9]):
             remedy = f"turn it into safetensors first: sida convert {path} OUT.safetensors"
             raise TensorFileError(path, "this is a pickle", remedy)
         length = int.from_bytes(start[:8], "little")
         if length > MAX_HEADER_BYTES:
-            raise TensorFileError(path, "not a safetensors file (impossible header length)", _CONVERT)
+            raise TensorFileError(path, "not a safetensors file (impossible header length)", _SAVE)
         stream.seek(0)
         return stream.read(8 + length), _identity(stream)
 
@@ -325,7 +327,9 @@ def iterate_tensors(path: str | os.PathLike[str], header: TensorHeader) -> Itera
         _is_verified(stream, header)
         for entry in header.entries:
             if entry.dtype not in dtypes:
-                raise TensorFileError("", f"tensor '{entry.name}' has the unknown type {entry.dtype}", _CONVERT)
+                raise TensorFileError(
+                    "", f"tensor '{entry.name}' has the unknown type {entry.dtype}", "save it as float32"
+                )
             stream.seek(header.data_start + entry.begin)
             try:
                 data = bytearray(entry.end - entry.begin)

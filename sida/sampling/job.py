@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sida.assets.cache import cache_dir, file_lock
-from sida.assets.registry import Asset, is_address, is_counted, load_registry
+from sida.assets.registry import Asset, is_counted, load_registry
 from sida.config.datasets import dataset_spec
 from sida.config.families import DECODERS, NULL_LABEL
 from sida.config.labels import LabelCounts
@@ -277,10 +277,8 @@ def network_file(source: str) -> Path:
     path, asset = find_source(source)
     if isinstance(path, NetworkFolder):
         return _convert_cached(f"{path.sha256}-folder", path)
-    # The last part of an address is rarely a telling name.
-    pickled = starts_as_pickle(path) if is_address(source) else path.suffix in (".pkl", ".pt", ".pth")
     architecture = None if asset is None else asset.architecture
-    if not pickled and architecture is None:
+    if architecture is None and not starts_as_pickle(path):
         return path
     variant = (asset and asset.network_class) or (architecture and architecture.stem)
     return _convert_cached(f"{sha256_file(path)}{f'-{variant}' if variant else ''}", path, asset)

@@ -351,6 +351,35 @@ def test_images_in_files_of_tensors_are_read_with_their_classes(name, tmp_path):
     assert not names_network(str(path))
 
 
+def saved(write, *values) -> bytes:
+    stream = io.BytesIO()
+    write(stream, *values)
+    return stream.getvalue()
+
+
+#: Content of arrays and of pickles by names that do not tell it.
+UNTOLD = {
+    "A.NPZ": saved(np.savez, NOISE[:4]),
+    "b.Npy": saved(np.save, NOISE[:4]),
+    "C.NPY.GZ": gzip.compress(saved(np.save, NOISE[:4])),
+    "samples.bin": saved(np.save, NOISE[:4]),
+    "batch_7": pickle.dumps({"images": NOISE[:4], "names": ["x"] * 4}),
+}
+
+
+@pytest.mark.parametrize("name", UNTOLD)
+def test_arrays_are_known_whatever_their_file_is_called(name, tmp_path):
+    (tmp_path / name).write_bytes(UNTOLD[name])
+    assert made(tmp_path, tmp_path / name)[1].images == 4
+    np.testing.assert_array_equal(stored(tmp_path, 3), NOISE[3])
+    assert not names_network(str(tmp_path / name))
+
+
+def test_a_pickle_without_images_is_told_by_its_arrays(tmp_path):
+    (tmp_path / "train").write_bytes(pickle.dumps({"data": NOISE.reshape(64, -1), "fine_labels": [1] * 64}))
+    refused(r"arrays of numbers: data, fine_labels|has shape \(64, 192\)", made, tmp_path, tmp_path / "train")
+
+
 @pytest.mark.parametrize(
     ("value", "told"),
     [
@@ -578,6 +607,7 @@ def test_an_empty_folder_of_a_class_and_pictures_that_are_left_out_are_named(tmp
         ({"data.bin": b"\x89HDF\r\n"}, {}, "is HDF5"),
         ({"net.safetensors": b"\x10" + bytes(7)}, {}, "is a network, .*sida score"),
         ({"folder/train-0.arrow": b"ARROW1"}, {}, "holds Arrow"),
+        ({"folder/a.tfrecord-00003-of-00008": b"x"}, {}, "holds TFRecord"),
         ({"shards/0000.tar": b""}, {}, "holds no pictures"),
         ({"t10k-labels-idx1-ubyte": b"\0\0\x08\1\0\0\0\1\3"}, {}, "give pictures in a folder"),
         ({"images-idx3-ubyte": b"\0\0\x08\1\0\0\0\1\3"}, {}, r"images must be \(N, H, W, C\)"),

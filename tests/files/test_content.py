@@ -18,6 +18,7 @@ TEXTS = {
     "a web page": PAGE,
     "message in XML": b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
     "index of shards": b'{"metadata": {"total_size": 8}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}',
+    "settings of diffusers": b'{\n  "_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}',
     "Python code": b"# Draws.\nimport torch\n\n\ndef draw(seeds):\n    return torch.zeros(1)\n",
     "a text .'Entry not found'": b"Entry not found",
 }
@@ -48,6 +49,20 @@ def test_a_text_in_the_place_of_a_file_is_named_at_each_door(name, kind, tmp_pat
 def test_packed_weights_are_named(start, fault, tmp_path):
     (tmp_path / "net.pt").write_bytes(start)
     refused(fault, weights, tmp_path / "net.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "remedy"),
+    [
+        ("net.onnx", b"\x08\x08\x12\x07pytorch", "safetensors or by torch.save"),
+        ("net.gguf", b"GGUF\3\0\0\0", "torch.save"),
+        ("net.bin", b"\x84\xa6params" + bytes(9), "torch.save"),
+        ("a.png", b"\x89PNG\r\n", "sida score"),
+    ],
+)
+def test_what_is_no_network_is_sent_to_where_it_is_read(name, start, remedy, tmp_path):
+    (tmp_path / name).write_bytes(start)
+    refused(f"{name}: .*; .*{remedy}", describe_file, tmp_path / name)
 
 
 @pytest.mark.parametrize(("name", "fault"), [("0.png", "not a picture"), ("dataset.json", "not a list of labels")])
