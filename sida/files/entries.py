@@ -5,17 +5,19 @@ from collections.abc import Iterator
 from typing import Any
 
 
-def find_entry(value: Any, key: str | None) -> Any:
-    """Entry of a dictionary by its key, or by keys joined by dots; the value itself if there is no such entry."""
-    entry, rest = value, key
-    while rest:
-        if not isinstance(entry, dict):
-            return value
-        if isinstance(entry.get(rest), dict):
-            return entry[rest]
-        first, _, rest = rest.partition(".")
-        entry = entry.get(first)
-    return value
+def find_entry(value: Any, key: str | None) -> tuple[Any, str]:
+    """Entry of nested dictionaries to which a key leads, whose parts are joined by dots; the value itself without one.
+
+    The second value is the end of the key that leads to no entry, such as a prefix of names in it.
+    """
+    entry, rest = value, key.split(".") if key else []
+    while rest and isinstance(entry, dict):
+        # Names of entries may have dots.
+        names = [".".join(rest[:count]) for count in range(len(rest), 0, -1)]
+        if (name := next((name for name in names if isinstance(entry.get(name), dict)), None)) is None:
+            break
+        entry, rest = entry[name], rest[name.count(".") + 1 :]
+    return entry, ".".join(rest)
 
 
 def is_weights(value: Any, tensor: type, levels: int = 3) -> bool:

@@ -20,12 +20,14 @@ class StateDict(NamedTuple):
     Attributes:
         shapes: Shapes by name, in the file's order.
         read: Function that reads one tensor.
+        prefix: End of the key that leads to no entry, but may lead to names in the dictionary.
         arguments: Plain arguments of the training that a file of ``torch.save`` has beside the weights; None if it has
             no entry of them.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], torch.Tensor]
+    prefix: str
     arguments: Mapping[str, Any] | None
 
 
@@ -53,7 +55,7 @@ def open_state_dict(path: str | os.PathLike[str], key: str | None = None) -> Ite
     """Opens a dictionary of tensors as :func:`read_state_dict`."""
     if starts_as_pickle(path):
         with PickleFile(path, "weights", key) as file:
-            yield StateDict(file.shapes, file.tensor, file.facts["arguments"])
+            yield StateDict(file.shapes, file.tensor, file.facts["prefix"], file.facts["arguments"])
     else:
         tensors = read_tensors(path)[0]
-        yield StateDict({name: tuple(t.shape) for name, t in tensors.items()}, tensors.__getitem__, None)
+        yield StateDict({name: tuple(t.shape) for name, t in tensors.items()}, tensors.__getitem__, key or "", None)

@@ -286,7 +286,9 @@ class Reader:
 
     FORMS = {
         "plain": (object, {str: ANY_ARRAY}),
-        "weights": ({**_TENSORS, "arguments": Either((None, {str: Either((None, bool, int, float, str))}))}, {}),
+        "weights": (
+            {**_TENSORS, "prefix": str, "arguments": Either((None, {str: Either((None, bool, int, float, str))}))}, {},
+        ),
         "piece": (None, {"piece": ("<f4", (int,))}),
         "network": ({**_NETWORK, **_TENSORS, "entries": [str], "inert": [str]}, {}),
     }  # fmt: skip
@@ -301,25 +303,28 @@ class Reader:
         return _as_json(read_value(files[0]), arrays), arrays
 
     def weights(self, files: list[BinaryIO], key: str | None) -> tuple[Any, dict[str, np.ndarray]]:
-        """Names and shapes of the file's dictionary of tensors, or of its entry ``key`` if there is one, and the plain
-        ``arguments`` of the training beside them.
+        """Names and shapes of the file's dictionary of tensors, or of the entry to which ``key`` begins to lead;
+        the rest of the key as ``prefix``, and the plain ``arguments`` of the training beside them.
 
         Values that are not tensors are left out.
         """
         content = read_value(files[0])
-        value = find_entry(content, key)
+        value, prefix = find_entry(content, key)
+        for name, entry in value.items() if isinstance(value, dict) else ():
+            if isinstance(entry, _Object) and _REBUILD in (made_by := type(entry).__name__):
+                fault = f"'{name!s:.80}' is a tensor of a kind that is not read ({made_by:.80})"
+                raise UserError("", fault, "save it as an ordinary tensor of floats")
         if not is_weights(value, View):
             counts = {name: sum(map(_is_view, entry.values())) for name, entry in weights_in(content, View)}
             entries = [f"{name} ({count} tensor{'s' if count > 1 else ''})" for name, count in counts.items()]
             if entries:
                 raise UserError("", f"holds weights in entries: {', '.join(entries[:8])}", "name one with --key")
-            raise UserError("", "holds no dictionary of tensors", "give the published file of weights")
+            kind = "" if isinstance(value, dict) else f", but {_kind_of_value(value)}"
+            raise UserError(
+                "", f"holds no dictionary of tensors{kind}", "save its weights (torch.save(net.state_dict(), FILE))"
+            )
         self._views = {name: view for name, view in value.items() if _is_view(view)}
-        for name, entry in value.items():
-            if isinstance(entry, _Object) and _REBUILD in (made_by := type(entry).__name__):
-                fault = f"'{name:.80}' is a tensor of a kind that is not read ({made_by:.80})"
-                raise UserError("", fault, "save it as an ordinary tensor of floats")
-        return {**self._tensors(), "arguments": _arguments(content)}, {}
+        return {**self._tensors(), "prefix": prefix, "arguments": _arguments(content)}, {}
 
     def _tensors(self) -> dict[str, Any]:
         """Names and shapes of the tensors."""

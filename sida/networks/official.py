@@ -164,7 +164,8 @@ def import_network(
             byte.
         out: Target ``.safetensors``; appears whole or not at all.
         asset: The registry's or the address's facts, for arguments that are not given.
-        key: Entry of the pickle with the network or state dict (``a.b`` is entry b of a), or prefix of its names.
+        key: Entry of the pickle with the network or state dict (``a.b`` is entry b of a), prefix of its names, or both
+            joined by a dot.
         network_class: The suite's class of a pickled network, which overrides the name in the file; or the class of a
             state dict that completes its arguments from the tensors (`Precond.landmarks`).
         network: Architecture ``{"class": ..., "kwargs": {...}}`` of a state dict; such a class needs some ``kwargs`` at
@@ -236,14 +237,15 @@ def _network_of_state(
 
     A network that is only ``described`` has no state, and its class is not checked by a step.
     """
-    network, omitted, remarks = check_network_config(network, str(path)), "", list[str]()
+    network, omitted, remarks = check_network_config(network, f"{path}: --network"), "", list[str]()
     zero_rows: Mapping[str, int] = {}
     named = network["kwargs"]
     with settings_in(f"{path}:"):
         cls = NETWORKS.find(network["class"], "class")
-    with open_state_dict(path, key) as (tensors, read, arguments):
+    with open_state_dict(path, key) as (tensors, read, prefix, arguments):
+        keys = key.removesuffix(prefix).rstrip("."), prefix
         if cls.landmarks:
-            bare, remark = unprefixed(path, cls.landmarks, tensors, key)
+            bare, remark = unprefixed(path, cls.landmarks, tensors, *keys)
             shapes = {short: tuple(tensors[name]) for short, name in bare.items()}
             with settings_in(f"{path}:"):
                 reading = cls.read_state(shapes, network["kwargs"], arguments)
@@ -254,7 +256,7 @@ def _network_of_state(
         else:
             net = build_on_meta(network, str(path))
             shapes_needed = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-            names, remark = unwrapped(path, shapes_needed, tensors, key)
+            names, remark = unwrapped(path, shapes_needed, tensors, *keys)
             remarks = [remark]
         shapes = {name: tuple(tensors[old]) for name, old in names.items()}
         shapes |= {name: (shapes[name][0] + rows, *shapes[name][1:]) for name, rows in zero_rows.items()}
@@ -306,7 +308,7 @@ def describe_file(
     facts: dict[str, Any] = {}
     if network is None and network_class in NETWORKS and NETWORKS[str(network_class)].landmarks:
         network = {"class": str(network_class), "kwargs": {}}
-    if network is not None and starts_as_pickle(path):
+    if network is not None:
         net, _, omitted = _network_of_state(path, key, network, described=True)
         facts |= {"format": "state dict", **({"left_out": omitted} if omitted else {})}
     elif starts_as_pickle(path):

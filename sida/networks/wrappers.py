@@ -33,7 +33,7 @@ class Unwrapped(NamedTuple):
 
 
 def unprefixed(
-    path: str | os.PathLike[str], landmarks: Iterable[str], tensors: Iterable[str], key: str | None = None
+    path: str | os.PathLike[str], landmarks: Iterable[str], tensors: Iterable[str], entry: str, key: str
 ) -> Unwrapped:
     """Finds all tensors of a network of which a few names are known.
 
@@ -41,6 +41,7 @@ def unprefixed(
         path: The file, for errors.
         landmarks: Names of which one is in the network; the first that the file has under any prefix counts.
         tensors: Names of the file's tensors.
+        entry: Key of the file's entry with them, or an empty text.
         key: Prefix to take where several networks have the landmark.
 
     Returns:
@@ -53,14 +54,14 @@ def unprefixed(
     prefixes = next((found for landmark in landmarks if (found := _prefixes([landmark], bare))), None)
     if prefixes is None:
         _refuse_part(path)
-    prefix = _chosen(path, prefixes or [""], prefixes or [], key)
+    prefix = _chosen(path, prefixes or [""], prefixes or [], entry, key)
     under = [name for name in bare if name.startswith(prefix) and name.removeprefix(prefix) not in _COUNTERS]
     names = {name.removeprefix(prefix): bare[name] for name in under}
     return Unwrapped(names, _remark(next(iter(names.items()), ("", "")), [name for name in bare if name not in under]))
 
 
 def unwrapped(
-    path: str | os.PathLike[str], expected: Mapping[str, Shape], tensors: Mapping[str, Shape], key: str | None = None
+    path: str | os.PathLike[str], expected: Mapping[str, Shape], tensors: Mapping[str, Shape], entry: str, key: str
 ) -> Unwrapped:
     """Finds a network's tensors by their names without wrappers.
 
@@ -68,6 +69,7 @@ def unwrapped(
         path: The file, for errors.
         expected: Shapes of the network's tensors by name.
         tensors: Shapes of the file's tensors by name.
+        entry: Key of the file's entry with them, or an empty text.
         key: Prefix to take where several networks have these names.
 
     Raises:
@@ -83,7 +85,7 @@ def unwrapped(
         for prefix, more in further.items()
         if not more and all(tuple(tensors[bare[prefix + name]]) == shape for name, shape in expected.items())
     ]
-    prefix = _chosen(path, complete, fitting, key)
+    prefix = _chosen(path, complete, fitting, entry, key)
     if more := further[prefix]:
         fault = f"has tensor '{one_line(more[0], 80)}', which the architecture does not have ({len(more)} such tensors)"
         raise UserError(path, fault, OTHER)
@@ -108,13 +110,16 @@ def _prefixes(expected: Sequence[str], bare: Mapping[str, str]) -> list[str]:
     return [prefix for prefix in prefixes if all(prefix + name in bare for name in expected)]
 
 
-def _chosen(path: str | os.PathLike[str], complete: list[str], fitting: list[str], key: str | None) -> str:
+def _chosen(path: str | os.PathLike[str], complete: list[str], fitting: list[str], entry: str, key: str) -> str:
     """The prefix that the user names, else the one that fits, else the first."""
     if f"{key}." in complete:
         return f"{key}."
-    if len(fitting) > 1:
-        prefix_names = ", ".join(one_line(prefix.rstrip("."), 60) or "(none)" for prefix in fitting[:8])
-        raise UserError(path, f"holds {len(fitting)} networks, by the prefixes {prefix_names}", "name one with --key")
+    if len(fitting) > 1 or (entry and key):
+        prefixes = fitting if len(fitting) > 1 else complete
+        keys = (f"{entry}.{prefix}".strip(".") for prefix in prefixes[:8])
+        prefix_names = ", ".join(one_line(name, 60) or "(none)" for name in keys)
+        fault = f"holds {len(prefixes)} network{'s' * (len(prefixes) > 1)}, by the prefixes {prefix_names}"
+        raise UserError(path, fault, "name one with --key")
     return [*fitting, *complete][0]
 
 

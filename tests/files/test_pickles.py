@@ -99,6 +99,8 @@ def test_weights_of_torch_save_are_read_exactly(tmp_path, zipped):
             {"ema": {"a": torch.zeros(2), "step": 3, "lr": 0.1}, "net": {"a": torch.zeros(2), "b": torch.ones(1)}},
             r"ema \(1 tensor\), net \(2 tensors\).*--key",
         ),
+        (torch.nn.Linear(2, 2), r"holds no dictionary of tensors, but .*Linear.*; .*state_dict\(\)"),
+        ({"a": torch.zeros(2).to(torch.float8_e5m2)}, "'a' is a tensor of a kind that is not read"),
         ({"a": torch.arange(3)}, "tensor 'a' is of type Long"),
         ({"a": torch.tensor([1.0, float("nan")])}, "tensor 'a' holds NaN"),
         ({"a": torch.zeros(1).expand(10**6)}, "its tensors claim 1,000,000 elements"),

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from eval.measuring.images import names_network
 from sida.config import registries
 from sida.config.samplers import GeneratorSteps
 from sida.files.fenced import Child
 from sida.networks.file import load_network
-from sida.networks.official import import_network
+from sida.networks.official import describe_file, import_network
 from sida.sampling import multi_step
 from sida.sampling.job import network_file
 from tests.assets.fault_server import use_registry
@@ -282,6 +284,46 @@ def test_one_of_two_networks_is_named_by_its_prefix_and_one_of_several_files_is_
     assert equal(net, convert(Path("w.pt"), network=net.init_config, key="new")[0])
     torch.save({"model.map_layer0.weight": torch.zeros(1)}, "model-00001-of-00002.bin")
     not_imported(Path("model-00001-of-00002.bin"), "part 1 of 2", network=net.init_config)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "last.ckpt", "net"])
+def test_a_network_is_one_whatever_its_file_is_called(name):
+    net = tiny()
+    assert names_network(str(write_genuine(name, net)))
+    assert equal(net, load_network(network_file(name))[0])
+    torch.save(net.state_dict(), name)
+    assert names_network(name)
+    refused("weights alone.*--network", network_file, name)
+
+
+@pytest.mark.parametrize("entry", ["state_dict", "ema", "ema.shadow"])
+def test_each_key_in_the_refusal_of_several_networks_reads_its_network(entry):
+    net = tiny()
+    state = net.state_dict()
+    weights = {f"{who}.{n}": t + place for place, who in enumerate(("unet", "copy.module")) for n, t in state.items()}
+    outer, _, inner = entry.partition(".")
+    torch.save({"epoch": 3, outer: {inner: weights} if inner else weights}, "w.ckpt")
+    for key in (entry, f"{entry}.none"):
+        with refusing(rf"2 networks, .*{entry}\.unet, {entry}\.copy\.module; .*--key") as caught:
+            import_network(Path("w.ckpt"), "o.safetensors", network=net.init_config, key=key)
+    keys = re.findall(rf"{re.escape(entry)}\.[\w.]+\w", str(caught.value))
+    found = [convert(Path("w.ckpt"), network=net.init_config, key=key)[0] for key in keys]
+    bias = net.model.map_layer0.bias
+    assert [bool(torch.equal(one.model.map_layer0.bias, bias + place)) for place, one in enumerate(found)] == [True] * 2
+
+
+def test_a_key_that_goes_beyond_an_entry_with_one_network_is_refused():
+    net = tiny()
+    torch.save({"ema": net.state_dict()}, "w.pt")
+    not_imported(Path("w.pt"), r"holds 1 network, by the prefixes ema; name one", network=net.init_config, key="ema.x")
+
+
+def test_weights_of_another_program_in_safetensors_are_described_by_their_architecture():
+    net = tiny()
+    save_file({f"module.{name}": tensor for name, tensor in net.state_dict().items()}, "w.safetensors")
+    facts = describe_file("w.safetensors", network=net.init_config)
+    assert (facts["format"], facts["network"]) == ("state dict", net.init_config)
+    refused("--network: no architecture", describe_file, "w.safetensors", network={"unet": net.init_config})
 
 
 @pytest.mark.parametrize(
