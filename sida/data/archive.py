@@ -27,8 +27,8 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from sida.data.label_files import LABEL_FILES, same_name
-from sida.data.pictures import PICTURES
+from sida.data.label_files import LABEL_FILES, WITHOUT_LABELS, same_name
+from sida.data.pictures import PICTURES, UNREAD
 from sida.errors import UserError, counted, errors_at
 from sida.files.atomic import sha256_file
 from sida.files.content import ARRAYS, NETWORK, START, kind_of_file, refuse_text
@@ -92,7 +92,7 @@ class Files:
         if self.is_folder:
             member_names, folders = _walk(Path(path))
         else:
-            self._archive = open_ordinary(path, "fetch or prepare the data set first (sida data prepare --help)")
+            self._archive = open_ordinary(path, "check the path")
             self._size = size_on_disk(self._archive)
             start = os.pread(self._archive.fileno(), START, 0)
             kind = "one picture" if Path(path).suffix.lower() in PICTURES else kind_of_file("", start)
@@ -225,17 +225,25 @@ class Files:
             counts = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(4))
             rest = "; ".join(filter(None, (self.left_out, f"other files: {counts}" if counts else "")))
             arrays_there = next((suffix for suffix in (".npz", ".npy") if suffix in others), None)
-            remedy = _DRAW if kind == NETWORK else self._joining(arrays_there) if arrays_there else _EXPORT
+            unread = not kind and not UNREAD.isdisjoint(map(str.lower, others))
+            remedy = _DRAW if kind == NETWORK else "convert them to PNG" if unread else _EXPORT
+            remedy = self._joining(arrays_there) if arrays_there else remedy
             raise UserError(self.path, f"{fault}; {rest}" if rest else fault, remedy)
         return np.array(indices, dtype=np.int64)
 
     def _joining(self, suffix: str) -> str:
-        """Remedy for files of arrays: a command that joins them, of an npz the first array."""
+        """Remedy for files of arrays: a command that joins them, of an npz the first array.
+
+        Each has one image or several; arrays of classes beside them cannot be joined with images.
+        """
         if not self.is_folder:
             return "unpack it, and name one of them"
+        if any("label" in name.lower() for name in self.names):
+            return "name that of the images"
         each = "np.load(f)" if suffix == ".npy" else "next(iter(np.load(f).values()))"
         files = f"sorted(glob.glob({json.dumps(f'{self.path}/**/*{suffix}', ensure_ascii=False)}, recursive=True))"
-        code = f'import glob, numpy as np; np.savez("all.npz", np.concatenate([{each} for f in {files}]))'
+        joined = f"[a.reshape(-1, *a.shape[-3:]) for a in ({each} for f in {files})]"
+        code = f'import glob, numpy as np; np.savez("all.npz", np.concatenate({joined}))'
         return f"name one of them, or join them: python -c {shlex.quote(code)}"
 
     @property
@@ -401,7 +409,7 @@ class Files:
             index = indices.get(same_name(name))
             if index is None or not re.fullmatch(rb"[0-9]{1,5}", text := self.read(index)[:20].strip()):
                 fault = f"{name} is missing or holds no class"
-                raise UserError(self.path, fault, "write a whole number, or say --labels none")
+                raise UserError(self.path, fault, f"write a whole number, or {WITHOUT_LABELS}")
             classes.append(int(text))
         return np.array(classes, np.int64)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sida.data.archive import MAX_RATIO, PART, READER, SECONDS
+from sida.data.label_files import WITHOUT_LABELS
 from sida.data.reader import MAX_CLASSES
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
@@ -28,7 +29,7 @@ _AT_ONCE = 256
 _IDX = re.compile(r"images[-.]idx3-ubyte(\.gz)?$")
 #: The word "images" in names of files whose classes are in a file beside them (MNIST, KMNIST), and names of the images
 #: of an npz with parts.
-_IMAGES_WORD = re.compile(r"images(?=[-.]idx3-ubyte)|(?<=[-_])(?:imgs|images)(?=\.np[yz]$)")
+_IMAGES_WORD = re.compile(r"images(?=[-.]idx3-ubyte)|(?<![^-_])(?:imgs|images)(?=\.np[yz]$)")
 _PARTS = re.compile(r"x_(train|test|val|valid)|(train|test|val|valid)_images")
 
 
@@ -217,7 +218,7 @@ class ImageArrays:
         fit = classes.shape[:1] == (self.count,) and classes.size == self.count and classes.dtype.kind in "iu"
         if not fit or not 0 <= classes.min() <= classes.max() < MAX_CLASSES:
             fault = f"holds {classes.dtype} {classes.shape} as classes of {self.count:,} images, or no class"
-            remedy = f"give a whole number below {MAX_CLASSES:,} for each image, or leave classes out (--labels none)"
+            remedy = f"give a whole number below {MAX_CLASSES:,} for each image, or {WITHOUT_LABELS}"
             raise UserError(where, fault, remedy)
         return classes.reshape(-1).astype(np.int64)
 

@@ -12,13 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from sida.data.archive import Files, common_folder
-from sida.errors import UserError
+from sida.data.pictures import UNREAD
+from sida.errors import UserError, counted
 
 #: Names of folders with images for testing, and of folders that are parts of a data set.
 _HELD_OUT = {"test", "testing", "val", "valid", "validation", "dev", "eval"}
 _SPLIT = re.compile(rf"(?i:train|training|{'|'.join(sorted(_HELD_OUT))})([^a-z].*)?$")
-#: Formats of pictures that are not read.
-_UNREAD = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".svg", ".tga", ".psd", ".dng", ".exr"}
 
 
 class Classes(NamedTuple):
@@ -74,7 +73,7 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:
         return Classes(None, (), f"no classes: the pictures are in one folder{bare}")
     # Ranks count folders with pictures, so that an empty one would shift all later classes.
     if empty := _without_pictures(files, folder, {*folders}):
-        fault = f"{len(empty)} class folders hold no pictures that are read ({', '.join(empty[:4])})"
+        fault = f"{counted(len(empty), 'class folder')} without pictures that are read ({', '.join(empty[:4])})"
         remedy = "fill or remove them, or say --labels none: the classes behind them would have other numbers"
         raise UserError(files.path, fault, remedy)
     class_names = [top or "(no folder)" for top in folders]
@@ -86,7 +85,7 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:
 
 def _without_pictures(files: Files, folder: str, classes: set[str]) -> list[str]:
     """Sorted folders that are empty or hold pictures of other formats, next to the folders of classes."""
-    others = [name for name in files.names if PurePosixPath(name).suffix.lower() in _UNREAD]
+    others = [name for name in files.names if PurePosixPath(name).suffix.lower() in UNREAD]
     inside = [f"{name}/".removeprefix(folder) for name in (*files.bare, *others) if f"{name}/".startswith(folder)]
     return sorted({top for name in inside if (top := name.partition("/")[0])} - classes)
 

@@ -14,9 +14,12 @@ from typing import Any
 
 from sida.errors import UserError
 from sida.files.content import START, placeholder_in
+from sida.files.text_files import decoded
 
 #: Names of the files; the first one that is there counts.
 LABEL_FILES = ("dataset.json", "metadata.jsonl", "metadata.csv")
+#: Remedy for labels that are not needed.
+WITHOUT_LABELS = "leave labels out (--labels none of sida data prepare, new and score; labels: false of a data set)"
 
 
 def same_name(name: str) -> str:
@@ -33,7 +36,7 @@ def parse_labels(name: str, content: bytes) -> dict[str, Any] | None:
     """Labels by file name of one of :data:`LABEL_FILES`; None if its labels are null, or its rows have none."""
     is_metadata = name.endswith(LABEL_FILES[1:])
     try:
-        entries = _of_metadata(name, content.decode("utf-8-sig")) if is_metadata else json.loads(content)["labels"]
+        entries = _of_metadata(name, decoded(content)) if is_metadata else json.loads(content)["labels"]
         pairs = None if entries is None else [(same_name(str(file)), label) for file, label in entries]
     except (ValueError, KeyError, TypeError, AttributeError, csv.Error):
         text = placeholder_in(content[:START])
@@ -53,7 +56,8 @@ def parse_labels(name: str, content: bytes) -> dict[str, Any] | None:
 def _of_metadata(name: str, text: str) -> list[tuple[str, Any]] | None:
     """Pairs of file name and label from rows; None if no row has a label."""
     if name.endswith(".csv"):
-        rows = [*csv.DictReader(io.StringIO(text))]
+        # Excel of many countries writes semicolons.
+        rows = [*csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=text.partition("\n")[0].count))]
     else:
         rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     if not any("label" in row for row in rows):

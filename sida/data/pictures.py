@@ -17,9 +17,11 @@ from sida.files.content import START, placeholder_in
 #: must be one of these.
 FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".ppm": "PPM", ".pgm": "PPM",
-    ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
+    ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF", ".jfif": "JPEG",
 }  # fmt: skip
 PICTURES = frozenset(FORMATS)
+#: Suffixes of pictures that are not read.
+UNREAD = frozenset((".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".tga", ".psd", ".dng", ".exr"))
 #: Remedy for pictures that are not squares of one size.
 ONE_SIZE = "give --resolution N"
 # Texts in PNG files (settings of a program, a history) are not read; the reader's limits bound their memory.

@@ -72,6 +72,11 @@ def read_cifar10(files: Files, batches: tuple[str, ...] = TRAINING) -> tuple[np.
     return images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), classes
 
 
+def holds_cifar10(files: Files) -> bool:
+    """Whether files have the names of CIFAR-10's batches."""
+    return not {TRAINING[0], *TEST}.isdisjoint(map(_batch_name, files.names))
+
+
 def _batch_name(name: str) -> str:
     return PurePosixPath(name).name.removesuffix(".bin")
 
@@ -228,15 +233,22 @@ def _contents(
         progress.update(index, force=index == total)
         yield picture.png
     if faults:
-        stopped = len(faults) == _MOST_FAULTS
-        unlike = [fault for fault in faults if fault.remedy == ONE_SIZE]
-        if unlike[1:]:
-            # Their one remedy is said once.
-            noun = "picture" if len(unlike) == 2 else "pictures"
-            fault = f"{unlike[0].fault}, and {len(unlike) - 1} further {noun} of unlike size"
-            faults = [one for one in faults if one.remedy != ONE_SIZE] + [UserError(unlike[0].where, fault, ONE_SIZE)]
-        told = [str(fault) for fault in faults] + ["reading stopped there"] * stopped
-        raise UserError("", "; ".join(dict.fromkeys(told)))
+        told = [str(fault) for fault in _by_fault(faults, f"{config.source}: ")]
+        raise UserError("", "; ".join([*told, *["reading stopped there"] * (len(faults) == _MOST_FAULTS)]))
+
+
+def _by_fault(faults: Sequence[UserError], prefix: str) -> Iterator[UserError]:
+    """One error for the pictures of one fault, with all their names; of unlike sizes, with their number."""
+    groups: dict[tuple[str, str], list[UserError]] = {}
+    for fault in faults:
+        groups.setdefault(("" if fault.remedy == ONE_SIZE else fault.fault, fault.remedy), []).append(fault)
+    for (_, remedy), (first, *others) in groups.items():
+        where, text = first.where, first.fault
+        if remedy != ONE_SIZE:
+            where = ", ".join([where, *(other.where.removeprefix(prefix) for other in others)])
+        elif others:
+            text = f"{text}, and {counted(len(others), 'further picture')} of unlike size"
+        yield UserError(where, text, remedy)
 
 
 def _source(config: PrepareConfig) -> Source:
@@ -246,7 +258,7 @@ def _source(config: PrepareConfig) -> Source:
         source = _of_arrays(config, arrays, arrays.count, arrays.channels, arrays.classes)
         return source._replace(remarks=(arrays.remark,))
     files = Files(config.source, config.workers or os.cpu_count() or 1)
-    if {TRAINING[0], *TEST} & {_batch_name(name) for name in files.names}:
+    if holds_cifar10(files):
         images, classes = read_cifar10(files, TEST if config.subset == "test" else TRAINING)
         return _of_arrays(config, images, len(images), 3, None if config.labels == "none" else classes)
     # A set with parts is one data set with classes only if one part is taken.

@@ -30,7 +30,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from sida.data.label_files import parse_labels, relative_name, same_name
+from sida.data.label_files import WITHOUT_LABELS, parse_labels, relative_name, same_name
 from sida.data.links import Tree, under
 from sida.data.pictures import (
     GREY,
@@ -243,12 +243,12 @@ class Reader:
                 return None, {}
             for name in names or ():
                 if labels.get(same_name(name)) is None:
-                    raise UserError("", f"has no label for {name}", "add it, or leave labels out (--labels none)")
+                    raise UserError("", f"has no label for {name}", f"add it, or {WITHOUT_LABELS}")
             picked = [*labels.values()] if names is None else [labels[same_name(name)] for name in names]
             # JSON's true is True, which is an int.
             if not all(type(label) is int and 0 <= label < MAX_CLASSES for label in picked):
                 fault = f"a label is not a whole number from 0 to {MAX_CLASSES - 1:,}"
-                raise UserError("", fault, "number classes 0, 1, 2, …, or leave labels out (--labels none)")
+                raise UserError("", fault, f"number classes 0, 1, 2, …, or {WITHOUT_LABELS}")
             return None, {"labels": np.array(picked, np.int64)}
 
     def latents(self, files: list[BinaryIO], members: Members) -> Answer:

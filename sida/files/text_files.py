@@ -56,15 +56,24 @@ def read_text(path: str | os.PathLike[str], newline: str | None = None) -> str:
     with errors_at(path):
         if os.fspath(path).endswith(".gz"):
             content = _decompressed(content)
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            raise UserError(f":{line}", f"is not UTF-8 text (byte 0x{content[error.start]:02x})", _SAVE) from None
+        text = decoded(content)
         if match := _CONTROL.search(text):
             line = text.count("\n", 0, match.start()) + 1
             raise UserError(f":{line}", f"holds a control character (0x{ord(match[0]):02x})", _SAVE)
     return text if newline == "" else text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def decoded(content: bytes) -> str:
+    """UTF-8 text without its byte order mark.
+
+    Raises:
+        UserError: The bytes are not UTF-8; the place is the line.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f":{line}", f"is not UTF-8 text (byte 0x{content[error.start]:02x})", _SAVE) from None
 
 
 def _decompressed(content: bytes) -> bytes:

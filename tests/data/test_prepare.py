@@ -5,8 +5,11 @@ import io
 import json
 import pickle
 import re
+import shlex
 import stat
 import struct
+import subprocess
+import sys
 import tarfile
 import unicodedata
 import zipfile
@@ -180,6 +183,32 @@ def test_all_damaged_pictures_are_named_in_one_run(folder, tmp_path):
     both = r"n01/b.png: not a readable picture.*n02/a.png: not a readable picture"
     refused(both, made, tmp_path, folder, resolution=8)
     assert not (tmp_path / "out.zip").exists()
+
+
+def test_pictures_of_one_fault_are_told_once_with_their_names(tmp_path):
+    deep = png(np.zeros((8, 8), np.uint16))
+    source = write_folder(tmp_path / "in", {"a.png": deep, "b.png": PNG, "c/d.png": deep, "e.png": b"x", "f.png": deep})
+    line = str(
+        refused(r"in: a.png, c/d.png, f.png: has more .*; .*; .*in: e.png: not", made, tmp_path, source, labels="none")
+    )
+    assert line.count("8 bits first") == 1
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3), (3, 6, 5), (2, 6, 5, 3)], ids=str)
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_the_command_that_joins_arrays_joins_them(shape, suffix, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(1).integers(0, 256, (3, *shape), np.uint8)
+    (tmp_path / "it's mine").mkdir()
+    for index, array in enumerate(values):
+        (np.save if suffix == "npy" else np.savez)(tmp_path / "it's mine" / f"{index}.{suffix}", array)
+    told = str(refused(f"3 .{suffix}", made, tmp_path, Path("it's mine")))
+    interpreter, *words = shlex.split(told[told.index("python -c") :])
+    subprocess.run([sys.executable, *words], check=True)
+    count = 3 * shape[0] if len(shape) == 4 else 3
+    assert (interpreter, made(tmp_path, tmp_path / "all.npz", resolution=4)[1].images) == ("python", count)
+    np.savez(tmp_path / "it's mine" / "labels.npz", np.arange(3))
+    refused("; name that of the images", made, tmp_path, Path("it's mine"))
 
 
 @pytest.mark.parametrize(("other", "channels"), [(2, 1), (3, 3)])
@@ -395,10 +424,10 @@ def test_tensors_that_are_no_images_are_refused_by_their_kind(value, told, tmp_p
     refused(told, made, tmp_path, write_tensors(tmp_path / "x.pt", value))
 
 
-@pytest.mark.parametrize("name", ["kmnist-train-{}.npz", "my_{}.npy"])
+@pytest.mark.parametrize("name", ["kmnist-train-imgs.npz", "my_imgs.npy", "images.npy"])
 def test_classes_lie_in_a_second_file(name, tmp_path):
     save = np.savez if name.endswith("npz") else np.save
-    images, classes = (tmp_path / name.format(kind) for kind in ("imgs", "labels"))
+    images, classes = tmp_path / name, tmp_path / re.sub("imgs|images", "labels", name)
     save(images, NOISE[:3])
     save(classes, np.array([2, 0, 1]))
     labels, facts = made(tmp_path, images)
@@ -493,6 +522,8 @@ def test_a_source_may_be_an_asset(tmp_path, monkeypatch):
         ({"x/a.png": PNG, "y/b.png": PNG, "metadata.csv": b"\xef\xbb\xbffile_name,label\ny/b.png,0\nx/a.png,1\n"},
          [1, 0]),
         ({"x/a.png": PNG, "y/b.png": PNG, "metadata.jsonl": b'{"file_name": "y/b.png", "text": "red"}'}, [0, 1]),
+        # As Excel writes it in many countries.
+        ({"a.png": PNG, "b.png": PNG, "metadata.csv": b"\xef\xbb\xbffile_name;label\r\na.png;4\r\nb.png;0"}, [4, 0]),
     ],
 )  # fmt: skip
 def test_classes_are_those_of_folders_or_files(names, labels, tmp_path):
@@ -562,7 +593,7 @@ def test_links_in_a_zip_are_followed(tmp_path):
         (tar_of({"a/0.png": PNG, "b/in.tar.gz": b"x", "b/in.zip": b"x"}), "1 picture and 2 archives"),
         (
             tar_of({"a.tar": tar_of({"0.png": PNG}), "b.tar": tar_of({}), "c.tar": tar_of({"0.png": PNG})}),
-            "1 class folders .*b",
+            "1 class folder .*b",
         ),
         (tar_of({"a/0.png": PNG, "b/0.heic": b"x", "c/.0.png": PNG, "d/0.png": PNG}), "2 class folders .*b, c"),
     ],
@@ -575,7 +606,7 @@ def test_pictures_that_would_be_left_out_are_named(content, fault, tmp_path):
 def test_an_empty_folder_of_a_class_and_pictures_that_are_left_out_are_named(tmp_path):
     folder = Path(write_folder(tmp_path / "in", {"a/0.png": PNG, "c/0.png": PNG}))
     (folder / "b" / ".ipynb_checkpoints").mkdir(parents=True)
-    refused("1 class folders .*b", made, tmp_path, folder)
+    refused("1 class folder .*b", made, tmp_path, folder)
     assert made(tmp_path, folder, labels="none")[1].images == 2
     hidden = write_folder(tmp_path / "hidden", {"._0.png": PNG, "__MACOSX/0.png": PNG, "x.txt": b""})
     refused("no pictures .*2 files left out .*1 .txt", made, tmp_path, hidden)
@@ -597,6 +628,12 @@ def test_an_empty_folder_of_a_class_and_pictures_that_are_left_out_are_named(tmp
             "metadata.jsonl: .*--labels",
         ),
         ({"in/0.png": PNG, "in/metadata.csv": b"image,label\n0.png,1"}, {}, "metadata.csv: .*'file_name' and 'label'"),
+        (
+            {"in/0.png": PNG, "in/metadata.csv": b"file_name,label\n0.png,\xe9"},
+            {},
+            "metadata.csv:2: is not UTF-8 .*UTF-8",
+        ),
+        (["photos/IMG_1.HEIC", "photos/IMG_2.HEIC"], {}, "other files: 2 .HEIC; convert them to PNG"),
         # Formats of others, by their names
         (broken_cifar(np.float64, 0), {}, "data_batch_1: .*must hold 'data' uint8"),
         (broken_cifar(np.uint8, 10), {}, "data_batch_1: .*labels' from 0 to 9"),
