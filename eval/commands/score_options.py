@@ -15,7 +15,7 @@ from eval.results.sheet import check_cells
 from eval.tables.scores import row_columns, table_protocol
 from sida.assets.cache import check_reachable
 from sida.assets.registry import load_registry
-from sida.cli.main import integer
+from sida.cli.main import existing, integer
 from sida.config.families import EDM2_LATENTS
 from sida.config.samplers import read_sampler
 from sida.config.settings import load_spec
@@ -123,18 +123,28 @@ class ScoreOptions:
         """Refuses images in files that their list shows to be unfit, without an import of torch.
 
         Raises:
-            UserError: They cannot be opened, or are too few for the trials.
+            UserError: They or the files of references cannot be opened, are of another size than the protocol's by the
+                first image, or are too few for the trials.
         """
-        from eval.measuring.images import ImageFiles, check_second, count_trials
+        from eval.measuring.images import ImageFiles, check_first, check_second, count_trials, pair_protocol
+        from eval.measuring.protocol import load_protocol
 
-        if not self.against:
-            check_second(self._row_protocol, pairs(self.reference, "--reference"), "score")
-        if self.opened is not None:
-            count_trials(ImageFiles(self.opened, self._row_protocol, self.allow_duplicates), self.trials)
+        first, second = self.opened
+        if second is not None:
+            pair_protocol(first, second, load_protocol(self.protocol_name), self.trials, self.num_samples)
+            return
+        files = pairs(self.reference, "--reference")
+        check_second(self._row_protocol, files, "score")
+        for key, path in files.items():
+            existing(f"--reference {key}")(path)
+        if first is not None:
+            images = ImageFiles(first, self._row_protocol, self.allow_duplicates)
+            count_trials(images, self.trials)
+            check_first(images)
 
     @functools.cached_property
-    def opened(self) -> ImageStore | None:
-        """The opened images in files; None for a function, a network, or the first of two sets.
+    def opened(self) -> tuple[ImageStore | None, ImageStore | None]:
+        """The opened images in files, None for a function or a network; and the second set of a comparison, or None.
 
         Raises:
             UserError: They cannot be opened.
@@ -143,10 +153,12 @@ class ScoreOptions:
         from eval.measuring.order import Trials
         from eval.measuring.stores import open_images
 
-        if self.network or names_function(self.source) or self.against:
-            return None
-        size = self._row_protocol.num_samples, self._row_protocol.trials
-        return open_images(self.source, Trials(*size, self.trials, self.groups), self.labels != "none")
+        with_classes, trials = self.labels != "none", None
+        if not self.against:
+            trials = Trials(self._row_protocol.num_samples, self._row_protocol.trials, self.trials, self.groups)
+        in_files = not (self.network or names_function(self.source))
+        first = open_images(self.source, trials, with_classes) if in_files else None
+        return first, open_images(self.against, None, with_classes) if self.against else None
 
     def table_check(self) -> Callable[[Mapping[str, Identity]], object] | None:
         """Check that a table takes the identities of the values; None for a comparison, which is not a row.

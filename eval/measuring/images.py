@@ -170,9 +170,9 @@ def check_size(shape: Sequence[int], protocol: Protocol, origin: str) -> None:
 
 def check_count(protocol: Protocol, count: int, where: str) -> None:
     """Refuses so few images that a metric cannot be computed."""
-    faults = [f"{metric.key}: {fault}" for metric in protocol.metrics if (fault := metric.fault(count))]
-    if faults:
-        raise UserError(where, f"has too few images ({faults[0]})", "give more images")
+    for metric in protocol.metrics:
+        if fault := metric.fault(count):
+            raise UserError(where, f"has too few images ({metric.key}: {fault.partition(';')[0]})", "give more images")
 
 
 def chosen_protocol(
@@ -237,3 +237,27 @@ def count_trials(images: ImageFiles, trials: int | None) -> int:
 def check_first(images: ImageFiles) -> None:
     """Refuses images of another size than the protocol's, by the first one."""
     check_size(images.store.read(0, 1).shape[1:], images.protocol, str(images.store.path))
+
+
+def pair_protocol(
+    first: ImageStore | None, second: ImageStore, protocol: Protocol, trials: int | None, num_samples: int | None
+) -> Protocol:
+    """Protocol of a comparison of two sets of images; all images of both are measured.
+
+    Raises:
+        UserError: Several trials, too few images, or images of another size than the protocol's.
+    """
+    if trials not in (None, 1):
+        raise UserError(f"--trials {trials}", "two sets are compared as a whole, in one trial", "leave the option out")
+    if num_samples is None:
+        # A function or network draws as many images as the second set has.
+        num_samples = first.count if first is not None else min(second.count, protocol.num_samples)
+    where = str(first.path) if first else "--num-samples"
+    if num_samples < 2:
+        raise UserError(where, f"a comparison takes two images or more, got {num_samples}")
+    pair = protocol.against(num_samples)
+    for store in filter(None, (first, second)):
+        check_first(ImageFiles(store, pair))
+    check_count(pair, pair.num_samples, where)
+    check_count(pair, second.count, str(second.path))
+    return pair

@@ -42,8 +42,8 @@ def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tupl
         raise UserError(path, fault, "the FID reference is EDM's .npz with mu and sigma alone")
     prefix = next((one for one in ("", f"{entry}.") if file.first([f"{one}mu", f"{one}raw_mean"])), None)
     if prefix is None and (entries := [name.removesuffix(".mu") for name in file.shapes if name.endswith(".mu")]):
-        fault = f"has no statistics '{entry}' (known: {', '.join(entries)})"
-        raise UserError(path, fault, "set 'entry' of the reference")
+        fault = f"holds the statistics {', '.join(entries)}{f', not {entry!r}' if entry else ''}"
+        raise UserError(path, fault, "name one by 'entry' of the reference in the protocol")
     of_sums = prefix is not None and file.first([f"{prefix}mu"]) is None
     names = [f"{prefix or ''}{name}" for name in (_SUMS if of_sums else ("mu", "sigma"))]
     if missing := [name for name in names if file.first([name]) is None]:

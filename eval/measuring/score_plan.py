@@ -10,12 +10,11 @@ from eval.features.registry import ON_PROCESSOR
 from eval.measuring.functions import CallableSource
 from eval.measuring.images import (
     ImageFiles,
-    check_count,
-    check_first,
     check_second,
     chosen_protocol,
     count_trials,
     on_processor,
+    pair_protocol,
 )
 from eval.measuring.measure import Measurer
 from eval.measuring.order import Groups, Trials
@@ -81,7 +80,7 @@ def plan_score(
     groups: Groups | None = None,
     labels: str | None = None,
     saw: str | None = None,
-    opened: ImageStore | None = None,
+    opened: tuple[ImageStore | None, ImageStore | None] = (None, None),
     **settings: Any,
 ) -> ScorePlan:
     """Plans a score.
@@ -104,7 +103,7 @@ def plan_score(
         labels: ``none`` leaves classes of images in files out; ``auto``, the default, reads them where they are.
         saw: Networks of the generator's exposure (``docs/score.md``); by default from the method in the header of a
             network file, if it is a method of this suite, else unknown.
-        opened: The images in files, if they are open already.
+        opened: The images in files and the second set, if they are open already.
         **settings: Other fields of :class:`~eval.measuring.sources.MeasureSpec` (dataset, references, device, ...).
 
     Raises:
@@ -127,10 +126,11 @@ def plan_score(
         # Before the number of images is: a second set is measured with all images of both.
         check_second(score_protocol, settings.get("references") or {}, "score")
         parts = Trials(score_protocol.num_samples, score_protocol.trials, trials, groups)
-        store = (opened or open_images(path, parts, with_classes)) if path else None
+        store = (opened[0] or open_images(path, parts, with_classes)) if path else None
     else:
-        second, store = open_images(against), open_images(path, None, with_classes) if path else None
-        pair = _pair(store, second, load_protocol(protocol), trials, num_samples)
+        store = (opened[0] or open_images(path, None, with_classes)) if path else None
+        second = opened[1] or open_images(against, None, with_classes)
+        pair = pair_protocol(store, second, load_protocol(protocol), trials, num_samples)
         score_protocol = chosen_protocol(pair, fast=fast)
         settings = {**settings, "references": {"against": str(against)}}
     files = ImageFiles(store, score_protocol, allow_duplicates) if store else None
@@ -150,9 +150,9 @@ def _options_of_files(groups: Groups | None, labels: str | None, in_files: bool,
     """
     if groups is not None and (compared or not in_files):
         raise UserError("--groups", "is for the trials of images in files", "leave it out")
-    if labels is not None and not in_files:
+    if labels is not None and not (compared or in_files):
         raise UserError("--labels", "is for classes of images in files", "leave it out")
-    options = {"groups": groups, "labels": labels}
+    options = {"groups": groups, "labels": labels if in_files else None}
     return {key: value for key, value in options.items() if value is not None}
 
 
@@ -180,26 +180,3 @@ def _spec(
         names = [source.dataset for source in protocol.sources.values() if source.dataset]
         values |= {"dataset": dataset_spec(names[0], "score")} if names else {}
     return from_mapping(MeasureSpec, {"run": label, "protocol": protocol, "label": label, **values}, "score")
-
-
-def _pair(
-    first: ImageStore | None, second: ImageStore, protocol: Protocol, trials: int | None, num_samples: int | None
-) -> Protocol:
-    """Protocol of a comparison of two sets of images; all images of both are measured.
-
-    Raises:
-        UserError: Several trials, too few images, or a second set of another size than the protocol's.
-    """
-    if trials not in (None, 1):
-        raise UserError(f"--trials {trials}", "two sets are compared as a whole, in one trial", "leave the option out")
-    if num_samples is None:
-        # A function or network draws as many images as the second set has.
-        num_samples = first.count if first is not None else min(second.count, protocol.num_samples)
-    where = str(first.path) if first else "--num-samples"
-    if num_samples < 2:
-        raise UserError(where, f"a comparison takes two images or more, got {num_samples}")
-    pair_protocol = protocol.against(num_samples)
-    check_first(ImageFiles(second, pair_protocol))
-    check_count(pair_protocol, pair_protocol.num_samples, where)
-    check_count(pair_protocol, second.count, str(second.path))
-    return pair_protocol

@@ -23,7 +23,7 @@ from sida.config.settings import Count, Positive, from_mapping, load_yaml
 from sida.errors import UserError, settings_in, visible
 from sida.files.atomic import atomic_folder
 from sida.networks import network_latents
-from sida.plugins.planner.pictures import first_picture, prepared
+from sida.plugins.planner.pictures import check_listed, first_picture, prepared
 from workflow.planning.costs import Costs
 from workflow.preset import load_preset
 
@@ -88,6 +88,7 @@ def new_study(config: StudyConfig) -> list[str]:
         raise UserError(config.study, "exists already", "choose another folder or remove it")
     if config.gpu and config.cores:
         raise UserError("sida new --gpu", "does not go with --cores", "give one of them")
+    check_listed(config.data)
     with atomic_folder(study) as part:
         teacher = None if config.teacher is None else _import_teacher(config, config.teacher, part)
         values = {"name": name, **_data_values(config, part, study, teacher)}
@@ -129,7 +130,7 @@ class _Fit:
     def _sizes(self, width: int, num_samples: int, trials: int) -> dict[str, Any]:
         """Values of a network of this width, and of measuring so many images."""
         metrics = _sizes()["metrics"]["pixels" if num_samples < 10000 else "inception"]
-        plan = f"{{gpu: {self._card}}}" if self._card != "CPU" else f"{{gpus: {self._workers}}}"
+        plan = f"{{gpu: {json.dumps(self._card)}}}" if self._card != "CPU" else f"{{gpus: {self._workers}}}"
         measured = {"num_samples": num_samples, "trials": trials, **metrics}
         return {**self._full, "model_channels": width, "plan": plan, **measured}
 

@@ -38,6 +38,20 @@ class FirstPicture:
         return 1
 
 
+def check_listed(data: str) -> None:
+    """Refuses what the list of files shows to be no pictures, before anything that takes long.
+
+    Raises:
+        UserError: As :func:`sida.data.prepare.prepare`.
+    """
+    from sida.data.archive import Files
+    from sida.data.arrays import find_arrays
+    from sida.data.prepare import holds_cifar10
+
+    if find_arrays(data, "train", labels=False) is None and not holds_cifar10(files := Files(data)):
+        files.pictures(arrays=True)
+
+
 def first_picture(data: str, resolution: int | None, teacher: Mapping[str, Any] | None) -> FirstPicture | None:
     """The data set by its first picture; None if the picture is unsuitable, which reading all of them reports.
 
@@ -48,6 +62,7 @@ def first_picture(data: str, resolution: int | None, teacher: Mapping[str, Any] 
     """
     from sida.data.archive import Files
     from sida.data.arrays import find_arrays
+    from sida.data.prepare import holds_cifar10
 
     if teacher is not None:
         return FirstPicture(*(teacher["kwargs"].get(key, 0) for key in ("img_resolution", "img_channels", "label_dim")))
@@ -56,6 +71,8 @@ def first_picture(data: str, resolution: int | None, teacher: Mapping[str, Any] 
     if (arrays := find_arrays(data, "train", labels=False)) is not None:
         return FirstPicture(arrays.read(0, 1).shape[-1])
     files = Files(data)
+    if holds_cifar10(files):
+        return FirstPicture(32)
     members = files.pictures()[:1]
     sides = [sides for _, value, _ in files.ask("headers", members, 1) for *sides, _ in value] if len(members) else []
     return FirstPicture(sides[0][0]) if sides and 0 < sides[0][0] == sides[0][1] else None

@@ -62,8 +62,10 @@ def _prepare(args: argparse.Namespace) -> int:
     from sida.data.prepare import PrepareConfig, prepare
 
     settings = {k: v for k, v in vars(args).items() if k in PrepareConfig.__dataclass_fields__ and v is not None}
-    if not Path(args.source).exists() and args.source in load_registry():
+    if args.source in load_registry() and not Path(args.source).exists():
         settings["source"] = str(fetch(args.source))
+    else:
+        existing("--source")(args.source)
     prepared = prepare(from_mapping(PrepareConfig, settings, "sida data prepare"))
     classes = f"{prepared.label_dim} classes" if prepared.label_dim else "no labels"
     print(f"{args.out}: {prepared.images:,} images {prepared.resolution}×{prepared.resolution}, {classes}")

@@ -29,7 +29,7 @@ import numpy as np
 
 from sida.data.label_files import LABEL_FILES, WITHOUT_LABELS, same_name
 from sida.data.pictures import PICTURES, UNREAD
-from sida.errors import UserError, counted, errors_at
+from sida.errors import UserError, counted, errors_at, near_path
 from sida.files.atomic import sha256_file
 from sida.files.content import ARRAYS, NETWORK, START, kind_of_file, refuse_text
 from sida.files.fenced import RESULT, Child, check_answer
@@ -92,7 +92,7 @@ class Files:
         if self.is_folder:
             member_names, folders = _walk(Path(path))
         else:
-            self._archive = open_ordinary(path, "check the path")
+            self._archive = open_ordinary(path, "" if os.path.exists(path) else near_path(path))
             self._size = size_on_disk(self._archive)
             start = os.pread(self._archive.fileno(), START, 0)
             kind = "one picture" if Path(path).suffix.lower() in PICTURES else kind_of_file("", start)

@@ -8,16 +8,15 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-import torch
 
 from sida.config.families import EDM2_LATENTS, LATENTS, Spread
 from sida.data.archive import LATENTS_FILE, Files
-from sida.data.latents import LatentScaling
 from sida.errors import UserError, exact, one_line, say, suggestion
 from sida.files.fenced import check_answer
+from sida.late import torch
 
 #: Images that a sketch reads at a time.
 _AT_ONCE = 512
@@ -25,7 +24,8 @@ _AT_ONCE = 512
 _LEAST_SCATTER, _SAMPLED = 2.0, 64
 #: Logarithms of variances at which diffusers cuts them (``DiagonalGaussianDistribution``).
 _LOGVAR_RANGE = (-30.0, 20.0)
-Indices = Sequence[int] | np.ndarray | torch.Tensor | range
+if TYPE_CHECKING:
+    Indices = Sequence[int] | np.ndarray | torch.Tensor | range
 
 
 #: Digests that a sketch keeps, hexadecimal digits of one, and a bound above all digests.
@@ -213,6 +213,8 @@ class Dataset(abc.ABC):
         Latents are sampled from their moments with unit normal ``noise(x)`` (None: torch's generator).
         """
         if not self.is_pixels:
+            from sida.data.latents import LatentScaling
+
             return LatentScaling(LATENTS[self.latents]).sample(batch, noise or torch.randn_like)
         return batch.to(torch.float32) / 127.5 - 1
 

@@ -4,6 +4,8 @@ Two data sets need no archive: scikit-learn's digits (1797 images, 8×8 grey, pa
 images.
 """
 
+from __future__ import annotations
+
 import functools
 import hashlib
 import importlib.metadata
@@ -14,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sida.assets.cache import fetch
 from sida.assets.registry import is_counted
@@ -27,6 +28,7 @@ from sida.data.dataset import Dataset, ImageArchive, InMemory, Sketch
 from sida.errors import UserError, settings_in
 from sida.files.atomic import sha256_json
 from sida.files.fenced import check_answer
+from sida.late import torch
 
 
 def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset") -> Dataset:
@@ -68,7 +70,7 @@ def open_dataset(text: str, where: str) -> Dataset:
     if text.lstrip().startswith("{"):
         return load_dataset(load_spec(text, where), where)
     path = Path(text)
-    is_file = path.exists() or path.suffix
+    is_file = path.exists() or path.suffix or os.sep in text
     return ImageArchive(text) if is_file else load_dataset(dataset_spec(text, where), where)
 
 

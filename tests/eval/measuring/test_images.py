@@ -374,6 +374,16 @@ UNFIT = {
     "program.pt2 --protocol cifar10": "program.pt2: a file of torch.export takes latents; add --latent",
     "other.pt2 --protocol cifar10 --latent 8": "other.pt2: is not a file of torch.export.save",
     "few --protocol cifar10 --latent 8": "--latent: is for files of torch.export",
+    "few --protocol ffhq64 --num-samples 3": "few: images have 3 channels of 32×32, .*64×64",
+    "few --protocol digits --reference data=nosuch.npz": "--reference data nosuch.npz: no such file",
+    "few --against empty": "empty: holds no pictures",
+    "deep --against few --protocol pair-pixels": "deep: a.png: has more than 8 bits",
+    "few --against few --trials 2": "--trials 2: two sets are compared as a whole",
+    "few --against few --protocol pair-quick": r"few: has too few images \(.*3 images\); give more images",
+    "data check empty": "empty: holds no pictures",
+    "data check floats.npz": "floats.npz: is arrays.*sida data prepare --source floats.npz",
+    "new a --data empty --cores 2": "empty: holds no pictures",
+    "new a --data few --gpu 4090": "--gpu 4090: not in config/plan.yaml .*RTX4090",
 }
 
 
@@ -383,12 +393,13 @@ def test_what_a_list_of_files_shows_is_refused_without_an_import_of_torch(tmp_pa
     pictures = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), np.uint8)
     write_folder(Path("few"), {f"{i}.png": encode(image) for i, image in enumerate(pictures)})
     Path("empty").mkdir()
+    write_folder(Path("deep"), dict.fromkeys(["a.png", "b.png"], encode(np.zeros((32, 32), np.uint16))))
     Path("words.txt").write_text("a cat")
     np.savez("floats.npz", arr_0=np.zeros((4, 32, 32, 3), np.float32))
     for name, member in (("program", "program/archive_format"), ("other", "other/version")):
         with zipfile.ZipFile(f"{name}.pt2", "w") as file:
             file.writestr(member, "pt2")
-    commands = [["score", *words.split()] for words in UNFIT]
+    commands = [words.split() if words.startswith(("data ", "new ")) else ["score", *words.split()] for words in UNFIT]
     python = [sys.executable, "-c", WITHOUT_TORCH, json.dumps(commands)]
     done = subprocess.run(
         python, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}

@@ -581,8 +581,13 @@ def test_classes_that_do_not_fit_are_left_out_as_the_message_says(tmp_path, digi
     pixels, one_hot = digits[0][:60], np.eye(10, dtype=np.int64)[np.arange(60) % 10]
     source = saved(tmp_path / "hot.npz", pixels, one_hot)
     told = refused("classes of 60 images", command, "score", source, "--protocol", "digits", "--num-samples", "30")
-    (option,) = re.findall(r"\((--labels \w+)\)", str(told))
+    (option,) = re.findall(r"\((--labels \w+)", str(told))
     assert "FD" in command("score", source, "--protocol", "digits", "--num-samples", "30", *option.split())
+    plain = saved(tmp_path / "plain.npz", digits[0][60:120])
+    for first, second in ((plain, source), (source, plain), ("tests.eval.measuring.specs:noise", source)):
+        words = ["score", first, "--against", second, "--protocol", "pair-pixels"]
+        refused("classes of 60 images", command, *words)
+        assert "FD" in command(*words, *option.split())
     refused("--labels", command, "score", "tests.eval.measuring.specs:noise", "--protocol", "digits", *option.split())
 
 
