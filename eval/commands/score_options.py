@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.commands._options import extractor_options, pairs
+from eval.results.identity import read_exposure
 from eval.results.sheet import check_cells
 from eval.tables.scores import row_columns, table_protocol
 from sida.assets.cache import check_reachable
@@ -73,6 +74,8 @@ class ScoreOptions:
         if self.origin is not None and (not self.json or not self.origin.strip() or not self.origin.isprintable()):
             raise UserError("--origin", "is a line of text for --json", 'say --json --origin "NAME, ADDRESS"')
         check_cells([self.name or "", self.family or ""], "--name, --family")
+        if self.saw is not None:
+            read_exposure(self.saw)
         self._check_network()
         if self.against and (self.like or self.latex):
             fault = "a comparison of two sets is not a row of a table"
@@ -131,7 +134,9 @@ class ScoreOptions:
 
         first, second = self.opened
         if second is not None:
-            pair_protocol(first, second, load_protocol(self.protocol_name), self.trials, self.num_samples)
+            pair = pair_protocol(first, second, load_protocol(self.protocol_name), self.trials, self.num_samples)
+            if first is not None:
+                count_trials(ImageFiles(first, pair), self.trials)
             return
         files = pairs(self.reference, "--reference")
         check_second(self._row_protocol, files, "score")

@@ -16,7 +16,7 @@ import re
 import string
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sida.config.families import check_images
 from sida.config.settings import Count, Positive, from_mapping, load_yaml
@@ -63,8 +63,8 @@ class StudyConfig:
     study: str
     data: str
     resolution: int | None = None
-    channels: int | None = None
-    labels: str | None = None
+    channels: Literal[1, 3] | None = None
+    labels: Literal["auto", "folders", "none"] | None = None
     teacher: str | None = None
     gpu: str | None = None
     cores: Count | None = None

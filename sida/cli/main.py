@@ -148,6 +148,9 @@ def _run(listed: ListedVerb, arguments: list[str]) -> int | None:
     # From `--option=--` argparse removes the two hyphens and gives the verb an empty list.
     if (empty := next((word for word in arguments if re.fullmatch("--.+=--", word)), None)) is not None:
         raise UserError(empty, "'--' is not a value", "give another value")
+    words = itertools.takewhile(lambda word: word != "--", arguments[1:])
+    if path := next((word for word in words if re.match("-[^-].", word) and os.path.lexists(word)), None):
+        raise UserError(path, "begins with a hyphen, as options do", f"write ./{path}")
     verb: Verb = our_object(listed.object)
     args = _parsed(verb, listed.help, arguments)
     check_output_paths(vars(args))

@@ -214,6 +214,8 @@ def test_products_and_short_names():
         assert targets.paths_of(path) == ["results/demo/tables/main.tex"]
     refused(r"^/results/demo/tables/main.tex: no product", targets.paths_of, "/results/demo/tables/main.tex")
     refused(r"^samples/sida-b1/trial-0: no product", targets.paths_of, "samples/sida-b1/trial-0")
+    refused(r"^main: no product .*'tables/main.tex'", targets.paths_of, "main")
+    refused(r"^convergence.csv: no product .*'figures/convergence.csv'", targets.paths_of, "convergence.csv")
 
 
 def test_what_trainings_and_measurements_read():

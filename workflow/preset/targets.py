@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterable
+from pathlib import PurePath
 
 from sida.assets.registry import is_address
 from sida.errors import UserError, suggestion
@@ -128,5 +129,9 @@ class Targets:
                 remedy = f"name one of trial-0 to trial-{self.preset.trials - 1}"
                 raise UserError(target, f"the protocol has {self.preset.trials} trials", remedy)
             return [f"{self.results}/{inside}"]
-        near = suggestion(inside, [*self.preset.runs, *self.short], f"; rows are in {self.preset.sheet}")
+        # A product by its bare name, such as table1; of its files the one for a paper.
+        named = [path for path in self.short if inside in (os.path.basename(path), PurePath(path).stem)]
+        named.sort(key=lambda path: not path.endswith((".tex", ".pdf")))
+        others = suggestion(inside, [*self.preset.runs, *self.short], f"; rows are in {self.preset.sheet}")
+        near = f" (did you mean '{named[0]}'?)" if named else others
         raise UserError(target, f"no product and no row of {self.preset.source}{near}")

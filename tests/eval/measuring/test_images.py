@@ -380,6 +380,13 @@ UNFIT = {
     "deep --against few --protocol pair-pixels": "deep: a.png: has more than 8 bits",
     "few --against few --trials 2": "--trials 2: two sets are compared as a whole",
     "few --against few --protocol pair-quick": r"few: has too few images \(.*3 images\); give more images",
+    "few --against few --num-samples 9": "few: holds 3 images.*--num-samples 3",
+    "few --against few --saw loss:incepton": "saw: .*'inception'",
+    "-few --against few": "-few: begins with a hyphen.*write ./-few",
+    "few --against -few": "-few: begins with a hyphen",
+    "new a --data few --channels 4": "channels: must be one of 1, 3",
+    "new a --data few --labels no": "labels: must be one of auto, folders, none",
+    "data check digitss": "no data set 'digitss'.*did you mean",
     "data check empty": "empty: holds no pictures",
     "data check floats.npz": "floats.npz: is arrays.*sida data prepare --source floats.npz",
     "new a --data empty --cores 2": "empty: holds no pictures",
@@ -391,7 +398,8 @@ def test_what_a_list_of_files_shows_is_refused_without_an_import_of_torch(tmp_pa
     """In the words that the command has with torch."""
     monkeypatch.chdir(tmp_path)
     pictures = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), np.uint8)
-    write_folder(Path("few"), {f"{i}.png": encode(image) for i, image in enumerate(pictures)})
+    for name in ("few", "-few"):
+        write_folder(Path(name), {f"{i}.png": encode(image) for i, image in enumerate(pictures)})
     Path("empty").mkdir()
     write_folder(Path("deep"), dict.fromkeys(["a.png", "b.png"], encode(np.zeros((32, 32), np.uint16))))
     Path("words.txt").write_text("a cat")
