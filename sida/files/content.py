@@ -70,7 +70,7 @@ def placeholder_in(start: bytes) -> Placeholder | None:
         remedy = "give the files that it lists, joined into one: load each, then save all tensors together"
         return Placeholder("an index of shards, not weights", remedy)
     if re.match(r'\{\s*"_class_name"', plain):
-        return Placeholder("settings of diffusers, not weights", "name the folder that save_pretrained wrote")
+        return Placeholder("JSON, settings of diffusers", "name the folder that save_pretrained wrote")
     if re.search(r"^(import \w|from [\w.]+ import |def \w+\()", plain, re.MULTILINE):
         return Placeholder("Python code", "name its function as MODULE:FUNCTION")
     kind = "a message in XML" if plain.startswith("<") else "JSON" if plain[0] in "{[" else "a text"
