@@ -349,6 +349,7 @@ def full():
         yield stream
 
 
+@pytest.mark.slow
 def test_a_training_succeeds_though_nobody_can_be_told(full, tmp_path):
     spec = json.dumps({**TEACHER, "total_kimg": 0.032})
     done = process(["train-teacher", "--spec", spec, "--out", str(tmp_path)], stdout=full, stderr=full)

@@ -52,7 +52,11 @@ PARTS: Mapping[str, tuple[str, Sequence[str], Sequence[str]]] = {
         ),
         (*_RECIPES, "tests/eval/results", "plugins/kernels/tests"),
     ),
-    "training": ("sida/training", ("tests/training", "tests/methods"), ("plugins/kernels/tests", *_RECIPES)),
+    "training": (
+        "sida/training",
+        ("tests/training", "tests/methods", "tests/data/test_latents.py"),
+        ("plugins/kernels/tests", *_RECIPES),
+    ),
     "metrics": (
         "eval/metrics",
         (

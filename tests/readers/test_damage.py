@@ -378,7 +378,7 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], tuple[Callable[[Path], object
 
 
 #: Seconds each; shorter ones of their kind stay.
-LONG = {"many flat pictures", "npz, zeros", "labels, many"}
+LONG = {"many flat pictures", "npz, zeros", "labels, many", "jpeg, many scans"}
 
 
 @pytest.mark.parametrize("name", quick_but(LONG, HOSTILE))

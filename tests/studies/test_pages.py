@@ -246,6 +246,7 @@ def mean_shares(run):
     return [mean(shares[part * len(shares) // 4 : (part + 1) * len(shares) // 4]) for part in range(4)]
 
 
+@pytest.mark.slow
 def test_sentences_on_the_mechanisms_are_those_of_the_stored_rows():
     page, stored = (ROOT / "studies/mechanisms/README.md").read_text(), leads.HERE / leads.DIGITS.stored
     cells = leads.cells_of(leads.DIGITS)

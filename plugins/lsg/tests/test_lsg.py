@@ -144,6 +144,7 @@ def test_a_class_is_dropped_before_its_image_is_drawn(teacher, more, share):
     assert torch.equal(seen["generator"].class_labels, labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{"augment": {"p": 0.2}, **GUIDED}])
 def test_run_resumes_bit_by_bit(tmp_path, teacher, monkeypatch, more):
     resumes(spec_of(teacher, **more), {"sid", "denoising"}, tmp_path, monkeypatch)

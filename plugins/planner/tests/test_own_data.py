@@ -93,7 +93,7 @@ def test_a_study_runs_from_its_own_folder(tmp_path, capsys):
     ("size", "mode", "options", "device", "extractor"),
     [
         (8, "L", ["--channels", "1", "--labels", "none"], "cpu", "pixels"),
-        (32, "RGB", [], "cuda", "inception"),
+        pytest.param(32, "RGB", [], "cuda", "inception", marks=pytest.mark.slow),
     ],
 )
 def test_sizes_and_rates_fit_the_pictures(tmp_path, monkeypatch, size, mode, options, device, extractor):
@@ -126,7 +126,7 @@ def test_sizes_and_rates_fit_the_pictures(tmp_path, monkeypatch, size, mode, opt
 @pytest.mark.parametrize(
     ("size", "options", "memory", "hours"),
     [
-        (32, ["--gpu", "H100", "--hours", "48"], 80, 48),
+        pytest.param(32, ["--gpu", "H100", "--hours", "48"], 80, 48, marks=pytest.mark.slow),
         (28, ["--cores", "2", "--hours", "0.5"], 8, 0.5),
     ],
 )

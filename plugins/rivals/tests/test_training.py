@@ -36,8 +36,8 @@ RUNS = {
     "instance": ({"num_steps": 3}, {"instance"}),
     "fd-loss": ({**FD_OPTIONS, "population": 40, "lr_rampup_kimg": 0.032}, {"fd", "fd_digits", "fd_glyphs"}),
 }
-#: Marks of a method: quick tests take one with a fake score and a discriminator, and one with neither.
-MARKS = {method: [] if method in ("dmd2", "ect") else [SLOW] for method in RUNS}
+#: Marks of a method: quick tests take the one with a single network.
+MARKS = {method: [] if method == "ect" else [SLOW] for method in RUNS}
 CLASSES = {"cd": "GDDPrecond", "ect": "ECTPrecond"}
 RECIPES = load_yaml(FOLDER / "rivals/recipes/rivals.yaml")
 

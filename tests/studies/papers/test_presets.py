@@ -296,6 +296,7 @@ def test_rows_that_are_trained_here_are_measured_twice_and_trained_once():
     assert measurement(more, "sida-a1.0.digits-mini").needs["students"] == ["sida-a1.0"]
 
 
+@pytest.mark.slow
 def test_leakage_passes_its_check_and_shares_the_papers_rows(paper):
     leakage = shipped("leakage")
     check_preset(leakage)
