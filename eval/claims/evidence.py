@@ -84,6 +84,11 @@ class Side:
         return interval_of(value, parts + joint(retraining), DECIDING)
 
 
+def _exact(name: str, value: float) -> Side:
+    """A number without noise."""
+    return Side(name, Estimate(value, 0.0, 1), [(0.0, 1)])
+
+
 def _scaled(parts: Sequence[tuple[float, float]], factor: float) -> list[tuple[float, float]]:
     """Variances of ``factor`` times a value."""
     return [(factor**2 * variance, df) for variance, df in parts]
@@ -132,7 +137,7 @@ class Evidence:
             UserError: Conditions that match several runs where one counts.
         """
         if operand.value is not None:
-            return Side(operand.label, Estimate(operand.value, 0.0, 1), [(0.0, 1)])
+            return _exact(operand.label, operand.value)
         if self.by_published or not operand.named:
             return self._published_side(operand, metric, seeds, retraining)
         names = self.runs_of(operand, seeds)
@@ -476,12 +481,12 @@ class Evidence:
             if quantity == "nfe" and not number.nfe.isdecimal():
                 raise NotMeasuredError("", f"no number of evaluations is printed of {number.row_label}")
             value = float(number.nfe) if quantity == "nfe" else number.value
-            return Side(f"{number.row_label}, published", Estimate(value, 0.0, 1), [(0.0, 1)])
+            return _exact(f"{number.row_label}, published", value)
         if quantity == "nfe":
             names = self.runs_of(operand)
             if len(counts := {float(self.measurements.nfe(name) or 1) for name in names}) > 1:
                 raise NotMeasuredError("", f"{operand} names rows of different NFE")
-            return Side(self.label(names[0]), Estimate(counts.pop(), 0.0, 1), [(0.0, 1)])
+            return _exact(self.label(names[0]), counts.pop())
         if self.by_published:
             raise NotMeasuredError("", f"no training log of {operand}")
         run = self.run_of(operand)

@@ -78,6 +78,7 @@ def test_faults_of_statistics():
     refused("width", statistics.merge, FeatureStatistics().update(features(5, 7)))
     refused(r"shape \(N, C\)", statistics.update, np.zeros(3, np.float32))
     refused("no features yet", lambda: FeatureStatistics().mean)
+    refused("no features yet", FeatureStatistics().tensors)
     refused("too few for a covariance", lambda: FeatureStatistics().update(features(1)).cov)
     broken = features(5)
     broken[2, 2] = np.nan
