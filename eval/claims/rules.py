@@ -349,7 +349,7 @@ def _level(
         best = min(slow, key=lambda point: point.value)
         noise = _noise_of_mean(evidence, slow_run, metric, best)
         return factor * best.value, factor * noise, f"{times}its lowest value"
-    side = evidence.side(level, metric, retraining=False)
+    side = evidence.side(level, metric)
     if not level.named and level.published is None:
         return factor * side.mean, 0.0, times + side.name
     # The Fréchet distance falls with the number of images: levels of another n are not comparable.
