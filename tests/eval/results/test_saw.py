@@ -369,6 +369,23 @@ def test_the_held_out_mean_is_over_judges_that_no_row_met(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("field", "word"),
+    [("reference_sha256", "reference: "), ("extractor_sha256", "feature network: "), ("k", "metric: ")],
+)
+@pytest.mark.parametrize("judge", ["inception", "dinov2"])
+def test_a_mean_over_judges_is_comparable_if_each_of_its_values_is(tmp_path, field, word, judge):
+    runs = {name: SheetRow(name, name, "sida", saw="none") for name in "ab"}
+    judges, measured = ("inception", "dinov2"), []
+    for run, key in ((run, key) for run in runs for key in judges):
+        facts = {"protocol": run} | ({field: "c" * 64} if (run, key) == ("b", judge) else {})
+        settings = f"ratio extractor={key} k={facts.pop('k', 3)}"
+        measured += lines(run, 1.0, settings, key, **facts)
+    column = {"head": "Mean", "metric": "m", "held_out": list(judges)}
+    (told,) = (note for note in of_rows(tmp_path, runs, measured, column).notes if note.startswith("Not comparable"))
+    assert f"Reason: {word}" in told
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("none", Exposure()), (" none ", Exposure()), ("unknown", None), ("", None),

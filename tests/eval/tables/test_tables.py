@@ -417,7 +417,8 @@ HYPER_ROWS = [
         (
             "audit",
             [
-                "Loss published SiD", "--- SiD Both published 3.6", "... measured not measured", "Time measured not measured",
+                "Loss published SiD", "--- SiD Both published 3.6", "... measured not measured",
+                "Time measured not measured",
                 "--- SiDA Two published 3.6/3.6", "... measured not measured",
                 "--- Rate published 3.6", "... configured not configured",
             ],
