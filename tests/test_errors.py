@@ -293,7 +293,7 @@ def test_a_wrong_name_ends_before_heavy_imports(tmp_path, monkeypatch, words, re
         ("average circle --std 0.1 --out o.safetensors", ""),
         ("sample --vae circle --out o.npz", "--vae "),
         ("data encode --source circle --out b.zip", "--source "),
-        ("data prepare --source circle --out b.zip", ""),
+        ("data prepare --source circle --out b.zip", "--source "),
         ("verify circle", ""),
         ("info circle", ""),
     ],

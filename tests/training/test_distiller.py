@@ -13,7 +13,7 @@ from benchmarks.official_order import Plain, use_plain_blocks
 from sida.methods.sid import SiDALoss, SiDLoss
 from sida.networks.body import blocks_of
 from sida.training.iteration import Distiller
-from sida.training.optimizer import Adam, OptimizedNetwork, RAdam, guard_gradient
+from sida.training.optimizer import Adam, FlatParameters, OptimizedNetwork, RAdam, guard_gradient
 from sida.training.schedule import Schedule
 from tests.near import assert_near
 from tests.networks.made import SMALL, random_network, recorded_network
@@ -189,3 +189,23 @@ def test_gradients_of_recorded_and_of_eager_micro_batches_add_up(recorded):
     # Nothing stays for the next step.
     network.add_gradient(gradients[0])
     assert float(network.step(1.0).norm) == pytest.approx(math.sqrt(40) * 3)
+
+
+def test_kernels_in_channels_last_order_have_the_values_and_the_state_of_plain_ones():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 2, (4, 5)), torch.nn.BatchNorm2d(2), torch.nn.Linear(2, 3))
+    other, before = copy.deepcopy(net), copy.deepcopy(net.state_dict())
+    plain, last = FlatParameters(net), FlatParameters(other, channels_last=True)
+    assert other[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+    assert not torch.equal(plain.vector, last.vector)
+    assert torch.equal(last.portable(last.vector), plain.vector)
+    assert torch.equal(last.arranged(plain.vector), last.vector)
+    for flat in (plain, last):
+        sum((number * p**2).sum() for number, p in enumerate(flat.parameters, 1)).backward()
+    assert torch.equal(last.portable(last.gradient()), plain.gradient())
+    changed = {name: value + 1 for name, value in plain.state().items()}
+    for flat in (plain, last):
+        flat.load(changed)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in net.state_dict().items())
+    assert torch.equal(net[0].weight, before["0.weight"] + 1)
