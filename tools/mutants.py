@@ -54,8 +54,8 @@ PARTS: Mapping[str, tuple[str, Sequence[str], Sequence[str]]] = {
     ),
     "training": (
         "sida/training",
-        ("tests/training", "tests/methods", "tests/data/test_latents.py"),
-        ("plugins/kernels/tests", *_RECIPES),
+        ("tests/training", "tests/methods", "tests/data/test_latents.py", "plugins/kernels/tests"),
+        _RECIPES,
     ),
     "metrics": (
         "eval/metrics",
