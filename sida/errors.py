@@ -125,9 +125,8 @@ def suggestion(word: str, known: Iterable[str], too_many: str | None = None) -> 
         too_many: Text instead of a list that fills the screen.
     """
     names = sorted(set(known))
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6) if len(word) <= LONGEST_WORD else []
-    if close:
-        return f" (did you mean '{close[0]}'?)"
+    if (close := _closest(word, names)) is not None:
+        return f" (did you mean '{close}'?)"
     names_text = f" (known: {', '.join(names)})" if names else ""
     return names_text if too_many is None or len(names_text) < LONGEST_LIST else too_many
 
@@ -145,8 +144,15 @@ def near_path(path: str | os.PathLike[str], others: Iterable[str] = ()) -> str:
         for entry in itertools.islice(entries_of_folder, MOST_ENTRIES):
             entries[entry.name] = os.path.join(folder, entry.name) + ("/" if entry.is_dir() else "")
     words = dict.fromkeys(others) | entries
-    matches = difflib.get_close_matches(name, words, 1) if len(name) <= LONGEST_WORD else []
-    return f"did you mean '{words[matches[0]] or matches[0]}'?" if matches else "check the path"
+    match = _closest(name, words)
+    return "check the path" if match is None else f"did you mean '{words[match] or match}'?"
+
+
+def _closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is most like a word, by letters of either case."""
+    by_letters = {name.casefold(): name for name in known}
+    close = difflib.get_close_matches(word.casefold(), by_letters, 1) if len(word) <= LONGEST_WORD else []
+    return by_letters[close[0]] if close else None
 
 
 def duration(seconds: float) -> str:

@@ -378,3 +378,22 @@ def test_the_rate_counts_what_this_process_did_and_lines_keep_their_distance(mon
 
 def test_durations_are_short():
     assert list(map(duration, (-1, 59.4, 59.6, 7620))) == ["0s", "59s", "1m00s", "2h07m"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("settings INIT_SIGMA", "did you mean 'init_sigma'"),
+        ("info NET.safetensors", "did you mean 'net.safetensors'"),
+        ("run ./nowhere/ -n", "preset ./nowhere/: no such file or folder; .*sida presets"),
+        ("show .", r"preset \.: is a folder without preset\.yaml; .*sida presets"),
+        ("export row.json --to eee out --origin me", "preset row.json: no such file or folder"),
+        ("info somebody/ddpm-flowers", "no such file or folder; .*hf://somebody/ddpm-flowers"),
+        ("train-teacher --spec spec.txt --out out", "spec.txt.*name: is missing"),
+    ],
+)
+def test_words_that_almost_name_something_are_told_what_is_near(arguments, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "net.safetensors")
+    put(tmp_path / "spec.txt", "lr: fast  # with a remark\n")
+    refused(told, command, *arguments.split())

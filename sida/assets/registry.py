@@ -164,7 +164,9 @@ def check_network(source: str) -> str:
     if source in registry:
         return source
     if "/" in source or source.endswith(SCORED_ENDS):
-        raise UserError(source, "no such file or folder", near_path(path))
+        on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not os.path.isdir(path.parent)
+        hint = f"; a repository of the Hub is named hf://{source}" if on_hub else ""
+        raise UserError(source, "no such file or folder", f"{near_path(path)}{hint}")
     if re.fullmatch(r"[\w.]+:\w+", source):
         raise UserError(source, "is a function, not a network", f"measure its images: sida score {source}")
     remedy = f"{near_path(path, registry)} (ids: sida assets list)"

@@ -216,7 +216,7 @@ def _parts(hint: Any) -> set[Any]:
 
 
 def load_spec(text: str, where: str = "--spec") -> dict[str, Any]:
-    """Reads a spec given as JSON text (starts with ``{``) or as the path of a JSON or YAML file.
+    """Reads a spec given as JSON text (starts with ``{``) or as the path of a JSON file (``.json``) or YAML file.
 
     Raises:
         UserError: The file is missing, or the text is not a mapping.
@@ -226,7 +226,7 @@ def load_spec(text: str, where: str = "--spec") -> dict[str, Any]:
         where = str(path)
         if not os.path.isfile(path):
             raise UserError(where, "no such file", "give JSON text or the path of a JSON or YAML file")
-        if path.suffix in {".yaml", ".yml"}:
+        if path.suffix != ".json":
             return load_yaml(path)
         text = read_text(path)
     value = parse_json(text, where)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from sida.config.families import EDM, EDM2, EDM2_LATENTS, EDM2_S, FAMILIES
+from sida.config.families import EDM, EDM2, EDM2_LATENTS, EDM2_S, FAMILIES, check_images
 from sida.config.samplers import Sampler
 from sida.errors import UserError
 from sida.methods import SID
@@ -16,6 +16,7 @@ from sida.sampling import Drawer
 from sida.sampling.samplers import draw_batch
 from sida.sampling.streams import SeedStreams
 from tests.networks.made import config
+from tests.refused import refused
 
 
 def test_family_of_a_description():
@@ -76,3 +77,10 @@ def test_edm2_networks_have_the_published_numbers_of_parameters(channels, millio
     with torch.device("meta"):
         net = build_network({"class": "EDM2Precond", "kwargs": kwargs})
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def test_classes_that_the_pictures_lack_are_made_of_folders():
+    """A data set of kind ``folder`` takes classes from dataset.json alone."""
+    refused(
+        "label_dim: 3, but a set has 0; .*sida data prepare", check_images, {"label_dim": 3}, {"label_dim": 0}, "a set"
+    )

@@ -26,13 +26,16 @@ def find_preset(name: str | Path, where: str = "preset") -> Path:
         UserError: No such preset; the message suggests the closest one.
     """
     path, preset_paths = Path(os.path.expanduser(name)), presets()
-    is_name = len(path.parts) == 1 and not path.suffix
+    is_name = len(path.parts) == 1 and not path.suffix and os.sep not in str(name)
     if is_name and str(name) in preset_paths:
         return preset_paths[str(name)]
     candidates = [base / file for base in (path, ROOT / path) for file in ("", "preset.yaml")]
     for candidate in candidates:
         if os.path.isfile(candidate):
             return candidate
+    if not is_name:
+        found = "is a folder without preset.yaml" if path.is_dir() else "no such file or folder"
+        raise UserError(f"{where} {name}", found, "name a preset, or its file or folder (sida presets lists the names)")
     raise UserError(where, f"no preset '{name}'{suggestion(path.stem, preset_paths)}")
 
 
