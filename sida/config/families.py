@@ -213,7 +213,7 @@ def check_images(network: Mapping[str, Any], other: Mapping[str, Any], whose: st
         value, expected = network.get(option), other.get(option)
         if None not in (value, expected) and value != expected:
             remedy = "make them equal"
-            remedy += " (sida data prepare makes classes of folders)" if option == "label_dim" and value else ""
+            remedy += " (sida data prepare makes classes of folders)" if option == "label_dim" and not expected else ""
             raise SettingError(option, f"{value}, but {whose} has {expected}", remedy)
 
 
