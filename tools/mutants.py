@@ -54,7 +54,13 @@ PARTS: Mapping[str, tuple[str, Sequence[str], Sequence[str]]] = {
     ),
     "training": (
         "sida/training",
-        ("tests/training", "tests/methods", "tests/data/test_latents.py", "plugins/kernels/tests"),
+        (
+            "tests/training",
+            "tests/methods",
+            "tests/data/test_latents.py",
+            "plugins/kernels/tests",
+            "plugins/transformers/tests/test_heads.py",
+        ),
         _RECIPES,
     ),
     "metrics": (
