@@ -17,7 +17,9 @@ from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
 from sida.data import ImageArchive
 from sida.networks import build_network
+from sida.plugins.planner.pictures import check_listed, first_picture
 from sida.plugins.planner.plan import make_plan, wall_hours
+from tests.data.test_archive import tar_of
 from tests.plugins import needs
 from workflow.cli import main
 from workflow.preset import load_preset
@@ -46,6 +48,14 @@ def pictures(
             pixels[..., number % pixels.shape[2]] += 160
             Image.fromarray(pixels.squeeze().astype(np.uint8)).save(folder / name / f"{index:03d}.png")
     return folder
+
+
+def test_cifar_10s_archive_has_pictures_before_they_are_read(tmp_path):
+    names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+    path = tmp_path / "cifar-10-binary.tar"
+    path.write_bytes(tar_of({f"cifar-10/{name}.bin": bytes(3073) for name in names}))
+    check_listed(str(path))
+    assert first_picture(str(path), None, None).resolution == 32
 
 
 def small(study: Path) -> None:
