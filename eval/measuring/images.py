@@ -19,6 +19,7 @@ from eval.features.registry import ON_PROCESSOR
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.stores import ImageStore, in_batches
 from sida.assets.registry import is_address, load_registry
+from sida.config.registries import additions
 from sida.config.settings import names_object
 from sida.data.archive import Files
 from sida.data.arrays import holds_images
@@ -31,13 +32,15 @@ if TYPE_CHECKING:
 
 
 def names_network(source: str) -> bool:
-    """Whether a text names a network: a file, the folder of a run or of ``sida export``, an id or an address.
+    """Whether a text names a network: a file, the folder of a run, of ``sida export`` or of a plugin's library, an id
+    or an address.
 
     A file of tensors may hold images instead; a damaged one counts as a network, whose reader says more.
     """
     path = Path(source)
     if path.is_dir():
-        return (path / "network.safetensors").is_file() or (path / "generator" / "network.safetensors").is_file()
+        names = ("network.safetensors", "generator/network.safetensors", *additions("network_folders"))
+        return any((path / name).is_file() for name in names)
     start, images = b"", False
     with contextlib.suppress(UserError):
         start, images = first_bytes(path), holds_images(path)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sida
+from eval.measuring.images import names_network
 from plugins.diffusers.tests.pipelines import TINY, diffusers, edited, refused_with, write_pipeline
 from sida.networks import build_network, load_network
 from sida.networks.file import build_on_meta
@@ -368,6 +369,7 @@ def test_settings_alone_are_a_pipeline_only_in_the_folder_of_a_network(tmp_path,
 
 
 def test_a_folder_of_a_unet_alone_is_not_taken_for_a_file(folder, tmp_path):
+    assert names_network(str(folder))
     assert "the folder above" in refusal(command, "convert", folder / "unet", tmp_path / "out.safetensors")
 
 
