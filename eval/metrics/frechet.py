@@ -185,7 +185,7 @@ def _rank(products: np.ndarray, mean: np.ndarray) -> int:
     scale, rounding = float(np.diagonal(products).max()), _rounding(mean, products)
     if scale <= rounding:
         return 0
-    _, _, rank, _ = dpstrf(products, tol=max(len(products) * _EPS * scale, rounding), lower=1)
+    _, _, rank, _ = dpstrf(products, tol=max(len(products) * _EPS * scale, rounding))
     return int(rank)
 
 

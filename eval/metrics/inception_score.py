@@ -43,8 +43,8 @@ class InceptionScoreSums:
     def update(self, probabilities: torch.Tensor, first: int) -> None:
         """Adds the class probabilities (B, K) of images ``first … first + B − 1``."""
         rows = probabilities.to(torch.float64)
-        # lim p→0 of p·log p is 0.
-        terms = torch.where(rows > 0, rows * torch.log(rows.clamp_min(1e-300)), 0.0).sum(1)
+        # lim p→0 of p·log p is 0, as 0 times the logarithm of the least number is.
+        terms = (rows * torch.log(rows.clamp_min(1e-300))).sum(1)
         for split in range(self.splits):
             begin, end = (max(0, bound - first) for bound in self.bounds[split : split + 2])
             part = rows[begin:end]
@@ -62,9 +62,7 @@ class InceptionScoreSums:
         counts = torch.tensor(self.bounds, dtype=torch.float64).diff()
         marginal = self._probabilities.cpu() / counts[:, None]
         assert marginal.shape == (self.splits, self._probabilities.shape[1])
-        # A class without probability adds 0 · ln 0 = 0; the clamp keeps the branch that is not taken finite.
-        logs = torch.where(marginal > 0, torch.log(marginal.clamp_min(1e-300)), 0.0)
-        divergence = self._entropies.cpu() / counts - (marginal * logs).sum(1)
+        divergence = self._entropies.cpu() / counts - (marginal * torch.log(marginal.clamp_min(1e-300))).sum(1)
         scores = np.exp(divergence.numpy())
         return InceptionScoreResult(float(scores.mean()), float(scores.std()))
 

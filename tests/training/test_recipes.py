@@ -228,6 +228,16 @@ def test_a_method_reads_the_settings_that_it_names(name):
     assert read & known - OF_THE_DISTILLER <= method.settings
 
 
+def test_a_method_may_change_the_schedule():
+    """As the rivals that raise the rate or have no SiD term beside theirs do."""
+    config = resolve_recipe(config_for("t", "sida", warmup_kimg=0, adversarial_kimg=0), NETWORK)
+    net = build_network(NETWORK)
+    parts = Parts(METHODS["sida"], config, None, family_of(NETWORK), net, net, torch.device("cpu"), "student")
+    plain, changed = parts.schedule(), parts.schedule(sid_share=0.25, lr_rampup_kimg=1.0)
+    assert (plain.at(16).sid_weight, changed.at(16).sid_weight) == (0.5, 0.25)
+    assert (plain.lr_factor(500), changed.lr_factor(500)) == (1, 0.5)
+
+
 @dataclasses.dataclass(eq=False)
 class SharedLoss(SiDLoss):
     """SiD's loss with a setting of its own."""
