@@ -130,7 +130,7 @@ def test_score_command(stand_ins, tmp_path, capsys, refusal):
     assert "protocol 'tiny-n30'" in capsys.readouterr().out
     faults = {
         ("--device", "tpu"): "'tpu' is not a device",
-        ("--reference", "fide=x"): "has no 'fide'",
+        ("--reference", f"fide={folder / 'samples.npz'}"): "has no 'fide'",
         ("--latex", str(tmp_path / "tiny.yaml" / "row.tex")): "is a file, not a folder",
     }
     for wrong, message in faults.items():
