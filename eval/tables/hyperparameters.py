@@ -150,7 +150,12 @@ class _Builder:
     def table(self) -> Table:
         """The table, with its notes."""
         layout, audit = self.layout, self.mode == "audit"
-        rows = [row for number in range(len(layout.rows)) for row in self._rows(number)]
+        rows: list[Row] = []
+        group: str = ""
+        for number, spec in enumerate(layout.rows):
+            # The first line of a group that the mode shows has its name, below a rule.
+            if lines := self._rows(number, spec.group if spec.group != group else None):
+                rows, group = [*rows, *lines], spec.group
         heads = [Column("Method", about=True), Column("Hyperparameters", name=True), *[Column("")] * audit]
         columns = (*heads, *(Column(column.head) for column in layout.columns))
         notes = [*layout.notes, *papers_notes(str(record["published_source"]) for record in self.records)]
@@ -161,10 +166,9 @@ class _Builder:
         about = (self.about["table"], layout.title, layout.caption, self.mode)
         return Table(*about, columns, tuple(rows), tuple(notes), layout.number, tuple(self.records))
 
-    def _rows(self, number: int) -> list[Row]:
-        """The lines of a row: published and own values, as far as the mode shows them."""
+    def _rows(self, number: int, new_group: str | None) -> list[Row]:
+        """The lines of a row: published and own values, as far as the mode shows them; None: the group goes on."""
         spec = self.layout.rows[number]
-        new_group = number > 0 and spec.group != self.layout.rows[number - 1].group
         lines: list[tuple[str, list[Cell]]] = []
         if self.mode != "measured" and (spec.published or spec.text is not None):
             lines.append(("published", self._published(number)))
@@ -174,9 +178,9 @@ class _Builder:
             lines.append(("", [Cell(spec.text)] * len(self.layout.columns)))
         rows = []
         for i, (kind, cells) in enumerate(lines):
-            head = [Cell(spec.group if new_group and i == 0 else ""), Cell(spec.label if i == 0 else "")]
+            head = [Cell(new_group or ""), Cell(spec.label)] if i == 0 else [Cell(""), Cell("")]
             middle = [Cell(kind)] if self.mode == "audit" else []
-            rows.append(Row((*head, *middle, *cells), new_group and i == 0, i > 0))
+            rows.append(Row((*head, *middle, *cells), new_group is not None and i == 0, i > 0))
         return rows
 
     def _published(self, number: int) -> list[Cell]:

@@ -383,3 +383,13 @@ def test_a_line_without_published_numbers_has_ours_alone():
     table = dataclasses.replace(layout, rows=(alone,)).build(TableSources(None, None, "audit"))
     assert [row.cells[2].text for row in table.rows] == ["published"]
     refused("a line needs", HyperRow, "α")
+
+
+def test_the_first_line_of_a_group_that_is_shown_has_its_name_below_a_rule():
+    layout = load_table_layout(ROOT / "studies/afternoon/tables/digits-table8.yaml")
+    printed, own = HyperRow("α", "SiDA", published=("table8-alpha-sida",), span=True), HyperRow("b", "SiDA", text="x")
+    rows = (HyperRow("a", text="x"), printed, own, HyperRow("c", "SiDA", text="x"))
+    table = dataclasses.replace(layout, rows=rows).build(TableSources(None, None, "measured"))
+    assert [(row.cells[0].text, row.cells[1].text, row.rule) for row in table.rows] == [
+        ("", "a", False), ("SiDA", "b", True), ("", "c", False),
+    ]  # fmt: skip
