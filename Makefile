@@ -45,7 +45,7 @@ demo: $(STAMP) ## train, distil and measure on 8x8 digits: minutes on two cores
 	@$(BIN)/python studies/demo/probe.py $(CORES)
 	@$(BIN)/snakemake --cores $(CORES)
 
-test: $(STAMP) ## the test-suite (about 8 minutes on two cores)
+test: $(STAMP) ## the test-suite (about 5 minutes on two cores)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(STAMP) ## the slow tests alone, but for those on SLURM (about half an hour on two cores)
@@ -67,7 +67,7 @@ test-versions: $(STAMP) ## a quick part of the tests with the oldest supported v
 	@VIRTUAL_ENV=$(CURDIR)/.venv-oldest $(BIN)/uv pip sync --quiet --require-hashes requirements/oldest.lock
 	@.venv-oldest/bin/python -m pytest -n 2 --dist loadgroup -m "not slow" $(QUICK) $(PYTEST_ARGS)
 
-mutants: $(STAMP) ## fifty changes of one place each, and which of them no test notices (about an hour)
+mutants: $(STAMP) ## fifty changes of one place each, and which of them no test notices (20 minutes or more)
 	@$(BIN)/python -m tools.mutants $(MUTANTS)
 
 extras: $(STAMP) ## also the packages of optional extras: the site

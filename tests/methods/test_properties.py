@@ -106,6 +106,13 @@ def test_infinities_are_no_nan():
     assert finite_mask(values, torch.zeros(3, 1)).tolist() == [True, True, False]
 
 
+def test_a_term_without_samples_stays_where_others_lose_some_in_place(monkeypatch):
+    monkeypatch.setattr("sida.training.batches.ASYNC_DEVICES", {"cpu"})
+    batch = MicroBatch(torch.ones(2, 3), None, mask=torch.tensor([True, False]))
+    terms = batch.finalize({"all": torch.tensor(5.0), "each": torch.full((2, 3), 7.0)})
+    assert {name: term.tolist() for name, term in terms.items()} == {"all": 5.0, "each": [[7.0] * 3, [0.0] * 3]}
+
+
 def test_a_batch_of_nan_alone_leaves_no_sample():
     leaves_no_sample_of_nan(SiDALoss())
 

@@ -209,3 +209,8 @@ def test_kernels_in_channels_last_order_have_the_values_and_the_state_of_plain_o
         flat.load(changed)
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in net.state_dict().items())
     assert torch.equal(net[0].weight, before["0.weight"] + 1)
+
+
+def test_adam_keeps_a_mean_of_gradients_only_if_it_has_one():
+    vector = torch.zeros(3)
+    assert [Adam(vector, betas, 1e-8).mean is None for betas in ((0.0, 0.99), (0.9, 0.99))] == [True, False]
