@@ -239,7 +239,7 @@ class Files:
         if not self.is_folder:
             return "unpack it, and name one of them"
         if any("label" in name.lower() for name in self.names):
-            return "name that of the images"
+            return "name the file of the images"
         each = "np.load(f)" if suffix == ".npy" else "next(iter(np.load(f).values()))"
         files = f"sorted(glob.glob({json.dumps(f'{self.path}/**/*{suffix}', ensure_ascii=False)}, recursive=True))"
         joined = f"[a.reshape(-1, *a.shape[-3:]) for a in ({each} for f in {files})]"

@@ -102,7 +102,7 @@ def refuse_packed(path: str | os.PathLike[str], start: bytes) -> None:
 
 
 def first_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The first :data:`START` bytes of a file; none where there is no file.
+    """Returns the first :data:`START` bytes of a file, or no bytes if there is no such file.
 
     Raises:
         UserError: It cannot be read.

@@ -208,7 +208,7 @@ def test_the_command_that_joins_arrays_joins_them(shape, suffix, tmp_path, monke
     count = 3 * shape[0] if len(shape) == 4 else 3
     assert (interpreter, made(tmp_path, tmp_path / "all.npz", resolution=4)[1].images) == ("python", count)
     np.savez(tmp_path / "it's mine" / "labels.npz", np.arange(3))
-    refused("; name that of the images", made, tmp_path, Path("it's mine"))
+    refused("; name the file of the images", made, tmp_path, Path("it's mine"))
 
 
 @pytest.mark.parametrize(("other", "channels"), [(2, 1), (3, 3)])
