@@ -150,12 +150,12 @@ class _Builder:
     def table(self) -> Table:
         """The table, with its notes."""
         layout, audit = self.layout, self.mode == "audit"
-        rows: list[Row] = []
-        group: str = ""
+        rows, group = list[Row](), ""
         for number, spec in enumerate(layout.rows):
             # The first line of a group that the mode shows has its name, below a rule.
             if lines := self._rows(number, spec.group if spec.group != group else None):
-                rows, group = [*rows, *lines], spec.group
+                rows += lines
+                group = str(spec.group)
         heads = [Column("Method", about=True), Column("Hyperparameters", name=True), *[Column("")] * audit]
         columns = (*heads, *(Column(column.head) for column in layout.columns))
         notes = [*layout.notes, *papers_notes(str(record["published_source"]) for record in self.records)]
