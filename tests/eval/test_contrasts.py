@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from eval.contrasts import detection, seeds_to_detect, survivors
+from eval.contrasts import chances, detection, holm, seeds_to_detect, survivors
 from eval.contrasts import difference as seeded_difference
 from eval.contrasts import mean_interval as seeded_mean
 from tests.refused import refused
@@ -73,6 +73,15 @@ def test_corrected_p_values_are_those_of_scipy(several):
     adjusted = stats.false_discovery_control(several) if several else []
     assume(all(abs(p - 0.05) > 1e-9 for p in adjusted))
     assert survivors(several) == [p < 0.05 for p in adjusted]
+
+
+@given(st.lists(st.floats(0, 1), max_size=5))
+def test_holms_p_values_are_those_of_a_closed_test(several):
+    """A p value is the largest of Bonferroni's over all sets that have it."""
+    places = range(len(several))
+    sets = [group for size in places for group in itertools.combinations(places, size + 1)]
+    bonferroni = {group: min(1, len(group) * min(several[one] for one in group)) for group in sets}
+    assert holm(several) == pytest.approx([max(p for group, p in bonferroni.items() if one in group) for one in places])
 
 
 #: Teachers, share of the scatter of seeds that is common to the teachers, and whether they have the same seeds.
@@ -201,3 +210,14 @@ def test_the_number_of_seeds_that_detects_a_gap_is_that_of_a_simulation(gap, std
     a, b = source.normal(0, std, (20_000, seeds)), source.normal(gap, std, (20_000, seeds))
     shown = stats.ttest_ind(a, b, axis=1, equal_var=False).pvalue < 1 - confidence
     assert shown.mean() == pytest.approx(detection(gap, std, seeds, confidence), abs=0.025)
+
+
+@pytest.mark.parametrize(("gap", "low", "high"), [(0.0, -math.inf, 0.3), (0.2, -0.3, 0.3), (0.5, -0.3, 0.3), (0.3, 0, 0)])
+@pytest.mark.parametrize("seeds", [(4, 4), (2, 4)])
+def test_chances_to_decide_are_those_of_a_simulation(gap, low, high, seeds):
+    stds, source, count = (0.05, 0.2), np.random.default_rng(0), 4000
+    a, b = (source.normal(mean, std, (count, n)) for mean, std, n in zip((gap, 0), stds, seeds))
+    interval = stats.ttest_ind(a, b, axis=1, equal_var=False).confidence_interval(0.95)
+    inside = np.mean((interval.low >= low) & (interval.high <= high))
+    outside = np.mean((interval.high < low) | (interval.low > high))
+    assert chances(gap, stds, seeds, low, high, 0.95) == pytest.approx((inside, outside), abs=0.03)
