@@ -141,6 +141,7 @@ def ratio(
     quantity: Quantity | None = None,
     gpus: str = "",
     spread: str | None = None,
+    equal_images: bool = False,
     seeds: int = 1,
     alike: Sequence[str] = (),
     across: str = "",
@@ -160,28 +161,32 @@ def ratio(
             that was reserved), or ``nfe``.
         gpus: Cards that a comparison of a logged quantity is about, ``8 × V100``; runs on other cards are not compared.
         spread: Column of the sheet: compared are the relative spreads of the metric over its values.
+        equal_images: See :func:`better`.
         seeds: Least number of training seeds of both sides (with ``spread``, for each value); 1: single generators.
         alike: See the module.
         across: See the module.
     """
     check_columns("spread", [spread] if spread is not None else [])
 
-    def side(operand: Operand, other: Operand) -> Side:
+    def side(operand: Operand, other: Operand, images: int | None) -> Side:
         if quantity and operand.value is None:
             return evidence.quantity(operand, quantity, gpus)
         if spread and not evidence.by_published:
             return _spread_side(evidence, operand, metric, spread, seeds)
-        return evidence.side(operand, metric, seeds, other=other)
+        return evidence.side(operand, metric, seeds, images, other=other)
 
     def decide() -> Finding:
-        top, bottom = side(a, b), side(b, a)
+        images = evidence.equal_images((a, b), metric, seeds) if equal_images else None
+        top, bottom = side(a, b, images), side(b, a, images)
         if not bottom.mean or not math.isfinite(top.mean / bottom.mean):
             raise NotMeasuredError("", f"no ratio of {top.text} to {bottom.text}")
         value = top.mean / bottom.mean
         quantity_text = "" if a.value is not None else f"{quantity or metric} "
         bounds_text = f"{low:g} to {high:g}" if math.isfinite(low) else f"at most {high:g}"
         bounds_text = bounds_text if math.isfinite(high) else f"at least {low:g}"
-        text = f"{quantity_text}{top.text} against {bottom.text}; ratio {value:.3f}, claimed {bounds_text}"
+        text = f"{quantity_text}{top.text} against {bottom.text}"
+        text += f", after {images:,} images each" if images is not None else ""
+        text += f"; ratio {value:.3f}, claimed {bounds_text}"
         interval = top.minus(bottom, value, 1 / bottom.mean, value / bottom.mean)
         return decided(interval, text, {"a": top.mean, "b": bottom.mean, "ratio": value}, low, high)
 

@@ -153,6 +153,11 @@ def test_after_equally_many_images_the_curves_decide_and_not_the_kept_networks(t
     assert found.outcome == "supported"
     assert found.findings[0].numbers["gain"] == pytest.approx(1.0)
     assert "2,000 images each" in found.findings[0].evidence
+    part = {"rule": "RATIO", "metric": "fd", "a": A, "b": B, "equal_images": True}
+    found = verdict(evidence(*rows, results=tmp_path), **part, high=1.0)
+    assert found.outcome == "supported"
+    assert found.findings[0].numbers["ratio"] == pytest.approx(7 / 8)
+    assert "2,000 images each" in found.findings[0].evidence
     # Distances fall with the number of images of an evaluation.
     log(tmp_path, "b", "evaluations.jsonl", [{"nimg": n, "fd": 9.0, "num_samples": 500} for n in (1000, 2000)])
     diverging = X | {"form": "diverging", "a": A, "b": B, "seeds": 1}
