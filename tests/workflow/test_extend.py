@@ -4,6 +4,7 @@ import gzip
 import os
 import re
 import shutil
+import statistics
 import sys
 import types
 from pathlib import Path
@@ -18,6 +19,7 @@ from eval.results.stored import FROM_STORED, read_stored, stored_rows, taken
 from eval.results.summary import load_measurements
 from sida.config.lookup import ROOT
 from sida.files.atomic import jsonl_text, write_hashed_json
+from sida.machine import environment
 from sida.networks.file import load_network
 from tests.refused import command, refused
 from tests.workflow.workspace import put
@@ -287,6 +289,27 @@ def test_agreement_tells_the_last_digit_from_the_printed_ones():
     assert near.share < 1e-7
     far = trial_agreement("fd", stored, {0: 4.9, 1: 4.8}, decimals=2)
     assert not far.as_printed
+    assert (same.is_near, near.is_near, far.is_near) == (True, True, False)
+    # One trial has the scatter of those that are stored.
+    for value, is_near in ((4.719, True), (4.721, False)):
+        assert trial_agreement("fd", stored, {0: value}, decimals=3).is_near is is_near
+
+
+@pytest.mark.parametrize("device", ["cpu (1 × Another, 1 thread)", None])
+@pytest.mark.parametrize(("moved", "allowed"), [(0.05, True), (0.2, False)])
+def test_a_check_allows_what_another_processor_moves(here, monkeypatch, capsys, device, moved, allowed):
+    rows = [row for row in stored_rows(STORED) if (row["run"], row["metric"]) == ("data", "fd")]
+    values = {int(row["trial"]): float(row["value"]) for row in rows}
+    ours = environment("cpu")["device"]
+    rows = [row | {"device": device or ours} for row in rows]
+    monkeypatch.setattr("workflow.commands.check.stored_rows", lambda folder: rows)
+    difference = moved * statistics.stdev(values.values())
+    again = [{"trial": trial, "metrics": {"fd": value + difference}} for trial, value in values.items()]
+    monkeypatch.setattr("eval.measuring.measure.measure", lambda *_: again)
+    monkeypatch.setattr("workflow.commands.check._formats", lambda preset: {"fd": (9, 1)})
+    assert main(["check", "demo", "data"]) == (0 if device and allowed else 1)
+    said = capsys.readouterr().out
+    assert ("within 0.1 standard deviations" in said) is bool(device)
 
 
 def test_storing_keeps_networks_where_asked(here):
