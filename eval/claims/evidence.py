@@ -438,15 +438,15 @@ class Evidence:
             raise NotMeasuredError("", f"the training log of run '{run}' has no '{metric}'")
         return read_evaluations(path, metric)
 
-    def curves(self, runs: Sequence[str], metric: str, finite: bool = True) -> list[tuple[Point, ...]]:
+    def curves(self, runs: Sequence[str], metric: str) -> list[tuple[Point, ...]]:
         """Evaluations of runs that are compared with each other.
 
         Raises:
-            NotMeasuredError: As :meth:`curve`, evaluations of different numbers of images, or with ``finite`` a NaN.
+            NotMeasuredError: As :meth:`curve`, evaluations of different numbers of images, or a NaN.
         """
         curves = [self.curve(run, metric) for run in runs]
         for run, points in zip(runs, curves):
-            if finite and (not_finite := [point.nimg for point in points if not math.isfinite(point.value)]):
+            if not_finite := [point.nimg for point in points if not math.isfinite(point.value)]:
                 raise NotMeasuredError("", f"{metric} of run '{run}' after {not_finite[0]:,} images is not a number")
         if len(sizes := {point.num_samples for points in curves for point in points} - {None}) > 1:
             counts = " and ".join(f"{size:,}" for size in sorted(filter(None, sizes)))

@@ -1,7 +1,7 @@
 """Rules that decide claims, as functions of the evidence and the generators that are compared.
 
-EQ (a published number is reproduced), LT (A is better than B), RATIO (A/B lies in a range), REACHES (a curve falls to a
-level in time) and SHAPE (the form of a curve). Each returns a finding; without a measurement it is 'not decided here'
+EQ (a published number is reproduced), LT (A is better than B), RATIO (A/B lies in a range) and REACHES (a curve falls
+to a level in time). Each returns a finding; without a measurement it is 'not decided here'
 with the reason. Arguments that all rules have:
 
 - ``evidence``: measurements, training logs and published numbers;
@@ -20,8 +20,7 @@ import inspect
 import math
 import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from eval.claims.evidence import Evidence, Side, Z
 from eval.claims.finding import UNDECIDED, Finding, Operand, Outcome, decided
@@ -32,19 +31,8 @@ from eval.results.logs import Point, first_at_or_below
 from eval.results.retraining import KNOWN
 from eval.results.summary import Estimate
 
-if TYPE_CHECKING:
-    # The start of a workflow reads claims, in a Snakemake that may have no numpy.
-    import numpy as np
-
-#: Share of the training seeds that must have a curve's form; at most the rest may have it where it is contradicted.
-_LARGE_SHARE = 2 / 3
-#: Curves, with the noise of evaluation, by which a straight line is told.
-_CURVES = 2000
 _WORDS = {"agrees": "agrees", "better": "better than printed", "worse": "worse than printed"}
 
-#: Whether a curve has a form, or None within the noise of a bound; and its numbers in words.
-_Tested = tuple[bool | None, str]
-Form = Literal["exponential", "power", "diverging", "stable"]
 Quantity = Literal["img_per_s", "seconds_per_kimg", "memory_mb", "memory_reserved_mb", "memory_reserved_gb", "nfe"]
 
 
@@ -367,152 +355,6 @@ def _level(
     return factor * side.mean, error, times + side.name
 
 
-def shape(
-    evidence: Evidence,
-    a: Operand,
-    metric: str = "fid",
-    *,
-    form: Form,
-    low: float = 0.0,
-    factor: float = 1.0,
-    b: Operand | None = None,
-    high: float = math.inf,
-    images: int = 0,
-    seeds: int = 3,
-    across: str = "",
-) -> Finding:
-    """Rule SHAPE: each training seed's curve of evaluations has the form or not: supported where two of three seeds
-    have it, contradicted where at most one of three may have it; a curve that the noise of evaluation, and beside B the
-    scatter of a repeated training, brings to a bound may have it. A straight line needs the least R² and a higher one
-    than the other form, also in 99 % of the curves that differ by that noise; a value that is not finite is above every
-    factor.
-
-    Args:
-        evidence: Measurements, training logs and published numbers.
-        a: The training seeds.
-        metric: Key of the metric.
-        form: ``exponential`` or ``power``: until its lowest value a straight line of the logarithm against images, or
-            against their logarithm. ``diverging``: it ends above the factor times its lowest value. ``stable``: it
-            never rises above the factor times the lowest value before, and ends below its start.
-        low: Least R² of a straight line.
-        factor: Multiple of the lowest value.
-        b: Diverging: the generators whose mean end A's may exceed instead.
-        high: Multiple of B's end.
-        images: Stable: number of images from which each evaluation must lie below the start.
-        seeds: Least number of training seeds.
-        across: See the module.
-    """
-
-    def decide() -> Finding:
-        evidence.require_curves()
-        names = evidence.runs_of(a, seeds)
-        others = evidence.runs_of(b, seeds) if b else []
-        # A training that diverges may have ended early.
-        evidence.require_alike(names, "length")
-        evidence.require_alike(others, "length")
-        curves = evidence.curves([*names, *others], metric, finite=False)
-        forms: list[_Tested]
-        tested, ends = curves[: len(names)], [curve[-1].value for curve in curves[len(names) :]]
-        limit = high * statistics.fmean(ends) if ends else math.inf
-        errors_of = [_relative_errors(evidence, name, metric, curve) for name, curve in zip([*names, *others], curves)]
-        if form in ("exponential", "power"):
-            forms = [_is_straight(curve, form, low, errors) for curve, errors in zip(tested, errors_of)]
-        else:
-            noise = max(map(max, errors_of))
-            room = Z * math.sqrt(2) * noise
-            margin = _margin_of_end(evidence, metric, noise, len(ends)) if ends else 0.0
-            forms = [
-                _diverges(curve, factor, room, limit, margin)
-                if form == "diverging"
-                else _is_stable(curve, factor, room, images)
-                for curve in tested
-            ]
-        holding = sum(holds is True for holds, _ in forms)
-        share = holding / len(forms)
-        largest_share = sum(holds is not False for holds, _ in forms) / len(forms)
-        outcome: Outcome = (
-            "supported" if share >= _LARGE_SHARE else "contradicted" if largest_share <= 1 - _LARGE_SHARE else UNDECIDED
-        )
-        text = (
-            f"{metric} of {evidence.label(names[0])}: {holding} of {len(forms)} training seeds are {form} "
-            f"({'; '.join(text for _, text in forms)})"
-        )
-        return Finding(outcome, text, {"share": share, "seeds": len(forms)})
-
-    return _finding("SHAPE", evidence, {"a": a, "b": b}, decide, metric, across)
-
-
-def _relative_errors(evidence: Evidence, run: str, metric: str, curve: Sequence[Point]) -> list[float]:
-    """Relative standard error of each evaluation of a run; 0 where its value is not finite, or 0."""
-    usable = [math.isfinite(point.value) and point.value != 0 for point in curve]
-    return [_noise_of_mean(evidence, run, metric, p) / p.value if use else 0.0 for p, use in zip(curve, usable)]
-
-
-def _margin_of_end(evidence: Evidence, metric: str, noise: float, count: int) -> float:
-    """Relative distance from the mean end of so many trainings that the end of an equal training hardly exceeds."""
-    std, df = evidence.retraining_std(metric)
-    variances = [(variance * (1 + 1 / count), freedom) for variance, freedom in ((noise**2, KNOWN), (std**2, df))]
-    return interval_of(0.0, variances, DECIDING).high
-
-
-def _diverges(curve: tuple[Point, ...], factor: float, room: float, limit: float, margin: float) -> _Tested:
-    """Whether a curve ends above ``factor`` times its lowest value or above a limit, each with its relative noise."""
-    values = [point.value for point in curve]
-    lowest, end = min(values), values[-1]
-    bounds = [(factor * lowest, room), (limit, margin)]
-    above = not math.isfinite(end) or any(end > bound * (1 + noise) for bound, noise in bounds)
-    below = all(end <= bound * (1 - noise) for bound, noise in bounds)
-    return above or (False if below else None), f"lowest {lowest:.4g}, end {end:.4g}"
-
-
-def _is_stable(curve: tuple[Point, ...], factor: float, room: float, images: int) -> _Tested:
-    """Whether a curve stays low and ends below its start; ``room`` is the relative noise of a ratio of two values."""
-    values = [point.value for point in curve]
-    rises = (later / least for least, later in zip(accumulate(values, min), values[1:]))
-    rise = max((rise if math.isfinite(rise) else math.inf for rise in rises), default=1.0)
-    last_values = [p.value for p in curve if p.nimg >= images] if images else values[-1:]
-    if not last_values:
-        raise NotMeasuredError("", f"no evaluation from {images:,} images on")
-    bounds, last = ((rise, factor), (max(last_values), values[0])), max(last_values)
-    stable = all(value <= bound * (1 - room) for value, bound in bounds) and last < values[0]
-    unstable = any(value > bound * (1 + room) for value, bound in bounds) or not math.isfinite(last)
-    text = f"rises to {rise:.2f} × its lowest, ends {values[0] - last:.3g} below its start"
-    return stable or (False if unstable else None), text
-
-
-def _is_straight(curve: tuple[Point, ...], form: Form, low: float, errors: Sequence[float]) -> _Tested:
-    """Whether a falling curve is a straight line of its logarithm, and R² of both forms in words.
-
-    Args:
-        curve: Evaluations.
-        form: See :func:`shape`.
-        low: See :func:`shape`.
-        errors: Relative standard error of each evaluation.
-    """
-    import numpy as np
-
-    points = [(point, error) for point, error in zip(curve, errors) if point.nimg > 0 and 0 < point.value < math.inf]
-    falling = points[: 1 + min(range(len(points)), key=lambda i: points[i][0].value, default=0)]
-    if len(falling) < 4:
-        raise NotMeasuredError("", "fewer than four evaluations until the lowest")
-    heights = np.array([math.log(point.value) for point, _ in falling])
-    images = np.array([float(point.nimg) for point, _ in falling])
-    noise = np.random.default_rng(0).normal(size=(_CURVES, len(falling))) * [error for _, error in falling]
-    # The first curve is the measured one, the others are those that evaluations with other samples could have given.
-    noise[0] = 0
-    fits = {"exponential": _r_squared(images, heights + noise), "power": _r_squared(np.log(images), heights + noise)}
-    straight = (fits[form] == np.maximum(*fits.values())) & (fits[form] >= low)
-    holds = True if straight.mean() >= DECIDING else False if straight.mean() <= 1 - DECIDING else None
-    return holds, f"R² exponential {fits['exponential'][0]:.3f}, power {fits['power'][0]:.3f}"
-
-
-def _r_squared(x: np.ndarray, curves: np.ndarray) -> np.ndarray:
-    """R² of the straight line of x (N,) through each curve of (M, N), float64 (M,)."""
-    x, y = x - x.mean(), curves - curves.mean(axis=1, keepdims=True)
-    squares: np.ndarray = (y @ x) ** 2 / ((x**2).sum() * (y**2).sum(axis=1))
-    return squares
-
-
 def no_rule(reason: str) -> Finding:
     """The finding on a statement that no measurement here decides.
 
@@ -550,7 +392,7 @@ def _finding(
 
 #: Rules by name.
 RULES: dict[str, Callable[..., Finding]] = {
-    "EQ": equal, "LT": better, "RATIO": ratio, "REACHES": reaches, "SHAPE": shape,
+    "EQ": equal, "LT": better, "RATIO": ratio, "REACHES": reaches,
 }  # fmt: skip
 
 

@@ -28,7 +28,6 @@ from tests.eval.claims.evidence import (
     outcome,
     rows_of,
     spread,
-    trained,
     verdict,
 )
 from tests.refused import refused
@@ -160,8 +159,7 @@ def test_after_equally_many_images_the_curves_decide_and_not_the_kept_networks(t
     assert "2,000 images each" in found.findings[0].evidence
     # Distances fall with the number of images of an evaluation.
     log(tmp_path, "b", "evaluations.jsonl", [{"nimg": n, "fd": 9.0, "num_samples": 500} for n in (1000, 2000)])
-    diverging = X | {"form": "diverging", "a": A, "b": B, "seeds": 1}
-    for part in (LT | {"equal_images": True}, REACHES | {"b": B}, diverging):
+    for part in (LT | {"equal_images": True}, REACHES | {"b": B}):
         found = verdict(evidence(*rows, results=tmp_path), **part)
         assert found.outcome == OPEN
         assert "use 500 and 5,000 images" in found.findings[0].evidence
@@ -504,74 +502,6 @@ def test_the_median_of_logged_values_scatters_more_than_their_mean(tmp_path):
         assert outcome(found, **QUANTITY, quantity="seconds_per_kimg", high=bound(factor)) == expected
 
 
-X = {"rule": "SHAPE", "metric": "fd", "a": rows_of(recipe="x")}
-ROSE, FELL, RECOVERED = [6, 5, 9, 30], [6, 5, 4.5, 4], [6, 5, 30, 5]
-
-
-@pytest.mark.parametrize(
-    ("curves", "diverges", "stable"),
-    [
-        ([ROSE, ROSE, ROSE], "supported", "contradicted"),
-        ([ROSE, ROSE, FELL], "supported", "contradicted"),
-        ([ROSE, FELL, FELL], "contradicted", "supported"),
-        ([RECOVERED, RECOVERED, FELL], "contradicted", "contradicted"),  # the end is fine, the curve is not
-        ([ROSE, ROSE, FELL, FELL], OPEN, OPEN),
-        ([[6, 4, 7]] * 3, "contradicted", "contradicted"),  # the best is low, the end is not
-        ([[6, 5, math.nan]] * 3, "supported", "contradicted"),
-        ([[6, math.nan, 5, 4]] * 3, "contradicted", "contradicted"),
-        ([[5]] * 3, "contradicted", OPEN),
-        ([[6, 4, 12]] * 3, "contradicted", "contradicted"),  # the factor itself is not above the factor
-        ([ROSE, ROSE], OPEN, OPEN),  # too few seeds
-    ],
-)
-def test_divergence_and_stability_read_the_whole_curve_and_its_end(tmp_path, curves, diverges, stable):
-    found = evidence(*trained(tmp_path, "x", *curves), results=tmp_path)
-    assert outcome(found, **X, form="diverging", factor=3.0) == diverges
-    assert outcome(found, **X, form="stable", factor=3.0) == stable
-
-
-def test_divergence_also_against_another_run_and_stability_from_a_number_of_images_on(tmp_path):
-    rows = trained(tmp_path, "x", *[[6, 5, 7, 5]] * 3) + trained(tmp_path, "y", *[[6, 5, 4, 3]] * 3)
-    found = evidence(*rows, results=tmp_path)
-    assert outcome(found, **X, form="diverging", factor=3.0) == "contradicted"
-    assert outcome(found, **X, form="diverging", factor=3.0, high=1.5, b=rows_of(recipe="y")) == "supported"
-    for images, expected in ((0, "supported"), (3000, "supported"), (2000, "contradicted"), (9000, OPEN)):
-        assert outcome(found, **X, form="stable", factor=3.0, images=images) == expected
-
-
-@pytest.mark.parametrize(
-    ("value", "exponential", "power"),
-    [
-        (lambda x: 9 * math.exp(-x / 2), "supported", "contradicted"),
-        (lambda x: 9 / (x + 0.1), "contradicted", "supported"),
-        (lambda x: 9 - x, "contradicted", "contradicted"),  # straight by itself: R² of the logarithm is below the bound
-        (lambda x: 9 + x, OPEN, OPEN),  # never falls
-    ],
-)
-def test_shape_tells_an_exponential_from_a_power(tmp_path, value, exponential, power):
-    curves = [[40, *(value(x) for x in range(1, 9)), 20 + seed] for seed in range(3)]
-    found = evidence(*trained(tmp_path, "x", *curves), results=tmp_path)
-    assert outcome(found, **X, form="exponential", low=0.98) == exponential
-    assert outcome(found, **X, form="power", low=0.98) == power
-    assert outcome(found, **X, form="power", low=0.98, seeds=4) == OPEN
-
-
-def test_without_a_bound_each_rise_diverges_and_each_line_is_straight(tmp_path):
-    uneven = [40, *(math.exp(-x / 2) * (1 + 0.2 * (-1) ** x) for x in range(1, 9)), 20]
-    rows = trained(tmp_path, "x", *[[6, 4, 7]] * 3) + trained(tmp_path, "y", *[uneven] * 3)
-    found, other = evidence(*rows, results=tmp_path), X | {"a": rows_of(recipe="y")}
-    assert outcome(found, **X, form="diverging") == "supported"
-    assert outcome(found, **other, form="exponential") == "supported"
-    assert outcome(found, **other, form="exponential", low=0.999) == "contradicted"
-
-
-@pytest.mark.parametrize(("std", "expected"), [(0.001, "supported"), (1.0, OPEN)])
-def test_a_straight_line_beyond_the_noise_of_its_evaluations_alone_is_told(tmp_path, std, expected):
-    curves = [[40, *(9 * math.exp(-x / 2) for x in range(1, 6)), 20 + seed] for seed in range(3)]
-    found = evidence(*trained(tmp_path, "x", *curves, std=std), results=tmp_path)
-    assert outcome(found, **X, form="exponential", low=0.9) == expected
-
-
 @pytest.mark.parametrize("count", [2, 3, 6])
 def test_the_noise_of_a_log_has_the_degrees_of_freedom_of_its_records(tmp_path, count):
     log(tmp_path, "a", "train.jsonl", [tick(img_per_s=100.0 + number) for number in range(-1, count)])
@@ -664,8 +594,6 @@ def test_a_value_of_0_and_a_log_without_the_metric_decide_nothing(tmp_path):
     found = evidence(lines("a", [0.0, 0.0]), lines("b", [0.0, 0.0]), lines("c", spread(2.0, 0.1)))
     assert outcome(found, **RATIO, high=1.0) == OPEN
     assert outcome(found, **RATIO | {"b": Operand(run="c")}, high=1.0) == "supported"
-    found = evidence(*trained(tmp_path, "x", *[FELL] * 3), results=tmp_path)
-    assert outcome(found, **X | {"metric": "fid"}, form="stable", factor=3.0) == OPEN
 
 
 YES, NO = Finding("supported", "", {"gain": 1}), Finding("contradicted", "", {"gain": -1})
@@ -724,8 +652,6 @@ def tick(**values):
         (QUANTITY | {"quantity": "nfe", "a": rows_of(method="sid")}, "method sid names rows of different NFE"),
         (RATIO | {"spread": "alpha", "a": rows_of(recipe="a"), "metric": "kid"}, "metric 'kid' of run 'a' was not "),
         (LT | {"equal_images": True}, "no evaluation after equally many images of a, b"),
-        (X | {"form": "stable", "a": A, "seeds": 1, "images": 3001}, "no evaluation from 3,001 images on"),
-        (X | {"form": "power", "a": A, "seeds": 1}, "fewer than four evaluations until the lowest"),
     ],
 )
 def test_an_open_comparison_gives_its_reason(tmp_path, part, reason):
@@ -803,41 +729,6 @@ def test_an_untrained_network_at_the_level_has_needed_no_images(tmp_path):
     (one,) = verdict(found, **REACHES, level=Operand(run="t"), images=1000).findings
     assert (one.outcome, one.numbers["images"]) == ("supported", 0)
     assert "ratio" not in one.numbers
-
-
-@pytest.mark.parametrize(
-    ("values", "form", "told"),
-    [
-        ([6.0, 4.0, 5.0, 4.5], "diverging", "lowest 4, end 4.5"),
-        ([6.0, 4.0, 5.0, 4.5], "stable", "rises to 1.25 × its lowest, ends 1.5 below its start"),
-        ([6.0, 5.0, 4.0], "stable", "rises to 0.83 × its lowest, ends 2 below its start"),
-        ([6.0], "stable", "rises to 1.00 × its lowest, ends 0 below its start"),
-    ],
-)
-def test_the_form_of_a_curve_is_told_in_numbers(tmp_path, values, form, told):
-    found = evidence(*trained(tmp_path, "x", *[values] * 3), results=tmp_path)
-    (one,) = verdict(found, **X, form=form, factor=2.0).findings
-    holds = form == "stable" and len(values) > 1
-    assert one.numbers == {"share": float(holds), "seeds": 3}
-    assert f": {3 * holds} of 3 training seeds are {form} ({told}; {told}" in one.evidence
-
-
-#: √2 · 2.6 times the noise of 1 % is 3.68 % of a ratio of two values.
-@pytest.mark.parametrize(
-    ("end", "diverging", "stable"),
-    [
-        (2.0 * 1.036, OPEN, OPEN), (2.0 * 1.038, "supported", "contradicted"), (2.0 * 0.964, OPEN, OPEN),
-        (2.0 * 0.962, "contradicted", "supported"),
-    ],
-)  # fmt: skip
-def test_noise_of_both_values_counts_at_the_bound_of_a_form(tmp_path, end, diverging, stable):
-    for seed in range(3):
-        points = [{"nimg": 1000 * i, "fd": v, "num_samples": 5000} for i, v in enumerate((9.0, 1.0, end, 1.0)[:3])]
-        log(tmp_path, f"x-s{seed}", "evaluations.jsonl", points)
-    rows = [lines(f"x-s{seed}", spread(1.0 + seed / 1e6, 0.01)) for seed in range(3)]
-    found = evidence(*rows, results=tmp_path)
-    assert outcome(found, **X, form="diverging", factor=2.0) == diverging
-    assert outcome(found, **X, form="stable", factor=2.0) == stable
 
 
 @pytest.mark.parametrize(

@@ -79,19 +79,6 @@ EQUAL = {
 }
 
 
-#: Rows of three training seeds whose curves have the form of the others but for noise.
-SHAPE = {"rule": "SHAPE", "a": rows_of(recipe="a"), "seeds": 3}
-WRONG = {"supported", "contradicted"}
-EQUAL |= {
-    "SHAPE beside equal ones": (
-        SHAPE | {"form": "diverging", "b": rows_of(recipe="b"), "factor": 3, "high": 1.0},
-        {"seeds": 3},
-        WRONG,
-    ),
-    "SHAPE at its factor": (SHAPE | {"form": "stable", "factor": 1.03}, {"seeds": 3}, {"contradicted"}),
-}
-
-
 @pytest.mark.parametrize("df", quick_but({54}, FREEDOM))
 @pytest.mark.parametrize("name", EQUAL)
 def test_equal_generators_get_a_wrong_verdict_in_at_most_one_of_fifty_tables(name, df):
