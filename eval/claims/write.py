@@ -1,11 +1,8 @@
-"""Decides claims, and writes the verdicts: Markdown for people, JSON for programs.
-
-Reads verdicts without trusting the file: a results folder may come from someone else.
-"""
+"""Decides claims, and writes the verdicts: Markdown for people, JSON for programs."""
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -265,29 +262,6 @@ def read_verdicts(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     record = read_hashed_json(path)
     try:
-        is_valid = _are_texts([record["preamble"], record["comparisons"]]) and _all(_is_claim, record["claims"])
+        return record | {"claims": _for_pages(record["claims"])}
     except (KeyError, TypeError, AttributeError):
-        is_valid = False
-    if not is_valid:
-        raise UserError(path, "holds something else than verdicts", "decide the claims again (sida claims)")
-    return record | {"claims": _for_pages(record["claims"])}
-
-
-def _is_claim(claim: Any) -> bool:
-    texts = [claim[key] for key in ("id", "statement", "source", "counterpart", "note")]
-    return _are_texts([*texts, *claim["rows"]]) and _all(_is_decided, [claim, claim.get("by_published", claim)])
-
-
-def _is_decided(record: Any) -> bool:
-    is_valid = record["verdict"] in SIGNS and isinstance(record["chance"], bool) and _are_texts(record["evidence"])
-    return is_valid and _all(
-        lambda f: isinstance(f["rule"], str) and isinstance(f["numbers"], dict), record["findings"]
-    )
-
-
-def _are_texts(value: Any) -> bool:
-    return _all(lambda item: isinstance(item, str), value)
-
-
-def _all(fits: Callable[[Any], bool], value: Any) -> bool:
-    return isinstance(value, list) and all(map(fits, value))
+        raise UserError(path, "holds something else than verdicts", "decide the claims again (sida claims)") from None

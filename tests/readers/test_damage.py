@@ -38,9 +38,8 @@ from eval.measuring.stores import open_images
 from eval.metrics.statistics import FeatureStatistics
 from eval.results.csv_files import read_csv
 from eval.results.logs import read_evaluations, read_log
-from eval.results.measurements import collect, write_csv, write_measurement
+from eval.results.measurements import collect, write_measurement
 from eval.results.sheet import read_runs
-from eval.results.summary import load_measurements
 from sida.config.settings import load_yaml
 from sida.data import load_dataset
 from sida.data.archive import Files
@@ -148,8 +147,6 @@ def read_samples(path: Path) -> Any:
 HASHED: dict[str, Kind] = {
     "trial": ("measurements/a/trial-0.json", lambda path: write_measurement(path, trial_record()),
               lambda path: collect(path.parents[1], ["a"])),
-    "csv": ("measurements.csv", lambda path: write_csv(path, [trial_record(), trial_record(trial=1, value=1.25)]),
-            lambda path: load_measurements(path).rows),
     "log of a finished run": ("evaluations.jsonl", lambda path: Logs(path.parent).restart([], RECORDS, final=True),
                               read_logs),
     "network": ("network.safetensors", write_network, read_network),

@@ -19,7 +19,7 @@ from sida.errors import Progress, UserError
 from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
 from sida.files.ordinary import file_below, ordinary_files
 from sida.files.tensors import read_tensor_header, verify_tensors
-from sida.files.text_files import HASH_KEY, is_hashed, parse_json, read_text
+from sida.files.text_files import HASH_KEY, parse_json, read_text
 from sida.sampling.store import intact_png
 from workflow.archive.findings import Report, ignoring_faults
 from workflow.archive.manifest import CODE, CRATE, MANIFEST, is_unlisted, read_manifest
@@ -50,10 +50,8 @@ def check_own_hash(path: Path, name: str) -> bool:
         if not (intact_png(path) if suffix == ".png" else is_intact_zip(path)):
             raise UserError(path, "damaged: its checksums or sizes do not agree", "delete it and sample again")
         return True
-    if suffix not in (".json", ".jsonl", ".csv") or _NO_HASH.fullmatch(name):
+    if suffix not in (".json", ".jsonl") or _NO_HASH.fullmatch(name):
         return False
-    if suffix == ".csv":
-        return is_hashed(read_csv(path)[0])
     if suffix == ".jsonl":
         if not read_jsonl(path) and path.name == "train.jsonl" and path.with_name(_NETWORK).is_file():
             raise UserError(path, "damaged: has no line of the finished run beside it", "train again")

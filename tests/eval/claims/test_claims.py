@@ -279,24 +279,11 @@ def test_p_values_are_counted_below_a_twentieth():
     assert comparisons([dataclasses.replace(verdict, findings=(finding(),))], {}) == ""
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"preamble": 1}, {"comparisons": None}, {"claims": {}}, {"claims": [1]}, {"claims": [{}]}, {"id": 3},
-        {"rows": [1]},
-        {"verdict": "perhaps"}, {"chance": 1}, {"evidence": [None]}, {"findings": [{"rule": "LT"}]},
-        {"findings": [{"rule": 1, "numbers": {}}]}, {"findings": [{"rule": "LT", "numbers": []}]}, {"by_published": {}},
-        {"by_published": {"verdict": "x"}},
-    ],
-    ids=str,
-)  # fmt: skip
-def test_a_file_of_another_form_holds_no_verdicts(tmp_path, change):
+def test_a_file_of_another_form_holds_no_verdicts(tmp_path):
     stated = claim_of(None, source="page 1", counterpart="C-1")
     verdict = Verdict(stated, "supported", (finding(),), (), False)
     record = verdicts_record([verdict], {"X": verdict}, "p")
     path = put(tmp_path / "c.json", json.dumps(with_hash(record)))
     (read,) = read_verdicts(path)["claims"]
     assert (read["origin"], read["printed"]["verdict"]) == ("source: page 1; mirrors C-1", "supported")
-    top = {"preamble", "comparisons", "claims"} & {*change}
-    changed = {**record, **change} if top else {**record, "claims": [{**record["claims"][0], **change}]}
-    refused("holds something else than verdicts", read_verdicts, put(path, json.dumps(with_hash(changed))))
+    refused("holds something else than verdicts", read_verdicts, put(path, json.dumps(with_hash({"claims": [1]}))))
