@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ Z = 2.6
 _SETTINGS = ("method", "alpha", "recipe", "sampler", "guide", "dataset", "protocol")
 #: The median of n values scatters this many times as much as their mean.
 _MEDIAN = 1.2533
+#: Variances with their degrees of freedom.
+_Parts = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Side:
 
     Attributes:
         name: The generator, for texts.
-        estimate: Mean and spread.
-        noise: Variances of the mean with their degrees of freedom.
+        estimate: Mean and spread; of training seeds the mean of the teachers' means.
+        noise: Variances of the mean.
         retraining: Variance of a repeated training, of a single one that represents its method. All sides have it from
             one estimate.
         seeds: Values of training seeds by teacher; empty for a single training.
@@ -45,24 +47,22 @@ class Side:
 
     name: str
     estimate: Estimate
-    noise: Sequence[tuple[float, float]] = ()
-    retraining: Sequence[tuple[float, float]] = ()
+    noise: _Parts = ()
+    retraining: _Parts = ()
     seeds: Blocks = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
-        """Mean, of training seeds the mean of the teachers' means."""
-        if not self.seeds:
-            return self.estimate.mean
-        return statistics.fmean(statistics.fmean(cell.values()) for cell in self.seeds.values())
+        """The mean."""
+        return self.estimate.mean
 
     @property
     def text(self) -> str:
         """Mean and spread with the name."""
-        return f"{show(dataclasses.replace(self.estimate, mean=self.mean))} ({self.name})"
+        return f"{show(self.estimate)} ({self.name})"
 
     def variances(self, factor: float) -> list[tuple[float, float]]:
-        """Variances of ``factor`` times the mean with their degrees of freedom, without that of a repeated training."""
+        """Variances of ``factor`` times the mean, without that of a repeated training."""
         noise = self.noise
         if self.seeds:
             interval = mean_interval(self.seeds)
@@ -79,9 +79,8 @@ class Side:
             scaled = {name: {seed: scale * mean for seed, mean in cell.items()} for name, cell in other.seeds.items()}
             interval = difference(self.seeds, scaled, DECIDING)
             return interval.moved(factor, value - factor * interval.value)
-        parts = self.variances(factor) + other.variances(other_factor)
-        retraining = _scaled(self.retraining, factor) + _scaled(other.retraining, other_factor)
-        return interval_of(value, parts + joint(retraining), DECIDING)
+        retraining = joint(_scaled(self.retraining, factor) + _scaled(other.retraining, other_factor))
+        return interval_of(value, self.variances(factor) + other.variances(other_factor) + retraining, DECIDING)
 
 
 def _exact(name: str, value: float) -> Side:
@@ -89,7 +88,7 @@ def _exact(name: str, value: float) -> Side:
     return Side(name, Estimate(value, 0.0, 1), [(0.0, 1)])
 
 
-def _scaled(parts: Sequence[tuple[float, float]], factor: float) -> list[tuple[float, float]]:
+def _scaled(parts: _Parts, factor: float) -> list[tuple[float, float]]:
     """Variances of ``factor`` times a value."""
     return [(factor**2 * variance, df) for variance, df in parts]
 
@@ -98,9 +97,13 @@ def _scaled(parts: Sequence[tuple[float, float]], factor: float) -> list[tuple[f
 class Evidence:
     """Measurements, training logs and published numbers that decide claims.
 
+    All methods raise :class:`~eval.contrasts.NotMeasuredError`, with the reason, where a comparison is not decided.
+
     Attributes:
-        by_published: Decide from the published numbers themselves instead of measurements.
+        measurements: Measured values.
+        runs: Rows of the sample sheet by id.
         results: Results of the preset, with the training logs.
+        by_published: Decide from the published numbers themselves instead of measurements.
         retraining: Scatter of a single training; a metric without it is not decided by a single training.
     """
 
@@ -109,6 +112,152 @@ class Evidence:
     results: Path | None = None
     by_published: bool = False
     retraining: Retraining | None = None
+
+    # Rows
+
+    def row_ids(self, operand: Operand) -> list[str]:
+        """Ids of the rows that an operand names."""
+        if operand.run is not None:
+            return [operand.run]
+        return [row.run for row in matching(self.runs, operand.where)] if operand.where else []
+
+    def measured(self, operand: Operand) -> list[str]:
+        """Ids of the measured rows that an operand names; empty for a decision by published numbers."""
+        return [] if self.by_published else [name for name in self.row_ids(operand) if name in self.measurements.runs]
+
+    def runs_of(self, operand: Operand, seeds: int = 1) -> list[str]:
+        """Ids of the measured rows that an operand names, at least as many as training seeds are asked for."""
+        if not operand.named:
+            raise NotMeasuredError("", f"no run here of {operand.published}")
+        names = self.measured(operand)
+        if not names:
+            raise NotMeasuredError("", f"no measurement of {operand}")
+        if len(names) < seeds:
+            have = f"{len(names)} training seed{'s' * (len(names) > 1)}"
+            raise NotMeasuredError("", f"{have}; this claim is about training and needs {seeds}")
+        return names
+
+    def run_of(self, operand: Operand) -> str:
+        """Id of the one measured row that an operand names."""
+        names = self.runs_of(operand)
+        if len(names) > 1:
+            raise NotMeasuredError("", f"{operand} names {len(names)} rows; this rule is about one training")
+        return names[0]
+
+    def label(self, run: str) -> str:
+        """Label of a run with its number of function evaluations."""
+        nfe = self.measurements.nfe(run)
+        text = self.runs[run].label if run in self.runs else run
+        return f"{text}, NFE {nfe}" if nfe and nfe > 1 else text
+
+    def length(self, name: str) -> int | None:
+        """Images of a training and of the one that it starts from; None without their logs."""
+        row = self.runs.get(name)
+        before = self.length(row.init) if row is not None and row.init else 0
+        if before is None or self.results is None:
+            return None
+        paths = [log_path(self.results, name, log) for log in ("train", "evaluations")]
+        lengths = [int(record["nimg"]) for path in paths if has_log(path) for record in read_log(path)]
+        return before + max(lengths) if lengths else None
+
+    # Whether values may be compared
+
+    def require_comparable(
+        self, operands: Mapping[str, Operand], metric: str, across: str, alike: Sequence[str]
+    ) -> dict[str, Identity]:
+        """Requires that operands may be compared; returns the identities of their values.
+
+        Args:
+            operands: Operands by key.
+            metric: Key of the metric; empty where no values of a metric are compared.
+            across: Reason why values of other identities may be compared; empty: they may not.
+            alike: Columns of the sheet, or ``length`` (images of the trainings), in which the operands are equal.
+
+        Returns:
+            The first identity of each operand by key; without ``across`` one identity represents all.
+        """
+        identities: dict[str, tuple[str, Identity]] = {}
+        for key, operand in operands.items() if metric else ():
+            for name, identity in self._identities(operand, metric, across):
+                if reason := reason_against(identity):
+                    raise NotMeasuredError("", f"not decided: {name}: {reason}")
+                other, first = identities.setdefault(key if across else "", (name, identity))
+                if first is not identity and (reason := comparable(first, identity)):
+                    raise NotMeasuredError("", f"not compared: {other} and {name}: {reason}")
+        for column in alike:
+            (first_name, first_values), *others = [(str(one), self._values(one, column)) for one in operands.values()]
+            for name, values in others:
+                if values != first_values:
+                    raise NotMeasuredError("", f"not compared: {first_name} and {name} differ in {column}")
+            if None in first_values:
+                raise NotMeasuredError("", f"it is unknown which {column} {first_name} has")
+        self._require_apart(name for operand in operands.values() for name in self.measured(operand))
+        return {key: identity for key, (_, identity) in identities.items()}
+
+    def _identities(self, operand: Operand, metric: str, across: str) -> Iterator[tuple[str, Identity]]:
+        """Name and identity of each value that an operand stands for."""
+        if operand.value is not None:
+            return
+        rows = self.measurements
+        names = [] if self.by_published else [name for name in self.row_ids(operand) if rows.has(name, metric)]
+        if operand.published is not None:
+            number = self.published(operand)
+            # A pair that is declared is one of published numbers; each side must be measured like its own.
+            if self.by_published or not operand.named or (across and names and not number.identity.quoted):
+                yield f"{number.row_label}, published", number.identity
+                if self.by_published or not operand.named:
+                    return
+        for name in names:
+            exposure = exposure_of(rows.of_run(name)[0], self.runs.get(name))
+            yield f"run '{name}'", dataclasses.replace(rows.identity(name, metric), exposure=exposure)
+
+    def _values(self, operand: Operand, column: str) -> set[Any]:
+        """Values of a column, or lengths, of an operand's rows."""
+        names = self.runs_of(operand)
+        return {
+            self.length(name) if column == "length" else getattr(self.runs.get(name), column, None) for name in names
+        }
+
+    def _require_apart(self, names: Iterable[str]) -> None:
+        """Requires that rows under one protocol, whose images are drawn alike, are different networks."""
+        groups: dict[tuple[Any, ...], list[str]] = {}
+        for name in dict.fromkeys(names):
+            row = self.runs.get(name)
+            key = tuple(getattr(row, column, None) for column in ("sampler", "guide", "protocol"))
+            groups.setdefault(key, []).append(name)
+        for group in groups.values():
+            if pair := self.measurements.one_network(group):
+                raise NotMeasuredError("", f"not compared: rows '{pair[0]}' and '{pair[1]}' are one network")
+
+    def require_alike(self, names: Sequence[str], apart: str = "") -> None:
+        """Requires that measured rows are trainings of one generator: equal settings and lengths, different values.
+
+        Args:
+            names: Ids of at least one row.
+            apart: Column in which they may differ.
+        """
+        facts = {name: {**self._settings(name), "length": self.length(name)} for name in names}
+        first = facts[names[0]]
+        if first["length"] is None:
+            raise NotMeasuredError("", f"it is unknown how many images the training of row '{names[0]}' had")
+        results: dict[Any, str] = {}
+        for name, other in facts.items():
+            for key in first | other:
+                if key != apart and first.get(key) != other.get(key):
+                    raise NotMeasuredError("", f"not compared: rows '{names[0]}' and '{name}' differ in {key}")
+            # A network that was saved again has another digest and the same values.
+            result = getattr(self.runs.get(name), "teacher", None), self.measurements.values(name)
+            if not apart and (same := results.setdefault(result, name)) != name:
+                raise NotMeasuredError("", f"not compared: rows '{same}' and '{name}' have equal values")
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        """Columns of a row and of the rows that it starts from; teacher and seed may differ."""
+        if (row := self.runs.get(name)) is None:
+            return {}
+        start = {f"{key} of its start": value for key, value in self._settings(row.init).items()} if row.init else {}
+        return {column: getattr(row, column) for column in _SETTINGS} | start
+
+    # Sides of a comparison
 
     def side(
         self,
@@ -132,8 +281,7 @@ class Evidence:
                 training.
 
         Raises:
-            NotMeasuredError: Not measured, not published, too few seeds, a single trial, or an unknown noise of
-                training.
+            NotMeasuredError: Not measured, too few seeds, a single trial, or an unknown noise of training.
             UserError: Conditions that match several runs where one counts.
         """
         if operand.value is not None:
@@ -141,60 +289,58 @@ class Evidence:
         if self.by_published or not operand.named:
             return self._published_side(operand, metric, seeds, retraining)
         names = self.runs_of(operand, seeds)
-        if seeds == 1:
-            if len(names) > 1:
-                others = f" and {len(names) - 9:,} more" if len(names) > 9 else ""
-                raise UserError("", f"{operand} matches {', '.join(names[:9])}{others}", "pick one run")
-            estimate = self._mean(names[0], metric, images)
-            if estimate.std is None:
-                raise NotMeasuredError("", "a single trial does not show the noise; measure at least two")
-            noise = [
-                (estimate.std**2 / estimate.trials, max(1.0, len(self.measurements.trials(names[0], metric)) - 1.0))
-            ]
-            trainings = trainings_of(self.runs, self.measurements.of_run(names[0]))
-            rivals = [self.runs.get(name) for name in self._row_ids(other)] if other else []
-            counts = retraining and not is_given(self.runs.get(names[0]), trainings, rivals)
-            of_training = [self._retraining_noise(metric, estimate.mean)] if counts else []
-            return Side(self.label(names[0]), estimate, noise, of_training)
+        if seeds > 1:
+            return self._side_of_seeds(operand, names, metric, images)
+        if len(names) > 1:
+            others = f" and {len(names) - 9:,} more" if len(names) > 9 else ""
+            raise UserError("", f"{operand} matches {', '.join(names[:9])}{others}", "pick one run")
+        (name,) = names
+        estimate = self._mean(name, metric, images)
+        if estimate.std is None:
+            raise NotMeasuredError("", "a single trial does not show the noise; measure at least two")
+        noise = [(estimate.std**2 / estimate.trials, max(1.0, len(self.measurements.trials(name, metric)) - 1.0))]
+        trainings = trainings_of(self.runs, self.measurements.of_run(name))
+        rivals = [self.runs.get(rival) for rival in self.row_ids(other)] if other else []
+        counts = retraining and not is_given(self.runs.get(name), trainings, rivals)
+        of_training = [self._retraining_noise(metric, estimate.mean)] if counts else []
+        return Side(self.label(name), estimate, noise, of_training)
+
+    def _side_of_seeds(self, operand: Operand, names: Sequence[str], metric: str, images: int | None) -> Side:
         self.require_alike(names)
-        self._require_seeds(names)
+        # A row without a seed has the preset's.
+        blank = next((name for name in names if self.runs[name].seed is None), None)
+        written = next((name for name in names if self.runs[name].seed is not None), None)
+        if blank and written:
+            fault = f"whether rows '{blank}', without a seed, and '{written}' have different ones"
+            raise NotMeasuredError("", f"it is unknown {fault}; write each seed into the sheet")
         blocks: dict[str, dict[int | None, float]] = {}
         for name in names:
-            row = self.runs[name]
-            cell = blocks.setdefault(row.teacher or "", {})
-            if row.seed in cell:
+            cell, seed = blocks.setdefault(self.runs[name].teacher or "", {}), self.runs[name].seed
+            if seed in cell:
                 raise NotMeasuredError("", f"{operand} names two trainings with one seed; run '{name}' is the second")
-            cell[row.seed] = self._mean(name, metric, images).mean
+            cell[seed] = self._mean(name, metric, images).mean
         several = f" from {len(blocks)} teachers" * (len(blocks) > 1)
-        name = f"{self.label(names[0])} and {len(names) - 1} more trainings{several}"
-        return Side(name, Estimate.of([value for cell in blocks.values() for value in cell.values()]), seeds=blocks)
-
-    def _require_seeds(self, names: Sequence[str]) -> None:
-        """Requires that all rows have a written seed or none has: a row without one has the preset's."""
-        blank, written = (
-            [name for name in names if (self.runs[name].seed is None) is empty] for empty in (True, False)
-        )
-        if blank and written:
-            fault = f"whether rows '{blank[0]}', without a seed, and '{written[0]}' have different ones"
-            raise NotMeasuredError("", f"it is unknown {fault}; write each seed into the sheet")
+        estimate = Estimate.of([value for cell in blocks.values() for value in cell.values()])
+        mean = statistics.fmean(statistics.fmean(cell.values()) for cell in blocks.values())
+        label = f"{self.label(names[0])} and {len(names) - 1} more trainings{several}"
+        return Side(label, dataclasses.replace(estimate, mean=mean), seeds=blocks)
 
     def _published_side(self, operand: Operand, metric: str, seeds: int, retraining: bool) -> Side:
         if seeds > 1:
             raise NotMeasuredError("", "the papers report one training of each")
         number = self.published(operand)
-        estimate = Estimate(number.value, float(number.std) if number.std else 0.0, PUBLISHED_TRIALS)
-        noise = [((estimate.std or 0.0) ** 2 / PUBLISHED_TRIALS, PUBLISHED_TRIALS - 1.0)]
+        std = float(number.std or 0)
         # Teachers, of which the lowest of three runs is published, are given networks.
-        retraining = retraining and not number.lowest_of
-        of_training = [self._retraining_noise(metric, estimate.mean)] if retraining else []
-        return Side(f"{number.row_label}, published", estimate, noise, of_training)
+        counts = retraining and not number.lowest_of
+        return Side(
+            f"{number.row_label}, published",
+            Estimate(number.value, std, PUBLISHED_TRIALS),
+            [(std**2 / PUBLISHED_TRIALS, PUBLISHED_TRIALS - 1.0)],
+            [self._retraining_noise(metric, number.value)] if counts else [],
+        )
 
     def retraining_std(self, metric: str) -> tuple[float, float]:
-        """Relative standard deviation of a repeated training, and its degrees of freedom.
-
-        Raises:
-            NotMeasuredError: It is unknown.
-        """
+        """Relative standard deviation of a repeated training, and its degrees of freedom."""
         if self.retraining is None or metric not in self.retraining.std:
             fault = f"it is unknown how much {metric} scatters when a network is trained again"
             raise NotMeasuredError("", f"{fault}, so a single training is not enough")
@@ -204,200 +350,20 @@ class Evidence:
         std, df = self.retraining_std(metric)
         return (std * mean) ** 2, df
 
+    def mean(self, run: str, metric: str) -> Estimate:
+        """Measured mean of a metric of a run."""
+        if not self.measurements.has(run, metric):
+            raise NotMeasuredError("", f"metric '{metric}' of run '{run}' was not measured")
+        return self.measurements.estimate(run, metric)
+
     def _mean(self, run: str, metric: str, images: int | None) -> Estimate:
         """Measured mean of the kept network, or the mean of an evaluation during training."""
         if images is None:
-            if not self.measurements.has(run, metric):
-                raise NotMeasuredError("", f"metric '{metric}' of run '{run}' was not measured")
-            return self.measurements.estimate(run, metric)
+            return self.mean(run, metric)
         point = next(point for point in self.curve(run, metric) if point.nimg == images)
         # Few trials of an evaluation say little about its noise; the measurement has more.
         noise = (self.noise_of_one(run, metric, point) or 0.0) * point.value
         return Estimate(point.value, noise or point.std, point.trials)
-
-    def equal_images(self, operands: Iterable[Operand], metric: str, seeds: int) -> int:
-        """The largest number of images after which all rows of the operands were evaluated.
-
-        Raises:
-            NotMeasuredError: There is none, or a row has no curve.
-        """
-        self.require_curves()
-        names = [name for operand in operands for name in self.runs_of(operand, seeds)]
-        common = set.intersection(*({p.nimg for p in points if p.nimg > 0} for points in self.curves(names, metric)))
-        if not common:
-            raise NotMeasuredError("", f"no evaluation after equally many images of {', '.join(names)}")
-        return max(common)
-
-    def require_curves(self) -> None:
-        """Refuses a decision by published numbers: no paper prints its curves as numbers."""
-        if self.by_published:
-            raise NotMeasuredError("", "the papers print the curves only as pictures")
-
-    def require_gpus(self, run: str, gpus: str) -> None:
-        """Requires that a run was trained on the cards that a claim about time or memory names (``8 × V100``).
-
-        Raises:
-            NotMeasuredError: The run was trained on other cards.
-        """
-        number, _, card = gpus.partition(" × ")
-        cards = str(self.ticks(run)[-1].get("gpus") or "no GPU")
-        if gpus and (not cards.startswith(f"{number} × ") or card not in cards):
-            raise NotMeasuredError("", f"run '{run}' was trained on {cards}; this is about {gpus}")
-
-    def run_of(self, operand: Operand) -> str:
-        """Id of the one measured row that an operand names.
-
-        Raises:
-            NotMeasuredError: No row has been measured, or several have.
-        """
-        names = self.runs_of(operand)
-        if len(names) > 1:
-            raise NotMeasuredError("", f"{operand} names {len(names)} rows; this rule is about one training")
-        return names[0]
-
-    def runs_of(self, operand: Operand, seeds: int = 1) -> list[str]:
-        """Ids of the measured rows that an operand names, at least as many as training seeds are asked for.
-
-        Raises:
-            NotMeasuredError: Too few of them are in the sample sheet and the measurements.
-        """
-        if not operand.named:
-            raise NotMeasuredError("", f"no run here of {operand.published}")
-        names = self.measured(operand)
-        if not names:
-            raise NotMeasuredError("", f"no measurement of {operand}")
-        if len(names) < seeds:
-            have = f"{len(names)} training seed{'s' * (len(names) > 1)}"
-            raise NotMeasuredError("", f"{have}; this claim is about training and needs {seeds}")
-        return names
-
-    def require_alike(self, names: Sequence[str], apart: str = "") -> None:
-        """Requires that rows are trainings of one generator: equal settings and lengths, and different values.
-
-        Args:
-            names: Ids of measured rows, at least one unless ``apart`` is ``length``.
-            apart: Column (or ``length``) in which they may differ.
-
-        Raises:
-            NotMeasuredError: Two of them differ in more than teacher and seed, or have equal values.
-        """
-        facts = {name: {**self._settings(name), "length": self.length(name)} for name in names}
-        if apart != "length" and facts[names[0]]["length"] is None:
-            raise NotMeasuredError("", f"it is unknown how many images the training of row '{names[0]}' had")
-        for name in names:
-            first, other_facts = facts[names[0]], facts[name]
-            for key in first | other_facts:
-                if key != apart and first.get(key) != other_facts.get(key):
-                    raise NotMeasuredError("", f"not compared: rows '{names[0]}' and '{name}' differ in {key}")
-        known: dict[Any, str] = {}
-        for name in names if not apart else []:
-            # A network that was saved again has another digest and the same values.
-            result = getattr(self.runs.get(name), "teacher", None), self.measurements.values(name)
-            if (other := known.setdefault(result, name)) != name:
-                raise NotMeasuredError("", f"not compared: rows '{other}' and '{name}' have equal values")
-
-    def require_apart(self, names: Iterable[str]) -> None:
-        """Requires that measured rows under one protocol, whose images are drawn alike, are different networks.
-
-        Raises:
-            NotMeasuredError: Two of them are one network.
-        """
-        alike: dict[tuple[Any, ...], list[str]] = {}
-        for name in dict.fromkeys(names):
-            row = self.runs.get(name)
-            key = tuple(getattr(row, column, None) for column in ("sampler", "guide", "protocol"))
-            alike.setdefault(key, []).append(name)
-        for group in alike.values():
-            if pair := self.measurements.one_network(group):
-                raise NotMeasuredError("", f"not compared: rows '{pair[0]}' and '{pair[1]}' are one network")
-
-    def measured(self, operand: Operand) -> list[str]:
-        """Ids of the measured rows that an operand names; empty for a decision by published numbers."""
-        return [] if self.by_published else [n for n in self._row_ids(operand) if n in self.measurements.runs]
-
-    def require_common(self, operands: Iterable[Operand], columns: Sequence[str]) -> None:
-        """Requires that operands have equal values of columns, or ``length``: images of the trainings.
-
-        Raises:
-            NotMeasuredError: They differ, or it is unknown.
-        """
-        for column in columns:
-            sides = {str(operand): self._values(operand, column) for operand in operands}
-            first, *others = sides.items()
-            if differing := next((name for name, values in others if values != first[1]), None):
-                raise NotMeasuredError("", f"not compared: {first[0]} and {differing} differ in {column}")
-            if None in first[1]:
-                raise NotMeasuredError("", f"it is unknown which {column} {first[0]} has")
-
-    def _values(self, operand: Operand, column: str) -> set[Any]:
-        names = self.runs_of(operand)
-        if column == "length":
-            return {self.length(name) for name in names}
-        return {getattr(self.runs[name], column) if name in self.runs else None for name in names}
-
-    def _settings(self, name: str) -> dict[str, Any]:
-        """Columns of a row and of the rows that it starts from; teacher and seed may differ."""
-        if (row := self.runs.get(name)) is None:
-            return {}
-        start = {f"{key} of its start": value for key, value in self._settings(row.init).items()} if row.init else {}
-        return {column: getattr(row, column) for column in _SETTINGS} | start
-
-    def length(self, name: str) -> int | None:
-        """Images of a training and of the one that it starts from; None without their logs."""
-        row = self.runs.get(name)
-        before = self.length(row.init) if row is not None and row.init else 0
-        if before is None or self.results is None:
-            return None
-        paths = [log_path(self.results, name, log) for log in ("train", "evaluations")]
-        lengths = [int(record["nimg"]) for path in paths if has_log(path) for record in read_log(path)]
-        return before + max(lengths) if lengths else None
-
-    def _row_ids(self, operand: Operand) -> list[str]:
-        if operand.run is not None:
-            return [operand.run]
-        return [run.run for run in matching(self.runs, operand.where)] if operand.where else []
-
-    def identities(self, operands: Mapping[str, Operand], metric: str, across: str) -> dict[str, Identity]:
-        """Identities of the values that are compared, by operand; without ``across`` the first one represents all.
-
-        Args:
-            operands: Operands by key.
-            metric: Key of the metric.
-            across: Reason why values of other identities may be compared; empty: they may not.
-
-        Raises:
-            NotMeasuredError: Values that may not be compared.
-        """
-        identities: dict[str, tuple[str, Identity]] = {}
-        for key, operand in operands.items():
-            for name, identity in self._identities(operand, metric, across):
-                if reason := reason_against(identity):
-                    raise NotMeasuredError("", f"not decided: {name}: {reason}")
-                other, first = identities.setdefault(key if across else "", (name, identity))
-                if first is not identity and (reason := comparable(first, identity)):
-                    raise NotMeasuredError("", f"not compared: {other} and {name}: {reason}")
-        return {key: identity for key, (_, identity) in identities.items()}
-
-    def _identities(self, operand: Operand, metric: str, across: str) -> list[tuple[str, Identity]]:
-        if operand.value is not None:
-            return []
-        if operand.published is not None and (self.by_published or not operand.named):
-            number = self.published(operand)
-            return [(f"{number.row_label}, published", number.identity)]
-        names = [] if self.by_published else self._row_ids(operand)
-        names = [name for name in names if self.measurements.has(name, metric)]
-        identities = [(f"run '{name}'", self._identity(name, metric)) for name in names]
-        if not across or operand.published is None or not identities:
-            return identities
-        # A pair that is declared is one of published numbers; each side must be measured like its own.
-        number = self.published(operand)
-        return (
-            identities if number.identity.quoted else [(f"{number.row_label}, published", number.identity), *identities]
-        )
-
-    def _identity(self, run: str, metric: str) -> Identity:
-        exposure = exposure_of(self.measurements.of_run(run)[0], self.runs.get(run))
-        return dataclasses.replace(self.measurements.identity(run, metric), exposure=exposure)
 
     def noise_of_one(self, run: str, metric: str, point: Point) -> float | None:
         """Relative standard deviation of an evaluation of a run by the trials of its measurement.
@@ -410,12 +376,6 @@ class Evidence:
         estimate = self.measurements.estimate(run, metric)
         return abs((estimate.std or 0.0) / estimate.mean) if estimate.mean else None
 
-    def label(self, run: str) -> str:
-        """Label of a run with its number of function evaluations."""
-        nfe = self.measurements.nfe(run)
-        text = self.runs[run].label if run in self.runs else run
-        return f"{text}, NFE {nfe}" if nfe and nfe > 1 else text
-
     def published(self, operand: Operand) -> Published:
         """The published number of an operand.
 
@@ -427,23 +387,22 @@ class Evidence:
             raise NotMeasuredError("", f"no published number for {operand}")
         return published_number(operand.published, "")
 
-    def curve(self, run: str, metric: str) -> tuple[Point, ...]:
-        """Evaluations of a run during training, in which a NaN is infinity.
+    # Training logs
 
-        Raises:
-            NotMeasuredError: The run has no log, or its log does not have the metric.
-        """
+    def curve(self, run: str, metric: str) -> tuple[Point, ...]:
+        """Evaluations of a run during training, in which a NaN is infinity."""
         path = self._log(run, "evaluations")
         if not has_metric(path, metric):
             raise NotMeasuredError("", f"the training log of run '{run}' has no '{metric}'")
         return read_evaluations(path, metric)
 
-    def curves(self, runs: Sequence[str], metric: str) -> list[tuple[Point, ...]]:
-        """Evaluations of runs that are compared with each other.
+    def require_curves(self) -> None:
+        """Refuses a decision by published numbers: no paper prints its curves as numbers."""
+        if self.by_published:
+            raise NotMeasuredError("", "the papers print the curves only as pictures")
 
-        Raises:
-            NotMeasuredError: As :meth:`curve`, evaluations of different numbers of images, or a NaN.
-        """
+    def curves(self, runs: Sequence[str], metric: str) -> list[tuple[Point, ...]]:
+        """Evaluations of runs that are compared with each other: finite, and of equally many images."""
         curves = [self.curve(run, metric) for run in runs]
         for run, points in zip(runs, curves):
             if not_finite := [point.nimg for point in points if not math.isfinite(point.value)]:
@@ -453,35 +412,22 @@ class Evidence:
             raise NotMeasuredError("", f"not compared: evaluations of {', '.join(runs)} use {counts} images")
         return curves
 
-    def ticks(self, run: str) -> list[dict[str, Any]]:
-        """Records of a run's ``train.jsonl``.
-
-        Raises:
-            NotMeasuredError: The run has no log, or its log is empty.
-        """
-        if records := read_log(self._log(run, "train")):
-            return records
-        raise NotMeasuredError("", f"no training log of run '{run}'")
-
-    def _log(self, run: str, log: str) -> Path:
-        path = log_path(self.results, run, log) if self.results else None
-        if path is None or not has_log(path):
-            raise NotMeasuredError("", f"no training log of run '{run}'")
-        return path
+    def equal_images(self, operands: Iterable[Operand], metric: str, seeds: int) -> int:
+        """The largest number of images after which all rows of the operands were evaluated."""
+        self.require_curves()
+        names = [name for operand in operands for name in self.runs_of(operand, seeds)]
+        common = set.intersection(*({p.nimg for p in points if p.nimg > 0} for points in self.curves(names, metric)))
+        if not common:
+            raise NotMeasuredError("", f"no evaluation after equally many images of {', '.join(names)}")
+        return max(common)
 
     def quantity(self, operand: Operand, quantity: str, gpus: str) -> Side:
-        """A side of a comparison of a quantity of the training logs, or of ``nfe``.
-
-        Raises:
-            NotMeasuredError: No row or several, a log without the quantity or its noise, or other cards than ``gpus``.
-        """
-        is_published = operand.published is not None and (self.by_published or not operand.named)
-        if is_published:
+        """A side of a comparison of a quantity of the training logs of runs on such cards, or of ``nfe``."""
+        if operand.published is not None and (self.by_published or not operand.named):
             number = self.published(operand)
             if quantity == "nfe" and not number.nfe.isdecimal():
                 raise NotMeasuredError("", f"no number of evaluations is printed of {number.row_label}")
-            value = float(number.nfe) if quantity == "nfe" else number.value
-            return _exact(f"{number.row_label}, published", value)
+            return _exact(f"{number.row_label}, published", float(number.nfe) if quantity == "nfe" else number.value)
         if quantity == "nfe":
             names = self.runs_of(operand)
             if len(counts := {float(self.measurements.nfe(name) or 1) for name in names}) > 1:
@@ -490,17 +436,28 @@ class Evidence:
         if self.by_published:
             raise NotMeasuredError("", f"no training log of {operand}")
         run = self.run_of(operand)
-        self.require_gpus(run, gpus)
-        estimate = logged_quantity(self.ticks(run), quantity, run)
+        if not (ticks := read_log(self._log(run, "train"))):
+            raise NotMeasuredError("", f"no training log of run '{run}'")
+        count, _, card = gpus.partition(" × ")
+        cards = str(ticks[-1].get("gpus") or "no GPU")
+        if gpus and (not cards.startswith(f"{count} × ") or card not in cards):
+            raise NotMeasuredError("", f"run '{run}' was trained on {cards}; this is about {gpus}")
+        estimate = logged_quantity(ticks, quantity, run)
         if estimate.std is None:
             raise NotMeasuredError("", "a single record does not show the noise")
         return Side(self.label(run), estimate, [(estimate.std**2 / estimate.trials, max(1, estimate.trials - 1))])
+
+    def _log(self, run: str, log: str) -> Path:
+        path = log_path(self.results, run, log) if self.results else None
+        if path is None or not has_log(path):
+            raise NotMeasuredError("", f"no training log of run '{run}'")
+        return path
 
 
 def logged_quantity(ticks: Sequence[Mapping[str, Any]], quantity: str, run: str) -> Estimate:
     """Median and spread of a logged quantity over the ticks without the first, which includes the start-up.
 
-    For reserved memory: the maximum, without a spread.
+    For reserved memory: the maximum, without a spread, as Table 8 prints it (a GB is 1024 MiB).
 
     Raises:
         NotMeasuredError: No record has it.
@@ -509,7 +466,6 @@ def logged_quantity(ticks: Sequence[Mapping[str, Any]], quantity: str, run: str)
     if not (values := logged(ticks, key)):
         raise NotMeasuredError("", f"the training log of run '{run}' has no '{key}'")
     if key == "memory_reserved_mb":
-        # Reserved memory only grows; Table 8 prints the maximum, in units of 1024 MiB.
         return Estimate(max(values) / (1024 if quantity == "memory_reserved_gb" else 1), 0.0, len(values))
     if quantity == "seconds_per_kimg":
         values = [1000 / value for value in values]

@@ -1,8 +1,8 @@
 """Rules that decide claims, as functions of the evidence and the generators that are compared.
 
 EQ (a published number is reproduced), LT (A is better than B), RATIO (A/B lies in a range) and REACHES (a curve falls
-to a level in time). Each returns a finding; without a measurement it is 'not decided here'
-with the reason. Arguments that all rules have:
+to a level in time). Each returns a finding; without a measurement it is 'not decided here' with the reason. Arguments
+that all rules have:
 
 - ``evidence``: measurements, training logs and published numbers;
 - ``a``: the generator that is claimed to be better (faster, equal to the published number);
@@ -16,11 +16,12 @@ with the reason. Arguments that all rules have:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 import statistics
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal, ParamSpec
 
 from eval.claims.evidence import Evidence, Side, Z
 from eval.claims.finding import UNDECIDED, Finding, Operand, Outcome, decided
@@ -32,41 +33,74 @@ from eval.results.retraining import KNOWN
 from eval.results.summary import Estimate
 
 _WORDS = {"agrees": "agrees", "better": "better than printed", "worse": "worse than printed"}
-
+_Arguments = ParamSpec("_Arguments")
 Quantity = Literal["img_per_s", "seconds_per_kimg", "memory_mb", "memory_reserved_mb", "memory_reserved_gb", "nfe"]
+#: Rules by name.
+RULES: dict[str, Callable[..., Finding]] = {}
 
 
+def _rule(name: str) -> Callable[[Callable[_Arguments, Finding]], Callable[_Arguments, Finding]]:
+    """Makes a function a rule, which decides only where its operands may be compared, and adds it to RULES."""
+
+    def add(decide: Callable[_Arguments, Finding]) -> Callable[_Arguments, Finding]:
+        signature = inspect.signature(decide)
+
+        @functools.wraps(decide)
+        def rule(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Finding:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            settings = bound.arguments
+            operands = {key: settings[key] for key in ("a", "b", "level") if settings.get(key) is not None}
+            across = settings.get("across", "")
+            # EQ itself asks whether a value may be compared with the published number.
+            metric = "" if name == "EQ" or settings.get("quantity") else settings["metric"]
+            try:
+                evidence = settings["evidence"]
+                identities = evidence.require_comparable(operands, metric, across, settings.get("alike", ()))
+                finding = decide(*args, **kwargs)
+                if across:
+                    sides = "; ".join(f"{key} under {identity}" for key, identity in identities.items())
+                    finding = dataclasses.replace(finding, evidence=f"{finding.evidence}; {sides} ({across})")
+            except NotMeasuredError as reason:
+                finding = Finding(UNDECIDED, str(reason))
+            except ZeroDivisionError:
+                finding = Finding(UNDECIDED, "a ratio to 0 is not defined")
+            return dataclasses.replace(finding, rule=name, operands=tuple(operands.values()))
+
+        RULES[name] = rule
+        return rule
+
+    return add
+
+
+@_rule("EQ")
 def equal(evidence: Evidence, a: Operand, metric: str = "fid") -> Finding:
     """Rule EQ: a published number is reproduced: |m − p| within three standard errors of the difference (at least 1 %
     of p; 2 % where no spread was published; 0.01 for precision and recall). A better number is not reproduced either: a
     leak or a wrong reference makes numbers better. For a generator or teacher that is trained here the scatter of
     both trainings counts, 1.3 % each for FID.
     """
-
-    def decide() -> Finding:
-        number = evidence.published(a)
-        if evidence.by_published:
-            raise NotMeasuredError("", "needs a measurement")
-        side = evidence.side(a, metric, retraining=False)
-        lines = evidence.measurements.lines(evidence.runs_of(a)[0], metric)
-        agreement = agreement_of(side.estimate, lines, number, trainings_of(evidence.runs, lines))
-        if isinstance(agreement, str):
-            raise NotMeasuredError("", f"not compared: {agreement}")
-        value, value_text = side.mean, side.text
-        if agreement.lowest is not None:
-            value = agreement.lowest
-            value_text = f"{value:.4g} (the lowest of trials 0 to {number.lowest_of - 1}, {side.name})"
-        text = (
-            f"{metric} {value_text}, published {number.text}{' ± ' + number.std if number.std else ''}; "
-            f"{_WORDS[agreement.outcome]} (Δ {agreement.difference:+.3g}, allowed {agreement.tolerance:.2g})"
-        )
-        numbers = {"a": value, "published": number.value, "difference": agreement.difference}
-        return Finding("supported" if agreement.outcome == "agrees" else "contradicted", text, numbers)
-
-    # The agreement with the published number asks whether the two may be compared.
-    return _finding("EQ", evidence, {"a": a}, decide)
+    number = evidence.published(a)
+    if evidence.by_published:
+        raise NotMeasuredError("", "needs a measurement")
+    side = evidence.side(a, metric, retraining=False)
+    lines = evidence.measurements.lines(evidence.runs_of(a)[0], metric)
+    agreement = agreement_of(side.estimate, lines, number, trainings_of(evidence.runs, lines))
+    if isinstance(agreement, str):
+        raise NotMeasuredError("", f"not compared: {agreement}")
+    value, value_text = side.mean, side.text
+    if agreement.lowest is not None:
+        value = agreement.lowest
+        value_text = f"{value:.4g} (the lowest of trials 0 to {number.lowest_of - 1}, {side.name})"
+    text = (
+        f"{metric} {value_text}, published {number.text}{' ± ' + number.std if number.std else ''}; "
+        f"{_WORDS[agreement.outcome]} (Δ {agreement.difference:+.3g}, allowed {agreement.tolerance:.2g})"
+    )
+    numbers = {"a": value, "published": number.value, "difference": agreement.difference}
+    return Finding("supported" if agreement.outcome == "agrees" else "contradicted", text, numbers)
 
 
+@_rule("LT")
 def better(
     evidence: Evidence,
     a: Operand,
@@ -98,26 +132,23 @@ def better(
         alike: See the module.
         across: See the module.
     """
-
-    def decide() -> Finding:
-        images = evidence.equal_images((a, b), metric, seeds) if equal_images else None
-        left, right = (evidence.side(one, metric, seeds, images, other=other) for one, other in ((a, b), (b, a)))
-        first, second = (right, left) if direction == "lower" else (left, right)
-        gain = first.mean - second.mean
-        allowed = slack if b.named else slack + evidence.published(b).half_unit
-        # Rounding and the choice of the lowest may each have moved the number by as much as they can.
-        sure = math.copysign(max(0.0, abs(gain) - allowed), gain)
-        text = f"{metric} {left.text} against {right.text}"
-        text += f", after {images:,} images each" if images is not None else ""
-        text += f"; gain {gain:.3g}" + (f", after {allowed:.2g} for rounding {sure:.3g}" if allowed else "")
-        numbers = {"a": left.mean, "b": right.mean, "gain": gain}
-        finding = decided(first.minus(second, sure, 1.0, 1.0), text, numbers)
-        # Without any noise the interval of equal means ends at 0.
-        return finding if sure else dataclasses.replace(finding, outcome=UNDECIDED)
-
-    return _finding("LT", evidence, {"a": a, "b": b}, decide, metric, across, alike)
+    images = evidence.equal_images((a, b), metric, seeds) if equal_images else None
+    left, right = (evidence.side(one, metric, seeds, images, other=other) for one, other in ((a, b), (b, a)))
+    first, second = (right, left) if direction == "lower" else (left, right)
+    gain = first.mean - second.mean
+    allowed = slack if b.named else slack + evidence.published(b).half_unit
+    # Rounding and the choice of the lowest may each have moved the number by as much as they can.
+    sure = math.copysign(max(0.0, abs(gain) - allowed), gain)
+    text = f"{metric} {left.text} against {right.text}"
+    text += f", after {images:,} images each" if images is not None else ""
+    text += f"; gain {gain:.3g}" + (f", after {allowed:.2g} for rounding {sure:.3g}" if allowed else "")
+    numbers = {"a": left.mean, "b": right.mean, "gain": gain}
+    finding = decided(first.minus(second, sure, 1.0, 1.0), text, numbers)
+    # Without any noise the interval of equal means ends at 0.
+    return finding if sure else dataclasses.replace(finding, outcome=UNDECIDED)
 
 
+@_rule("RATIO")
 def ratio(
     evidence: Evidence,
     a: Operand,
@@ -156,29 +187,27 @@ def ratio(
     """
     check_columns("spread", [spread] if spread is not None else [])
 
-    def side(operand: Operand, other: Operand, images: int | None) -> Side:
+    images = evidence.equal_images((a, b), metric, seeds) if equal_images else None
+
+    def side(operand: Operand, other: Operand) -> Side:
         if quantity and operand.value is None:
             return evidence.quantity(operand, quantity, gpus)
         if spread and not evidence.by_published:
             return _spread_side(evidence, operand, metric, spread, seeds)
         return evidence.side(operand, metric, seeds, images, other=other)
 
-    def decide() -> Finding:
-        images = evidence.equal_images((a, b), metric, seeds) if equal_images else None
-        top, bottom = side(a, b, images), side(b, a, images)
-        if not bottom.mean or not math.isfinite(top.mean / bottom.mean):
-            raise NotMeasuredError("", f"no ratio of {top.text} to {bottom.text}")
-        value = top.mean / bottom.mean
-        quantity_text = "" if a.value is not None else f"{quantity or metric} "
-        bounds_text = f"{low:g} to {high:g}" if math.isfinite(low) else f"at most {high:g}"
-        bounds_text = bounds_text if math.isfinite(high) else f"at least {low:g}"
-        text = f"{quantity_text}{top.text} against {bottom.text}"
-        text += f", after {images:,} images each" if images is not None else ""
-        text += f"; ratio {value:.3f}, claimed {bounds_text}"
-        interval = top.minus(bottom, value, 1 / bottom.mean, value / bottom.mean)
-        return decided(interval, text, {"a": top.mean, "b": bottom.mean, "ratio": value}, low, high)
-
-    return _finding("RATIO", evidence, {"a": a, "b": b}, decide, "" if quantity else metric, across, alike)
+    top, bottom = side(a, b), side(b, a)
+    if not bottom.mean or not math.isfinite(top.mean / bottom.mean):
+        raise NotMeasuredError("", f"no ratio of {top.text} to {bottom.text}")
+    value = top.mean / bottom.mean
+    quantity_text = "" if a.value is not None else f"{quantity or metric} "
+    bounds_text = f"{low:g} to {high:g}" if math.isfinite(low) else f"at most {high:g}"
+    bounds_text = bounds_text if math.isfinite(high) else f"at least {low:g}"
+    text = f"{quantity_text}{top.text} against {bottom.text}"
+    text += f", after {images:,} images each" if images is not None else ""
+    text += f"; ratio {value:.3f}, claimed {bounds_text}"
+    interval = top.minus(bottom, value, 1 / bottom.mean, value / bottom.mean)
+    return decided(interval, text, {"a": top.mean, "b": bottom.mean, "ratio": value}, low, high)
 
 
 def _spread_side(evidence: Evidence, operand: Operand, metric: str, column: str, seeds: int) -> Side:
@@ -188,10 +217,7 @@ def _spread_side(evidence: Evidence, operand: Operand, metric: str, column: str,
     for name in evidence.runs_of(operand):
         if name not in evidence.runs:
             raise NotMeasuredError("", f"run '{name}' is not in the sample sheet, which has {column}")
-        if not evidence.measurements.has(name, metric):
-            raise NotMeasuredError("", f"metric '{metric}' of run '{name}' was not measured")
-        mean = evidence.measurements.estimate(name, metric).mean
-        groups.setdefault(getattr(evidence.runs[name], column), []).append(mean)
+        groups.setdefault(getattr(evidence.runs[name], column), []).append(evidence.mean(name, metric).mean)
     if len(groups) < 2:
         raise NotMeasuredError("", f"fewer than 2 values of {column} of {operand}")
     if min(map(len, groups.values())) < (least := max(2, seeds)):
@@ -204,6 +230,7 @@ def _spread_side(evidence: Evidence, operand: Operand, metric: str, column: str,
     return Side(f"spread over {column}: {operand}", Estimate(width, None, 1), noise)
 
 
+@_rule("REACHES")
 def reaches(
     evidence: Evidence,
     a: Operand,
@@ -237,35 +264,31 @@ def reaches(
     """
     if (images is None) == (b is None) or (level is None and b is None):
         raise ValueError("reaches needs images with a level, or a training b to compare with")
-
-    def decide() -> Finding:
-        evidence.require_curves()
-        name = evidence.run_of(a)
-        other = evidence.run_of(b) if b else name
-        curve, slow_curve = evidence.curves([name, other], metric)
-        bound, error, meaning = _level(evidence, other, slow_curve, level, metric, factor)
-        if curve[-1].std is None:
-            error = math.hypot(error, bound * _noise_of_one(evidence, name, metric, curve[-1]))
-        retraining_std, df = evidence.retraining_std(metric)
-        trainings = 1 + bool(b) + _is_another_training(evidence, level, a, metric, {name, other})
-        of_training = joint([((bound * retraining_std) ** 2, df)] * trainings)
-        margin = interval_of(0.0, [(error**2, KNOWN), *of_training], DECIDING).high
-        text, limit = f"{metric} {bound:.4g} ({meaning}): ", float(images or 0)
-        numbers: dict[str, Any] = {"level": bound}
-        if b is not None:
-            slow = first_at_or_below(slow_curve, bound)
-            if slow is None:
-                raise NotMeasuredError("", f"{evidence.label(other)} never reaches {text[:-2]}")
-            text += f"{evidence.label(other)} after {slow:,} images, "
-            limit, numbers = slow / times, numbers | {"images_b": slow}
-        crossing = _crossing(curve, bound, margin)
-        text += f"{evidence.label(name)} {crossing.words}, claimed within {limit:,.0f}"
-        if crossing.earliest is None and curve[-1].nimg < limit:
-            raise NotMeasuredError("", f"{evidence.label(name)} has seen {curve[-1].nimg:,} images of {limit:,.0f}")
-        speed = {"ratio": numbers["images_b"] / crossing.images} if crossing.images and b else {}
-        return Finding(crossing.outcome(limit), text, numbers | {"images": crossing.images, "claimed": limit} | speed)
-
-    return _finding("REACHES", evidence, {"a": a, "b": b, "level": level}, decide, metric, across, alike)
+    evidence.require_curves()
+    name = evidence.run_of(a)
+    other = evidence.run_of(b) if b else name
+    curve, slow_curve = evidence.curves([name, other], metric)
+    bound, error, meaning = _level(evidence, other, slow_curve, level, metric, factor)
+    if curve[-1].std is None:
+        error = math.hypot(error, bound * _noise_of_one(evidence, name, metric, curve[-1]))
+    retraining_std, df = evidence.retraining_std(metric)
+    trainings = 1 + bool(b) + _is_another_training(evidence, level, a, metric, {name, other})
+    of_training = joint([((bound * retraining_std) ** 2, df)] * trainings)
+    margin = interval_of(0.0, [(error**2, KNOWN), *of_training], DECIDING).high
+    text, limit = f"{metric} {bound:.4g} ({meaning}): ", float(images or 0)
+    numbers: dict[str, Any] = {"level": bound}
+    if b is not None:
+        slow = first_at_or_below(slow_curve, bound)
+        if slow is None:
+            raise NotMeasuredError("", f"{evidence.label(other)} never reaches {text[:-2]}")
+        text += f"{evidence.label(other)} after {slow:,} images, "
+        limit, numbers = slow / times, numbers | {"images_b": slow}
+    crossing = _crossing(curve, bound, margin)
+    text += f"{evidence.label(name)} {crossing.words}, claimed within {limit:,.0f}"
+    if crossing.earliest is None and curve[-1].nimg < limit:
+        raise NotMeasuredError("", f"{evidence.label(name)} has seen {curve[-1].nimg:,} images of {limit:,.0f}")
+    speed = {"ratio": numbers["images_b"] / crossing.images} if crossing.images and b else {}
+    return Finding(crossing.outcome(limit), text, numbers | {"images": crossing.images, "claimed": limit} | speed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -362,38 +385,6 @@ def no_rule(reason: str) -> Finding:
         reason: Reason why it does not.
     """
     return Finding(UNDECIDED, reason)
-
-
-def _finding(
-    rule: str,
-    evidence: Evidence,
-    operands: Mapping[str, Operand | None],
-    decide: Callable[[], Finding],
-    metric: str = "",
-    across: str = "",
-    alike: Sequence[str] = (),
-) -> Finding:
-    """Decides a comparison of operands that are alike and, with a metric, whose values are comparable."""
-    present = {key: operand for key, operand in operands.items() if operand is not None}
-    try:
-        identities = evidence.identities(present, metric, across) if metric else {}
-        evidence.require_common(present.values(), alike)
-        evidence.require_apart(name for operand in present.values() for name in evidence.measured(operand))
-        finding = decide()
-    except NotMeasuredError as reason:
-        finding, across = Finding(UNDECIDED, str(reason)), ""
-    except ZeroDivisionError:
-        finding, across = Finding(UNDECIDED, "a ratio to 0 is not defined"), ""
-    if across:
-        sides = "; ".join(f"{key} under {identity}" for key, identity in identities.items())
-        finding = dataclasses.replace(finding, evidence=f"{finding.evidence}; {sides} ({across})")
-    return dataclasses.replace(finding, rule=rule, operands=tuple(present.values()))
-
-
-#: Rules by name.
-RULES: dict[str, Callable[..., Finding]] = {
-    "EQ": equal, "LT": better, "RATIO": ratio, "REACHES": reaches,
-}  # fmt: skip
 
 
 def rule_text(name: str) -> str:

@@ -60,19 +60,25 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
     Raises:
         UserError: See :meth:`eval.claims.claim.Claim.findings`.
     """
-    findings_by_claim = [(claim, claim.findings(evidence, source)) for claim in claims]
-    tests = [finding.numbers for _, findings in findings_by_claim for finding in findings if "p" in finding.numbers]
+    decided_claims = [(claim, claim.findings(evidence, source)) for claim in claims]
+    tests = _tests(findings for _, findings in decided_claims)
     for test, survives in zip(tests, survivors([test["p"] for test in tests])):
         test["survives"] = survives
     verdicts = []
-    for claim, findings in findings_by_claim:
+    for claim, findings in decided_claims:
         outcome = combined(findings, claim.ties)
+        by_chance = [not finding.numbers.get("survives", True) for finding in findings]
         surviving = [
-            f if f.numbers.get("survives", True) else dataclasses.replace(f, outcome=UNDECIDED) for f in findings
+            dataclasses.replace(one, outcome=UNDECIDED) if chance else one for one, chance in zip(findings, by_chance)
         ]
         rows = tuple(row for row in named_rows(findings, evidence.runs) if row in evidence.measurements.runs)
         verdicts.append(Verdict(claim, outcome, findings, rows, combined(surviving, claim.ties) != outcome))
     return verdicts
+
+
+def _tests(findings_by_claim: Iterable[Iterable[Finding]]) -> list[dict[str, Any]]:
+    """Numbers of the comparisons that have a p value."""
+    return [finding.numbers for findings in findings_by_claim for finding in findings if "p" in finding.numbers]
 
 
 def combined(findings: Sequence[Finding], ties: int) -> Outcome:
@@ -172,7 +178,7 @@ def comparisons(verdicts: Sequence[Verdict], published: Mapping[str, Verdict]) -
 
 
 def _p_value_counts(verdicts: Sequence[Verdict]) -> str:
-    tests = [finding.numbers for verdict in verdicts for finding in verdict.findings if "p" in finding.numbers]
+    tests = _tests(verdict.findings for verdict in verdicts)
     if not tests:
         return ""
     significant, surviving = sum(test["p"] < 0.05 for test in tests), sum(test["survives"] for test in tests)

@@ -212,7 +212,9 @@ def test_the_number_of_seeds_that_detects_a_gap_is_that_of_a_simulation(gap, std
     assert shown.mean() == pytest.approx(detection(gap, std, seeds, confidence), abs=0.025)
 
 
-@pytest.mark.parametrize(("gap", "low", "high"), [(0.0, -math.inf, 0.3), (0.2, -0.3, 0.3), (0.5, -0.3, 0.3), (0.3, 0, 0)])
+@pytest.mark.parametrize(
+    ("gap", "low", "high"), [(0.0, -math.inf, 0.3), (0.2, -0.3, 0.3), (0.5, -0.3, 0.3), (0.3, 0, 0)]
+)
 @pytest.mark.parametrize("seeds", [(4, 4), (2, 4)])
 def test_chances_to_decide_are_those_of_a_simulation(gap, low, high, seeds):
     stds, source, count = (0.05, 0.2), np.random.default_rng(0), 4000
