@@ -318,8 +318,8 @@ CHECK = Verb(
   sida check fashion-anew one-gdd-s104 --trials 0 --metrics fd,recall
 
 The stored network draws the images of the stored trials again, with their seeds. On the same kind of processor all
-digits agree. Another one rounds otherwise: the command says by how much, and allows 0.1 standard deviations over trials.
-Exit status 1 if a printed number differs by more.
+digits agree. Another one rounds otherwise: the command says by how much, and allows 0.1 standard deviations over
+trials. Exit status 1 if a printed number differs by more.
 """,
     _arguments,
     _run,
