@@ -17,7 +17,7 @@ from workflow.checks import PLANNING, give_cache
 from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, span, too_large
 from workflow.preset import Preset, load_preset
 from workflow.preset.outside_code import origin
-from workflow.preset.remarks import search_remarks, share_remarks, unshown_remark
+from workflow.preset.remarks import search_remarks, unshown_remark
 from workflow.preset.targets import Targets
 
 #: Kinds of jobs in the order of the table, with their titles.
@@ -177,7 +177,7 @@ def make_plan(
         total.after = sorted({*total.after, *(key_of_path[path] for path in job.inputs if path in key_of_path)} - {key})
     out = [run for run in preset.left_out if not targets or run in target_paths.rows(paths)]
     unshown = unshown_remark(preset)
-    remarks = [*search_remarks(preset), *([unshown] if unshown else []), *share_remarks(preset, files)]
+    remarks = [*search_remarks(preset), *([unshown] if unshown else [])]
     return Plan(preset, targets, costs, gpus, totals, out, remarks)
 
 

@@ -146,7 +146,6 @@ class TrainingSettings(Settings):
             snapshots and signals keep one, too. 0 keeps one after each iteration. Does not affect the result.
         pictures: Rows and columns of the picture beside each kept network, always of the same seeds; null is 8, or 0
             (none) for latents, which only a decoder makes visible. Does not affect the result.
-        loggers: Trackers that get the numbers of the logs. Does not affect the result.
         on_divergence: Reaction when a run diverges (:mod:`sida.training.logs`): ``say`` prints one line, ``stop`` ends
             the run with that line. A teacher whose loss has diverged at its end gives no result. ``publish``, for
             studies of settings that diverge, prints the line and gives a result even if every step has NaN gradients or
@@ -168,7 +167,6 @@ class TrainingSettings(Settings):
     snapshot_kimg: Positive | None = None
     state_minutes: NotNegative = setting(5.0, decides=False)
     pictures: Natural | None = setting(None, decides=False)
-    loggers: tuple[Literal["tensorboard"], ...] = setting((), decides=False)
     on_divergence: Literal["say", "stop", "publish"] = setting("say", decides=False)
     checkpointing: bool = setting(False, decides=False)
 

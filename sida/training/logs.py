@@ -1,14 +1,11 @@
-"""Logs of a run: means over a tick, ``train.jsonl``, ``evaluations.jsonl`` and, on request, TensorBoard's files.
-
-TensorBoard gets the same numbers with the same names and steps. Means resume within a tick.
-"""
+"""Logs of a run: means over a tick, ``train.jsonl`` and ``evaluations.jsonl``. Means resume within a tick."""
 
 import copy
 import dataclasses
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +23,11 @@ class Logs:
 
     Args:
         folder: The run's folder.
-        tensorboard: Whether ``folder / "tensorboard"`` gets the same numbers, too.
         written: Whether anything is written; rank 0 alone writes.
     """
 
-    def __init__(self, folder: Path, tensorboard: bool = False, written: bool = True) -> None:
-        self.folder, self.tensorboard, self.written = folder, tensorboard, written
-        self._last = -1  # images seen at the last record before this process
-        self._board: Any = None
+    def __init__(self, folder: Path, written: bool = True) -> None:
+        self.folder, self.written = folder, written
 
     def restart(self, train: LogRecords, evaluations: LogRecords, final: bool = False) -> None:
         """Writes all logs anew with these records; ``final`` marks that no record follows."""
@@ -41,7 +35,6 @@ class Logs:
             return
         for name, records in {"train": train, "evaluations": evaluations}.items():
             write_text(self.folder / f"{name}.jsonl", jsonl_text(records, final))
-        self._last = max((record["nimg"] for record in [*train[-1:], *evaluations[-1:]]), default=-1)
 
     def add(self, name: str, record: Mapping[str, Any]) -> None:
         """Adds a record to ``train`` or ``evaluations``.
@@ -55,20 +48,6 @@ class Logs:
             append_jsonl(self.folder / f"{name}.jsonl", dict(record))
         except FileNotFoundError:
             raise gone(self.folder) from None
-        if not self.tensorboard:
-            return
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            # Later points are those of a process that was killed; TensorBoard then leaves them out.
-            self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._last + 1)
-        for key, value in numbers(record, name):
-            self._board.add_scalar(key, value, record["nimg"])
-
-    def close(self) -> None:
-        """Writes the records that TensorBoard's library has buffered."""
-        if self._board is not None:
-            self._board.close()
 
 
 def gone(folder: Path) -> UserError:
@@ -84,15 +63,6 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def numbers(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
-    """All numbers of a record by path, e.g. ``train/losses/sid``; lists (values of single trials) are left out."""
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            yield from numbers(value, f"{prefix}/{key}")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool) and key != "nimg":
-            yield f"{prefix}/{key}", float(value)
 
 
 @dataclasses.dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib.util
 import math
 import os
 import time
@@ -14,13 +13,12 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from sida.config.lookup import how_to_install
 from sida.config.recipe import RunConfig, StudentConfig
 from sida.config.settings import from_mapping, load_spec
 from sida.data import Dataset, load_dataset
 from sida.data.dataset import Sketch, join_sketches, read_sketch
 from sida.errors import Progress, UserError, say
-from sida.machine import code_version, device_name, peak_memory, prepare_process, process_rank, take_device
+from sida.machine import code_version, device_name, peak_memory, prepare_process, take_device
 from sida.networks import architecture
 from sida.sampling.generate import NotFiniteError
 from sida.sampling.store import Pictures
@@ -31,7 +29,6 @@ from sida.training.optimizer import NamedTensors
 from sida.training.processes import Interruption, RankLostError, Ranks, StopRequest, joined
 from sida.training.run import BEST, RunFiles, copied, version_errors
 from sida.training.schedule import points_passed
-from sida.training.shares import first_shares, negligible, share_remark
 
 T = TypeVar("T")
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
@@ -43,10 +40,6 @@ _KEPT = ("nimg", "done", "train", "evaluations", "best")
 _ORIGINS = {"device": "devices", "code_version": "code_versions"}
 #: Device or code of a part of a training whose state does not name it.
 UNKNOWN_ORIGIN = "unknown"
-
-
-class TooLargeError(UserError):
-    """A step that needs more memory than there is."""
 
 
 class TrainingLoop:
@@ -114,7 +107,7 @@ class TrainingLoop:
                     "set checkpointing to true (the run resumes to the same numbers), or give a smaller batch_gpu"
                 )
                 alternatives = "(docs/differences.tsv, 20) or batch_size, a smaller network or a larger card"
-                raise TooLargeError("", f"out of memory at image {self.nimg:,}", f"{remedies} {alternatives}") from None
+                raise UserError("", f"out of memory at image {self.nimg:,}", f"{remedies} {alternatives}") from None
         self.meter.add(record, self.config.batch_size)
         self.nimg += self.config.batch_size
 
@@ -200,9 +193,6 @@ class TrainingLoop:
         self.train.append(record)
         self.files.logs.add("train", record)
         self._judge(logs.unhealthy(self.train))
-        if (first := first_shares(self.train)) and first[-1] is record:
-            for term, share in negligible(first).items():
-                say(f"[{self.stage}] {share_remark(term, share)}")
 
     def _evaluate(self, interruption: Interruption) -> None:
         self.meter.flush()
@@ -354,9 +344,6 @@ class Run(Generic[AnyConfig]):
             outdir = outdir_setting if outdir is None else outdir
             config = from_mapping(config_class, {key: value for key, value in config.items() if key != "outdir"}, where)
         device = take_device(config.device, where)
-        if config.loggers and importlib.util.find_spec("tensorboard") is None:
-            remedy = f"install it ({how_to_install('tensorboard>=2.16')}) or leave tensorboard out"
-            raise UserError(f"{where}.loggers", "the package tensorboard is not installed", remedy)
         prepare_process(config.threads)
         shelf = LOCAL_RESULTS / ("students" if isinstance(config, StudentConfig) else "teachers")
         folder = Path(shelf / config.name if outdir is None else outdir)
@@ -389,45 +376,35 @@ class Run(Generic[AnyConfig]):
         code = code_version()
         stage = f"{'teacher' if method == 'teacher' else 'distill'} {self.config.name}"
 
-        def attempt(config: AnyConfig) -> Path:
-            with (
-                # on_divergence is not in the digest, but ranks that differ in it would end differently.
-                joined(self.device, (code, digest, config.on_divergence)) as ranks,
-                RunFiles(self.folder, digest, set_aside, ranks, config.loggers) as files,
-            ):
-                if files.finished:
-                    files.publish_again(stage)
-                    return files.network
-                trainer = start(ranks, config)
-                trainer.join(ranks)
-                # A resumed run need not read all images again.
-                stored_sketch = None if files.kept is None else read_sketch(files.kept.record.get("images"))
-                sketch = stored_sketch or ranks.from_first(lambda: join_sketches([self.dataset.sketch, *sketches]))
-                # For the network's file, without times and paths: equal runs give equal files.
-                metadata = {
-                    "name": config.name,
-                    "method": method,
-                    "network": architecture(trainer.ema.net),
-                    "dataset": {**self.dataset.describe(), "sha256": self.dataset.sha256},
-                    **({} if sketch is None else {"images": sketch.record()}),
-                    # The exposure of what learns from latents of an encoder that nobody states.
-                    **({"saw": UNKNOWN_ORIGIN} if self.dataset.foreign_encoder else {}),
-                    "seed": config.seed,
-                    "parents": dict(parents or {}),
-                    **(known or {}),
-                    "code_version": code,
-                    "device": f"{ranks.world_size} × " * (ranks.world_size > 1) + device_name(str(self.device)),
-                    "config_sha256": digest,
-                    **trainer.provenance,
-                }
-                TrainingLoop(trainer, config.common, stage, files, metadata).run()
-            return files.network
-
-        try:
-            return attempt(self.config)
-        except TooLargeError as fault:
-            if self.config.checkpointing or process_rank()[1] > 1:
-                raise
-            say(f"{fault.fault}: resuming from the last state with checkpointing; the numbers stay the same")
-        # Only here has the error released the memory of the first attempt.
-        return attempt(dataclasses.replace(self.config, checkpointing=True))
+        with (
+            # on_divergence is not in the digest, but ranks that differ in it would end differently.
+            joined(self.device, (code, digest, self.config.on_divergence)) as ranks,
+            RunFiles(self.folder, digest, set_aside, ranks) as files,
+        ):
+            if files.finished:
+                files.publish_again(stage)
+                return files.network
+            trainer = start(ranks, self.config)
+            trainer.join(ranks)
+            # A resumed run need not read all images again.
+            stored_sketch = None if files.kept is None else read_sketch(files.kept.record.get("images"))
+            sketch = stored_sketch or ranks.from_first(lambda: join_sketches([self.dataset.sketch, *sketches]))
+            # For the network's file, without times and paths: equal runs give equal files.
+            metadata = {
+                "name": self.config.name,
+                "method": method,
+                "network": architecture(trainer.ema.net),
+                "dataset": {**self.dataset.describe(), "sha256": self.dataset.sha256},
+                **({} if sketch is None else {"images": sketch.record()}),
+                # The exposure of what learns from latents of an encoder that nobody states.
+                **({"saw": UNKNOWN_ORIGIN} if self.dataset.foreign_encoder else {}),
+                "seed": self.config.seed,
+                "parents": dict(parents or {}),
+                **(known or {}),
+                "code_version": code,
+                "device": f"{ranks.world_size} × " * (ranks.world_size > 1) + device_name(str(self.device)),
+                "config_sha256": digest,
+                **trainer.provenance,
+            }
+            TrainingLoop(trainer, self.config.common, stage, files, metadata).run()
+        return files.network

@@ -79,7 +79,7 @@ class Interruption:
     def __enter__(self) -> Interruption:
         # Python sets signal handlers in the main thread only; in other threads signals keep their default handling.
         if threading.current_thread() is threading.main_thread():
-            signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU)
+            signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
             self._previous = {number: signal.signal(number, self._handle) for number in signals}
         return self
 
@@ -88,9 +88,6 @@ class Interruption:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGXCPU:
-            # The system sends it every second from now on, also after this block, which this handler outlives.
-            self._previous.pop(number, None)
         if not self.request:
             self._since = time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self._since > _PATIENCE:

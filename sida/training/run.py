@@ -298,7 +298,6 @@ class RunFiles:
         digest: See :func:`run_digest`.
         set_aside: Start a new run and keep the state of an unfinished run with another configuration.
         ranks: Processes that train together: rank 0 writes; all read the state, from a disk that they share.
-        loggers: Trackers of the logs' numbers.
 
     Attributes:
         kept: State from which to resume, until it is taken; None for a new run.
@@ -306,14 +305,12 @@ class RunFiles:
         logs: Logs of the run.
     """
 
-    def __init__(
-        self, folder: Path, digest: str, set_aside: bool = False, ranks: Ranks = ALONE, loggers: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, folder: Path, digest: str, set_aside: bool = False, ranks: Ranks = ALONE) -> None:
         self.folder, self.digest, self.ranks = folder, digest, ranks
         self.network = folder / "network.safetensors"
         self.kept: KeptState | None = None
         self._store = StateStore(folder / "state", digest, set_aside)
-        self.logs = Logs(folder, "tensorboard" in loggers, written=not ranks.rank)
+        self.logs = Logs(folder, written=not ranks.rank)
         self._lock = contextlib.ExitStack()
         self._writer = ThreadPoolExecutor(1)
         self._written: Future[None] = Future()
@@ -362,7 +359,6 @@ class RunFiles:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
-            self.logs.close()
             # A second Ctrl-C ends at once, without waiting for a write.
             if kind is None or issubclass(kind, Exception):
                 fault = self._written.exception()

@@ -1,6 +1,5 @@
 """Faults of a training that are known before or at its first step, and the plain facts of a step."""
 
-import importlib.util
 import json
 import shutil
 from types import SimpleNamespace
@@ -47,15 +46,6 @@ def test_a_batch_is_shared_by_processes_or_refused(settings, processes, told):
 def test_a_network_without_augmentation_refuses_it(tmp_path):
     refused(r"teacher\.augment: EDM2 networks take no augmentation; set it to null", train_teacher,
             {**SHORT, "network": EDM2}, tmp_path)  # fmt: skip
-
-
-def test_tensorboard_that_is_not_installed_is_told_before_the_data_are_read(tmp_path, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *more: None if name == "tensorboard" else find(name, *more)
-    )
-    spec = {**SHORT, "loggers": ["tensorboard"], "dataset": {"name": "x", "kind": "zip", "path": "no.zip"}}
-    refused(r"teacher\.loggers: the package tensorboard is not installed; install it", train_teacher, spec, tmp_path)
 
 
 def test_a_monitor_that_does_not_accept_its_arguments_is_told():

@@ -1,9 +1,7 @@
 """Numbers of a training's log by hand, and the signs in them, at the borders that the documentation states."""
 
 import math
-import sys
 import time
-from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +9,6 @@ import torch
 from sida.errors import UserError
 from sida.training import logs
 from sida.training.logs import IterationRecord, TickMeter
-from sida.training.shares import first_shares, negligible, share_remark
 
 HEALTHY = {"nimg": 1000, "samples": 200, "nan_count": 0, "steps": 40, "bad_steps": 0}
 
@@ -99,47 +96,6 @@ def test_the_value_of_an_evaluation_is_the_one_that_it_names():
     )
     cleaned = logs.without_nan({"fd": math.nan, "of": [1.0, math.inf], "name": "x", "n": 3})
     assert cleaned == {"fd": None, "of": [1.0, None], "name": "x", "n": 3}
-
-
-def test_numbers_of_a_record_have_their_paths():
-    record = {
-        "nimg": 16,
-        "losses": {"sid": 1, "adversarial": 0.5},
-        "good": True,
-        "trials": [1.0],
-        "none": None,
-        "fd": 2.0,
-    }
-    found = dict(logs.numbers(record, "train"))
-    assert found == {"train/losses/sid": 1.0, "train/losses/adversarial": 0.5, "train/fd": 2.0}
-
-
-def shares(*values, name="adversarial"):
-    return [{"share": {"sid": 1 - value, name: value}} for value in values]
-
-
-@pytest.mark.parametrize(
-    ("records", "expected"),
-    [
-        (shares(0.001, 0.001), {}),  # too few
-        (shares(0.001, 0.002, 0.003), {"adversarial": 0.002}),
-        (shares(0.01, 0.01, 0.01), {}),  # one in a hundred is no warning
-        (
-            [{}, *shares(0.001, 0.001), {}, *shares(0.004, 0.9)],
-            {"adversarial": 0.002},
-        ),  # the first three that have some
-        ([*shares(0.002), *shares(0.5, 0.5, name="other")], {}),
-    ],
-)
-def test_a_term_is_negligible_below_a_hundredth_of_the_first_three_shares(records, expected):
-    assert negligible(records) == pytest.approx(expected)
-    assert len(first_shares(records)) == min(3, sum("share" in record for record in records))
-
-
-def test_a_term_that_joins_later_has_the_mean_of_its_own_shares():
-    records = [*shares(0.5, name="other"), *shares(0.002), *shares(0.004)]
-    assert negligible(records) == pytest.approx({"adversarial": 0.003})
-    assert share_remark("adversarial", 0.003).startswith("the term 'adversarial' has 0.3 % ")
 
 
 def iteration(sid, **more):
@@ -236,27 +192,7 @@ def test_logs_are_written_again_from_a_state_and_by_the_first_process_alone(tmp_
     made = logs.Logs(tmp_path)
     made.restart(train, evaluations)
     made.add("train", {"nimg": 48})
-    made.close()
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["evaluations.jsonl", "train.jsonl"]
     assert [len(path.read_text().splitlines()) for path in sorted(tmp_path.iterdir())] == [1, 3]
     with pytest.raises(UserError, match="is gone: "):
         logs.Logs(tmp_path / "no").add("train", {"nimg": 0})
-
-
-def test_tensorboard_gets_each_number_at_its_image_and_forgets_what_a_killed_process_wrote_later(tmp_path, monkeypatch):
-    boards, points = [], []
-    module = ModuleType("torch.utils.tensorboard")
-    module.SummaryWriter = lambda folder, purge_step: (
-        boards.append((folder, purge_step))
-        or SimpleNamespace(add_scalar=lambda *p: points.append(p), close=boards.clear)
-    )
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    made = logs.Logs(tmp_path, tensorboard=True)
-    made.restart([{"nimg": 16}, {"nimg": 32}], [{"nimg": 48}])
-    assert not boards
-    made.add("train", {"nimg": 64, "losses": {"sid": 2.0}})
-    made.add("evaluations", {"nimg": 64, "fd": 3.0})
-    assert boards == [(str(tmp_path / "tensorboard"), 49)]
-    assert points == [("train/losses/sid", 2.0, 64), ("evaluations/fd", 3.0, 64)]
-    made.close()
-    assert not boards

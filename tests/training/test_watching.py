@@ -13,7 +13,6 @@ from sida.training import train_teacher
 from sida.training.logs import IterationRecord, TickMeter
 from tests.data import test_archive
 from tests.refused import refused
-from tests.slow import quick_but
 from tests.training.toy import GIVEN, MADE, STUDENT, TEACHER, interrupt_after, results
 
 
@@ -72,15 +71,6 @@ def test_a_plateau_ends_the_run_also_a_resumed_one_and_the_best_network_is_kept(
     assert "already trained" in capsys.readouterr().err
     theirs = results(tmp_path / "resumed")
     assert (ours["train"], ours["evaluations"]) == (theirs["train"], theirs["evaluations"])
-
-
-@pytest.mark.parametrize("lambda_adv", quick_but({1.0}, [1e-4, 1.0]))
-def test_a_term_without_effect_is_named_once(teacher, tmp_path, capsys, lambda_adv):
-    spec = {**STUDENT, "teacher": teacher, "lambda_adv": lambda_adv, "tick_kimg": 0.016, "evaluation": None}
-    distill(spec | {"total_kimg": 0.208}, tmp_path / "run")
-    shares = [tick["share"] for tick in read_jsonl(tmp_path / "run" / "train.jsonl") if "share" in tick]
-    assert all(sum(share.values()) == pytest.approx(1) for share in shares)
-    assert capsys.readouterr().err.count("'adversarial'") == (lambda_adv < 1)
 
 
 def test_the_time_of_a_tick_ends_behind_its_values_for_which_a_gpu_works():
@@ -203,25 +193,3 @@ def test_pictures_of_fixed_seeds_beside_each_snapshot(teacher, tmp_path):
     assert 0 < np.abs(first.astype(int) - last).mean() < 128
     train_teacher({**TEACHER, "pictures": 2, "total_kimg": 0.032, "snapshot_kimg": 0.032}, tmp_path / "teacher")
     assert Image.open(tmp_path / "teacher/snapshots/network-0000000032.png").size == (16, 16)
-
-
-@pytest.mark.slow
-def test_tensorboard_files_hold_the_logs_also_after_a_kill(teacher, tmp_path):
-    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    spec = following(teacher, range(20, 0, -1), loggers=["tensorboard"], total_kimg=0.24)
-    interrupt_after(distill, spec, tmp_path, 176, state_minutes=5)
-    for _ in range(2):
-        distill(spec, tmp_path)
-    # One of each process that trained: neither the end of a training nor a finished run opens a further one.
-    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
-    events = reader.EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    for log, key, name in (
-        ("train", "losses", "/denoising"),
-        ("train", "weight_rms", "/generator"),
-        ("evaluations", "fd", ""),
-    ):
-        shown = [(event.step, event.value) for event in events.Scalars(f"{log}/{key}{name}")]
-        records = read_jsonl(tmp_path / f"{log}.jsonl")
-        values = [record[key][name[1:]] if name else record[key] for record in records]
-        assert shown == [(record["nimg"], pytest.approx(value)) for record, value in zip(records, values)]

@@ -1,15 +1,10 @@
-"""Remarks on a preset that is not faulty: rows that a search saw, that no product shows, that say little of a term."""
+"""Remarks on a preset that is not faulty: rows that a search saw, or that no product shows."""
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
 
 from eval.claims.evidence import Evidence
 from eval.claims.write import named_rows
-from eval.results.logs import has_log, log_path, read_log
 from eval.results.summary import Measurements
-from sida.training.shares import negligible, share_remark
-from workflow.preset.extension import stored_results
 from workflow.preset.preset import Preset
 from workflow.preset.products import layout_needs
 from workflow.preset.reading import load_preset
@@ -72,22 +67,3 @@ def unshown_remark(preset: Preset) -> str | None:
         f"{', '.join(rows[:NAMED])}{others}: measured, but no table, figure or claim of {preset.source} shows "
         f"{'it' if len(rows) == 1 else 'them'}; add a line to a table's rows, e.g. - {{run: {rows[0]}}} (docs/add.md)"
     )
-
-
-def share_remarks(preset: Preset, files: Sequence[Path]) -> list[str]:
-    """Remarks on terms with a small share of the gradient in trainings that began here or are stored.
-
-    Args:
-        preset: The preset.
-        files: Its files.
-
-    Raises:
-        UserError: A damaged log.
-    """
-    folders, rows = (Path(preset.results), stored_results(files)), dict[str, dict[str, float]]()
-    for row in preset.students:
-        paths = (log_path(folder, row.run, "train") for folder in folders)
-        if path := next(filter(has_log, paths), None):
-            for term, share in negligible(read_log(path)).items():
-                rows.setdefault(term, {})[row.run] = share
-    return [f"{', '.join(runs)}: {share_remark(term, max(runs.values()))}" for term, runs in rows.items()]

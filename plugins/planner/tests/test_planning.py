@@ -10,13 +10,11 @@ import torch
 from eval.contrasts import seeds_to_detect
 from eval.results.retraining import load_retraining
 from sida.config.lookup import ROOT
-from sida.files.atomic import jsonl_text
 from sida.plugins.planner import doctor
 from sida.plugins.planner.plan import Plan, Planned, make_plan, show_plan, wall_hours
 from tests.workflow.workspace import TINY, put, shipped
 from workflow.cli import main
 from workflow.planning.costs import Cost, Costs
-from workflow.preset import load_preset
 from workflow.preset.files import find_preset
 
 PAPER = shipped("paper")
@@ -46,16 +44,6 @@ def planned(monkeypatch):
         return make_plan([find_preset(preset)], **more)
 
     return make
-
-
-@pytest.mark.parametrize("share", [0.001, 0.1])
-def test_a_plan_names_rows_whose_training_says_little_of_a_term(planned, tmp_path, monkeypatch, share):
-    monkeypatch.chdir(tmp_path)
-    preset = load_preset(ROOT / TINY)
-    ticks = [{"nimg": nimg, "share": {"sid": 1 - share, "adversarial": share}} for nimg in range(3)]
-    put(tmp_path / preset.results / "students" / "sida-a1.0" / "train.jsonl", jsonl_text(ticks, final=True))
-    warned = [line for line in show_plan(planned(str(ROOT / TINY))).splitlines() if "'adversarial'" in line]
-    assert [line.startswith("warning: sida-a1.0:") for line in warned] == ([True] if share < 0.01 else [])
 
 
 def test_a_plan_says_how_many_seeds_show_a_gap(capsys):

@@ -1,4 +1,3 @@
 """Fixtures that the tests of trainings have, too."""
 
 from tests.training.conftest import teacher as teacher
-from tests.training.test_runs import running as running

@@ -14,7 +14,6 @@ from sida.sampling import SeedStreams, heun
 from sida.training.batches import MicroBatch
 from tests.golden.vectors import load
 from tests.training.test_processes import two_train_as_one
-from tests.training.test_runs import goes_on
 from tests.training.toy import COMMON, iterate, of_method, own_betas_of_the_generator, resumes, student_trainer
 
 SLOW = pytest.mark.slow
@@ -186,8 +185,3 @@ def test_two_processes_train_as_one(tmp_path, teacher, method, close):
     # Of several steps both processes take the same number.
     steps = {"num_steps": 3} if method == "dmd" else {}
     two_train_as_one(distill, spec_of(method, teacher, lr=1e-5, **steps), tmp_path, close)
-
-
-def test_statistics_of_fd_loss_survive_a_lack_of_memory(tmp_path, capfd, running, teacher):
-    """They have seen the images of the step that ran out of memory."""
-    goes_on(running, spec_of("fd-loss", teacher), 3, tmp_path, capfd)
