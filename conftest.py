@@ -8,7 +8,7 @@ import hypothesis
 import pytest
 import torch
 
-import eval  # noqa: F401 - registers what trainings need, as the command does
+import sida.eval  # noqa: F401 - registers what trainings need, as the command does
 from tests import fences
 from tests.golden import vectors
 from tests.plugins import missing_names

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.measuring.measure import Measurer, measure
-from eval.measuring.protocol import read_protocol
-from eval.measuring.score import score_images
-from eval.results.measurements import long_rows
-from eval.results.summary import measurements_text
 from sida.config.lookup import ROOT
+from sida.eval.measuring.measure import Measurer, measure
+from sida.eval.measuring.protocol import read_protocol
+from sida.eval.measuring.score import score_images
+from sida.eval.results.measurements import long_rows
+from sida.eval.results.summary import measurements_text
 from sida.files.atomic import write_text
-from workflow.preset import load_preset
-from workflow.preset.measuring import measurement
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.measuring import measurement
 
 DEMO = ROOT / "studies/demo"
 STORED = Path(__file__).with_name("choices.csv")

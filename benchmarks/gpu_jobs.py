@@ -41,10 +41,10 @@ from benchmarks.gpu_sampling import (
 )
 from benchmarks.peers import fidelity_extractor
 from benchmarks.step import REHEARSAL, SETTINGS, SIT_B
-from eval.features import get_extractor
-from eval.measuring.measure import measure
-from eval.metrics.statistics import FeatureStatistics
 from sida.config.samplers import read_sampler
+from sida.eval.features import get_extractor
+from sida.eval.measuring.measure import measure
+from sida.eval.metrics.statistics import FeatureStatistics
 from sida.files.atomic import read_jsonl, write_json
 from sida.machine import environment, prepare_process, tf32
 from sida.methods import distill

@@ -25,8 +25,8 @@ import torch
 
 from benchmarks.peers import write_network
 from benchmarks.step import CIFAR, REHEARSAL, SMALL, wait
-from eval.features import get_extractor
-from eval.measuring.measure import measure
+from sida.eval.features import get_extractor
+from sida.eval.measuring.measure import measure
 from sida.files.atomic import write_json
 from sida.machine import environment, tf32
 from sida.networks import build_network

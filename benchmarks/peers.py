@@ -140,12 +140,12 @@ def prepare(folder: Path) -> None:
 
 def ours(work: str, folder: Path) -> Callable[[], Any]:
     """The work by this suite."""
-    from eval.measuring.references import write_reference
-    from eval.measuring.score import score_images
-    from eval.metrics.frechet import frechet_distance
-    from eval.metrics.kernel_distance import kernel_distance
-    from eval.metrics.precision_recall import neighbour_shares
-    from eval.metrics.statistics import FeatureStatistics
+    from sida.eval.measuring.references import write_reference
+    from sida.eval.measuring.score import score_images
+    from sida.eval.metrics.frechet import frechet_distance
+    from sida.eval.metrics.kernel_distance import kernel_distance
+    from sida.eval.metrics.precision_recall import neighbour_shares
+    from sida.eval.metrics.statistics import FeatureStatistics
 
     data = _data(work, folder)
     if work == "frechet":
@@ -400,7 +400,7 @@ def serve(tool: str, folder: Path) -> None:
     """Answers each name of a work on a line of standard input with a line of JSON, from a process of its own."""
     warnings.simplefilter("ignore")
     imports: dict[str, Callable[[], object]] = {
-        OURS: lambda: importlib.import_module("eval.measuring.score"),
+        OURS: lambda: importlib.import_module("sida.eval.measuring.score"),
         "cleanfid": lambda: importlib.import_module("cleanfid.fid"),
         "torch_fidelity": lambda: importlib.import_module("torch_fidelity"),
         "torchmetrics": lambda: importlib.import_module("torchmetrics.image.fid"),
@@ -431,7 +431,7 @@ def command(tool: str, folder: Path) -> dict[str, Any] | None:
     line = [sys.executable, "-m", "benchmarks.peers", "once", tool, str(folder)]
     if tool == OURS:
         pictures, _, network = _pictures("command", folder)
-        line = [sys.executable, "-m", "workflow", "score", pictures[1], "--against", pictures[0], "--json"]
+        line = [sys.executable, "-m", "sida.workflow", "score", pictures[1], "--against", pictures[0], "--json"]
         line += ["--protocol", str(folder / "pair.yaml"), "--extractor-option", f"inception.path={network}"]
     begin = time.perf_counter()
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

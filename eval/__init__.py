@@ -1,17 +1,26 @@
-"""eval: features, metrics, protocols, tables, figures and claims for generators of any origin.
+"""Features, metrics, protocols, tables, figures and claims for generators of any origin.
 
-Names are loaded on first use: ``import eval`` imports no torch (docs/python.md). It registers what
-trainings of ``sida`` need of this package, since ``sida`` does not import it.
+Names are loaded on first use: ``import sida.eval`` imports no torch (docs/python.md). It registers what
+trainings of ``sida`` need of this package, since they do not import it.
 """
 
-from eval.measuring.monitor_settings import MONITOR, MonitorSettings
+import sys
+import warnings
+
 from sida import late_names
 from sida.config.judges import JUDGE_DIGESTS, JUDGE_ENTRY, MAKE_JUDGES
 from sida.config.lookup import FOR_FILES
+from sida.eval.measuring.monitor_settings import MONITOR, MonitorSettings
 
 FOR_FILES[MONITOR] = MonitorSettings
-MAKE_JUDGES.register("eval.measuring.judges:make_judges")
-JUDGE_DIGESTS.register("eval.measuring.judges:judge_digests")
-JUDGE_ENTRY.register("eval.features.registry:extractor_entry")
+MAKE_JUDGES.register("sida.eval.measuring.judges:make_judges")
+JUDGE_DIGESTS.register("sida.eval.measuring.judges:judge_digests")
+JUDGE_ENTRY.register("sida.eval.features.registry:extractor_entry")
 
-__getattr__, __dir__ = late_names(__name__)
+__getattr__, __dir__ = late_names("sida.eval")
+
+if __name__ == "eval":
+    # The former name, which a checkout's root still offers for one release; the import above has made the package.
+    warnings.warn("'eval' is now 'sida.eval': import sida.eval", FutureWarning, stacklevel=2)
+    sys.modules["eval"] = sys.modules["sida.eval"]
+    sys.modules["sida.eval.results"] = sys.modules["sida.eval"].results

@@ -1,2 +1,2 @@
-from eval import results as results
-from eval.scoring import score as score
+from sida.eval import results as results
+from sida.eval.scoring import score as score

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.measuring.arrays import as_pixels
-from eval.measuring.functions import CallableSource, callable_name
-from eval.measuring.images import names_network
-from eval.measuring.order import Groups
-from eval.measuring.protocol import Protocol, load_protocol
-from eval.measuring.score import Score, score_images
-from eval.measuring.scored import NetworkFile
-from eval.measuring.stores import open_images
-from eval.results.measurements import long_rows
-from eval.results.summary import MEASUREMENT_COLUMNS
-from eval.tables.scores import latex_row, markdown_row, row_columns
 from sida.errors import UserError
+from sida.eval.measuring.arrays import as_pixels
+from sida.eval.measuring.functions import CallableSource, callable_name
+from sida.eval.measuring.images import names_network
+from sida.eval.measuring.order import Groups
+from sida.eval.measuring.protocol import Protocol, load_protocol
+from sida.eval.measuring.score import Score, score_images
+from sida.eval.measuring.scored import NetworkFile
+from sida.eval.measuring.stores import open_images
+from sida.eval.results.measurements import long_rows
+from sida.eval.results.summary import MEASUREMENT_COLUMNS
+from sida.eval.tables.scores import latex_row, markdown_row, row_columns
 from sida.sampling.job import LoadedGenerator, open_device
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class ScoreRow(Score):
         """The row in LaTeX with the columns, decimals and units of a table such as ``table1``.
 
         Args:
-            table: Layout of the table; for the default see :func:`eval.tables.scores.row_columns`.
+            table: Layout of the table; for the default see :func:`sida.eval.tables.scores.row_columns`.
 
         Raises:
             UserError: The row is not comparable with the table's published numbers.
@@ -91,11 +91,11 @@ def score(
 ) -> ScoreRow:
     """Measures images under a protocol, as ``sida score`` does.
 
-    >>> eval.score(sida.load("cifar10-uncond-sida-a1"), "cifar10").frame()
+    >>> sida.eval.score(sida.load("cifar10-uncond-sida-a1"), "cifar10").frame()
 
     Args:
         images: A generator of :func:`sida.load`; a function or module called with a list of seeds; a folder, zip, tar,
-            npz or npy of images; or images in memory (:func:`eval.measuring.arrays.as_pixels`): an array or tensor
+            npz or npy of images; or images in memory (:func:`sida.eval.measuring.arrays.as_pixels`): an array or tensor
             uint8 ``(N, C, H, W)`` or ``(N, H, W, C)``, ``(images, classes)``, pictures, batches, a DataLoader.
         protocol: Name, path or content.
         trials: Number of trials; by default the protocol's, or as many as the images suffice for.

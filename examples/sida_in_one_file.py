@@ -125,7 +125,7 @@ class Training:
 
 def main(total=50_000, size=32):
     """Distils the demo's teacher on 8×8 digits and prints the FD of 2,500 images."""
-    import eval
+    import sida.eval
     from sida.data import load_dataset
     from sida.networks import load_network
 
@@ -162,7 +162,7 @@ def main(total=50_000, size=32):
             drawn = generate(training.ema.eval(), z, one_hot(classes, 10).float(), training.c.init_sigma)
         return (drawn * 127.5 + 128).clamp(0, 255).to(torch.uint8), classes
 
-    print(eval.score(sample, "digits", trials=1, name="SiDA").markdown())
+    print(sida.eval.score(sample, "digits", trials=1, name="SiDA").markdown())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 from collections.abc import Callable
 
-from eval.scoring import score as score
+from sida.eval.scoring import score as score
 from sida.methods import distill as distill
 from sida.sampling.job import LoadedGenerator as LoadedGenerator
 from sida.sampling.job import load as load

@@ -267,8 +267,8 @@ _ROOT = Path(sida.__file__).resolve().parent.parent
 def source_digest() -> str:
     """First 12 hexadecimal digits of the SHA-256 over all Python sources of ``sida``, with plugins, and ``eval``."""
     digest = hashlib.sha256()
-    # A checkout has a link to the plugins, which rglob does not follow.
-    folders = [_ROOT / package for package in ("sida", "sida/plugins", "eval")]
+    # A checkout has links to plugins and eval, which rglob does not follow.
+    folders = [_ROOT / package for package in ("sida", "sida/plugins", "sida/eval")]
     for path in sorted({path for folder in folders for path in folder.rglob("*.py")}):
         digest.update(str(path.relative_to(_ROOT)).encode())
         digest.update(path.read_bytes())

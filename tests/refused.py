@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sida.errors import UserError
-from workflow.cli import main
+from sida.workflow.cli import main
 
 #: Most seconds of processor time until something is refused, on a busy machine, too. A child has a limit of memory
 #: of its own (tests/files/test_fence.py).

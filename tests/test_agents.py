@@ -7,9 +7,9 @@ import shlex
 import pytest
 
 from sida.config.lookup import ROOT, our_object
+from sida.workflow.cli import all_verbs
 from tests.plugins import needs
 from tools.agents_page import FILES
-from workflow.cli import all_verbs
 
 PAGE = (ROOT / "AGENTS.md").read_text()
 COMMANDS = re.findall(r"^ {4}(?:\w+=\w+ )?sida (.+)$", PAGE, flags=re.M)

@@ -18,21 +18,21 @@ from typing import NamedTuple, get_args
 import pytest
 import yaml
 
-from eval.results.csv_files import MOST_CELLS
-from eval.tables.render import to_markdown
 from sida.config.lookup import ROOT
 from sida.data import archive, prepare
+from sida.eval.results.csv_files import MOST_CELLS
+from sida.eval.tables.render import to_markdown
 from sida.files import fenced
 from sida.files.ordinary import MOST_FILES
 from sida.files.tensors import MAX_HEADER_BYTES, MAX_HEADER_VALUES
 from sida.files.text_files import MOST_JSON, MOST_LEVELS, MOST_TEXT_BYTES, MOST_VALUES, MOST_YAML
 from sida.networks import autoencoder, body
+from sida.workflow.cli import all_verbs
+from sida.workflow.commands.archive import table_of
+from sida.workflow.preset import load_preset
 from tests.plugins import missing_names
 from tools.old_reports import old_reports, reports
 from tools.pictures import methods, row, score
-from workflow.cli import all_verbs
-from workflow.commands.archive import table_of
-from workflow.preset import load_preset
 
 PAGES = [ROOT / name for name in subprocess.check_output(["git", "ls-files", "*.md"], cwd=ROOT, text=True).split()]
 page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -176,7 +176,7 @@ ADDITIONS = additions()
 #: Runs lines as commands, those after a title in a folder of its own, in one process, which imports torch once.
 RUN = """
 import os, pathlib, runpy, shlex, sys
-from workflow.cli import main
+from sida.workflow.cli import main
 checkout = pathlib.Path.cwd()
 for line in sys.argv[1:]:
     print("==", line, flush=True)

@@ -23,16 +23,16 @@ from sida.cli.main import Verb, existing, run_command_line
 from sida.config import lookup
 from sida.errors import EXIT_RETRY, Preempted, Progress, UserError, duration, one_line
 from sida.training.processes import Interruption
+from sida.workflow import cli
 from tests.refused import command, refusal, refused
 from tests.training.toy import TEACHER
 from tests.workflow.workspace import put
-from workflow import cli
 
 
 def process(arguments, **streams):
     """Exit status of ``sida``, whose lines wait in Python's buffers."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    return subprocess.run([sys.executable, "-m", "workflow", *arguments], env=environment, check=False, **streams)
+    return subprocess.run([sys.executable, "-m", "sida.workflow", *arguments], env=environment, check=False, **streams)
 
 
 #: Calls of verbs that write, up to the place where they do.
@@ -187,7 +187,7 @@ def test_libraries_that_end_the_process_where_memory_is_limited_are_one_line(tmp
     """As C++, OpenBLAS and the dynamic linker do, at limits that depend on the build of torch."""
     put(tmp_path / "torch.py", f"import os, sys\nprint('terminate called', file=sys.stderr)\n{end}\n")
     code = (
-        "import resource, sys; from sida.cli import main, networks; from workflow.cli import all_verbs\n"
+        "import resource, sys; from sida.cli import main, networks; from sida.workflow.cli import all_verbs\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))\n"
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
         "networks.INFO = main.Verb('', lambda parser: None, lambda args: __import__('torch') and 0)\n"
@@ -229,7 +229,7 @@ def test_a_stop_at_the_limit_of_processor_time_keeps_its_status(monkeypatch, cap
 @pytest.mark.slow
 def test_processor_time_ends_in_one_line_before_the_system_kills():
     code = (
-        "import resource, sys; from sida.cli import main, networks; from workflow.cli import all_verbs\n"
+        "import resource, sys; from sida.cli import main, networks; from sida.workflow.cli import all_verbs\n"
         "resource.setrlimit(resource.RLIMIT_CPU, (4, 4))\n"
         "def burn(args):\n"
         "    while True: pass\n"

@@ -50,20 +50,32 @@ PACKAGES = [*FLOORS]
 
 def imports(path: Path) -> set[tuple[str, str]]:
     """Packages and their rooms that a file imports anywhere."""
-    found = []
+    names = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found += [f"{node.module}.{alias.name}" for alias in node.names]
-    return {(package, name.partition(".")[0]) for package, _, name in (one.partition(".") for one in found)}
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return {(package_of(name), without_package(name).partition(".")[0]) for name in names}
+
+
+def without_package(name: str) -> str:
+    """A module's name below its package (:data:`FLOORS`): ``sida.eval.metrics`` is ``metrics``."""
+    return name.removeprefix("sida.").removeprefix("eval.").removeprefix("workflow.")
+
+
+def package_of(name: str) -> str:
+    """Package of a module (:data:`FLOORS`): ``sida.eval.metrics`` is of ``eval``, ``sida.files`` of ``sida``."""
+    top, _, rest = name.partition(".")
+    room = rest.partition(".")[0]
+    return room if top == "sida" and room in ("eval", "workflow") else top
 
 
 def named_objects(path: Path) -> set[str]:
     """Packages of the objects ``module:object`` that texts of a file name."""
     texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
     names = [text for text in texts if isinstance(text, str) and names_object(text)]
-    return {name.partition(":")[0].partition(".")[0] for name in names}
+    return {package_of(name.partition(":")[0]) for name in names}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -89,26 +101,26 @@ import contextlib, sys
 def absent(*names):
     assert not (found := {*names} & {*sys.modules}), found
 
-import sida, eval
+import sida.eval
 absent("torch", "numpy", "pandas", "scipy", "PIL")
-assert "load" in dir(sida) and "score" in dir(eval)
-from workflow import cli
+assert "load" in dir(sida) and "score" in dir(sida.eval)
+from sida.workflow import cli
 for verb in cli.all_verbs():
     with contextlib.suppress(SystemExit):
         cli.main([verb, "--help"])
 absent("torch", "numpy", "pandas", "scipy", "matplotlib")
 assert cli.main(["manifest", sys.argv[1], "--out", sys.argv[1] + "/manifest.json"]) == 0
-import eval.features
-from eval.measuring.protocol import load_protocol
-from workflow.preset import load_preset
-from workflow.preset.checks import check_preset
-from workflow.preset.products import everything
+import sida.eval.features
+from sida.eval.measuring.protocol import load_protocol
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.products import everything
 load_protocol("digits")
 preset = load_preset("studies/demo/preset.yaml")
 check_preset(preset)
 assert everything(preset)
 absent("torch")
-import eval.commands, eval.figures.layout, eval.report.paper, eval.tables.build
+import sida.eval.commands, sida.eval.figures.layout, sida.eval.report.paper, sida.eval.tables.build
 absent("pandas", "jinja2")
 print(len(cli.all_verbs()))
 """

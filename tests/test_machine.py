@@ -9,8 +9,8 @@ import torch
 from sida import machine
 from sida.machine import environment, take_device
 from sida.sampling.job import open_device
+from sida.workflow.cli import main
 from tests.refused import refused
-from workflow.cli import main
 
 
 class TakenError(Exception):

@@ -40,8 +40,8 @@ COMMANDS = (
 CORE = "pytest -n 0 -q -m not\\ slow tests/methods tests/sampling tests/training tests/workflow/test_smoke.py"
 #: Prints the digests of the demo's measurements, which cover the trainings.
 DIGESTS = """
-from workflow.preset import load_preset
-from workflow.preset.specs import Jobs
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.specs import Jobs
 preset = load_preset("studies/demo/preset.yaml")
 print({name: Jobs(preset).digest("measurements", name) for name in preset.rows})
 """

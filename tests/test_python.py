@@ -1,16 +1,18 @@
-"""The Python front door: `sida.load`, `eval.score` and `eval.results.load` do what the commands do."""
+"""The Python front door: `sida.load`, `sida.eval.score` and `sida.eval.results.load` do what the commands do."""
 
 from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import eval
 import sida
+import sida.eval
 from sida.config.lookup import ROOT
 from tests.eval.metric_networks import write_network as write_moved
 from tests.eval.synthetic_output import write_preset
@@ -48,9 +50,9 @@ def test_a_score_is_that_of_the_command_for_a_generator_a_function_an_array_and_
     generator = sida.load(network.parent, device="cpu")
     settings = {"num_samples": 200, "trials": 2, "name": "x"}
     scores = [
-        eval.score(generator, "digits", **settings),
-        eval.score(lambda seeds: generator.sample(seeds, batch_size=250), "digits", **settings),
-        eval.score(generator.sample(400, batch_size=250), "digits", **settings),
+        sida.eval.score(generator, "digits", **settings),
+        sida.eval.score(lambda seeds: generator.sample(seeds, batch_size=250), "digits", **settings),
+        sida.eval.score(generator.sample(400, batch_size=250), "digits", **settings),
     ]
     # Images of functions and files have no classes here, so one metric is missing there.
     assert scores[0].frame().index[0] == "fd"
@@ -87,3 +89,12 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):
     assert {"mean", "std"} <= set(names["table"].columns)
     assert not names["curve"].empty
     assert "FD ↓" in capsys.readouterr().out
+
+
+def test_a_checkout_offers_the_former_name_of_eval_for_one_release():
+    code = (
+        "import eval, sida.eval.results, sida.eval; assert eval is sida.eval and sida.eval.results is sida.eval.results"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "import sida.eval" in done.stderr

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from sida.config.lookup import ROOT, our_object
-from workflow.cli import all_verbs
+from sida.workflow.cli import all_verbs
 
 #: A command in backticks or brackets, up to two spaces or an ellipsis, after which a sentence or a comment follows.
 _COMMAND = re.compile(r"`(sida [^`]+)`|\((sida [^()]+)\)|^  (sida .*?)(?:  |\s+\(|\s+\\\\|$)", re.MULTILINE)

@@ -10,7 +10,7 @@ from sida.cli.main import by_group
 from sida.config.lookup import ROOT
 from sida.config.registries import ListedVerb
 from sida.files.atomic import write_text
-from workflow.cli import ABOUT, all_verbs
+from sida.workflow.cli import ABOUT, all_verbs
 
 
 def agents_page() -> str:

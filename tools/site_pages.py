@@ -13,7 +13,16 @@ from typing import Any
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from sida.config.lookup import ROOT
-from workflow.settings import ABOUT, KINDS, PLACES, RULES_OF_CLAIMS, Setting, all_settings, official_values, settings_of
+from sida.workflow.settings import (
+    ABOUT,
+    KINDS,
+    PLACES,
+    RULES_OF_CLAIMS,
+    Setting,
+    all_settings,
+    official_values,
+    settings_of,
+)
 
 ENTRIES = ROOT / "docs/differences.tsv"
 #: Longest meaning, in words, that a table repeats.

@@ -16,10 +16,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.report.page import reduced_png
-from eval.results.logs import PACKED, logs_of
-from eval.results.measurements import collect, long_rows
-from eval.results.stored import (
+from sida.errors import UserError
+from sida.eval.report.page import reduced_png
+from sida.eval.results.logs import PACKED, logs_of
+from sida.eval.results.measurements import collect, long_rows
+from sida.eval.results.stored import (
     FROM_STORED,
     STORED,
     STORED_FORMAT,
@@ -28,14 +29,13 @@ from eval.results.stored import (
     stored_rows,
     unchanged_rows,
 )
-from eval.results.summary import load_measurements, measurements_file, measurements_text
-from sida.errors import UserError
+from sida.eval.results.summary import load_measurements, measurements_file, measurements_text
 from sida.files.atomic import atomic_folder, atomic_path, jsonl_text, sha256_file, write_hashed_json, write_text
 from sida.files.tensors import read_tensors, write_tensors
-from workflow.commands.check import ORIGINAL, compared_again, stored_spec
-from workflow.preset import Preset, load_preset
-from workflow.preset.extension import stored_results
-from workflow.preset.stored_rows import row_digest
+from sida.workflow.commands.check import ORIGINAL, compared_again, stored_spec
+from sida.workflow.preset import Preset, load_preset
+from sida.workflow.preset.extension import stored_results
+from sida.workflow.preset.stored_rows import row_digest
 
 #: Size of ``measurements.csv`` in bytes from which it is compressed.
 LARGE = 200_000
@@ -49,7 +49,7 @@ def store_study(
     Args:
         results: Results of the preset.
         file: File of the preset.
-        out: Folder to write; :func:`~workflow.preset.extension.stored_results` names the one that ``--extend`` reads.
+        out: Folder to write; ``--extend`` reads :func:`~sida.workflow.preset.extension.stored_results`.
         networks: Whether networks are stored as well.
         add: See :func:`store`; rows of which a trial is missing wait.
         half: Whether networks of new rows become float16 where all numbers stay as printed (:func:`halve`).

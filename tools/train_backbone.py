@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eval.measuring.trial import cpu_threads
 from sida.data import load_dataset
 from sida.data.load import shuffled_digits
+from sida.eval.measuring.trial import cpu_threads
 from sida.files.tensors import read_tensors, write_tensors
 from sida.networks.discriminators import DigitsBackbone
 from tools.train_digits import Classified, FitSettings, fit

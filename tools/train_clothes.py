@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eval.measuring.trial import cpu_threads
 from sida.config.datasets import dataset_spec
 from sida.data import load_dataset
+from sida.eval.measuring.trial import cpu_threads
 from sida.files.tensors import write_tensors
 from sida.plugins.judges.clothes import ClothesBackbone, ClothesNet
 from tools.train_digits import Classified, FitSettings, fit

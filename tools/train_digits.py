@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from eval.features.digits import DIGITS_NETWORK, DigitsNet, weights_digest
-from eval.measuring.trial import cpu_threads
 from sida.data import load_dataset
 from sida.data.load import shuffled_digits
+from sida.eval.features.digits import DIGITS_NETWORK, DigitsNet, weights_digest
+from sida.eval.measuring.trial import cpu_threads
 from sida.files.tensors import read_tensors, write_tensors
 from sida.networks.discriminators import Backbone
 

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from eval.measuring.protocol import Protocol
-from eval.results.exchange import ExchangedMetric
 from sida.config.lookup import ROOT
 from sida.config.settings import CheckedAs, OneOf, Pattern, Variants, type_hints
+from sida.eval.measuring.protocol import Protocol
+from sida.eval.results.exchange import ExchangedMetric
 from sida.files.atomic import write_text
-from workflow.preset.settings import PresetSettings
-from workflow.settings import descriptions
+from sida.workflow.preset.settings import PresetSettings
+from sida.workflow.settings import descriptions
 
 _SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string"}
 #: Schema of ``module:object``.

@@ -1,7 +1,7 @@
-"""``python -m workflow VERB``: the command ``sida``."""
+"""``python -m sida.workflow VERB``: the command ``sida``."""
 
 import sys
 
-from workflow.cli import main
+from sida.workflow.cli import main
 
 sys.exit(main())

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from sida.config.lookup import ALLOW, ROOT, check_code_path
 from sida.errors import UserError
-from workflow.preset import Preset
-from workflow.preset.files import presets
-from workflow.preset.specs import missing_data
+from sida.workflow.preset import Preset
+from sida.workflow.preset.files import presets
+from sida.workflow.preset.specs import missing_data
 
 #: Whether this process only plans; then no profile was read, since only Snakemake's command line reads profiles.
 PLANNING = contextvars.ContextVar("PLANNING", default=False)

@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-import eval  # noqa: F401 - registers what trainings of sida need
+import sida.eval  # noqa: F401 - registers what trainings of sida need
 from sida.cli.main import run_command_line
 from sida.config.registries import ListedVerb, added_verbs
 
@@ -13,17 +13,17 @@ ABOUT = "Train, measure and audit one-step generators distilled from diffusion m
 #: Verbs of the core, in the order of the help; each object is a :class:`sida.cli.main.Verb`.
 VERBS = {
     "score": ListedVerb(
-        object="eval.commands.scores:SCORE",
+        object="sida.eval.commands.scores:SCORE",
         group="score a generator",
         help="Score the images of any generator under a protocol: files, a network, or a Python function.",
     ),
     "table": ListedVerb(
-        object="eval.commands.scores:TABLE",
+        object="sida.eval.commands.scores:TABLE",
         group="score a generator",
         help="Build a table: .tex (booktabs), .csv, .md and .html.",
     ),
     "reference": ListedVerb(
-        object="eval.commands.scores:REFERENCE",
+        object="sida.eval.commands.scores:REFERENCE",
         group="score a generator",
         help="Measure a data set or real images once, as the reference of later measurements.",
     ),
@@ -33,32 +33,32 @@ VERBS = {
         help="Prepare data sets in the EDM zip format, check them, or encode them into latents.",
     ),
     "presets": ListedVerb(
-        object="workflow.commands.presets:PRESETS",
+        object="sida.workflow.commands.presets:PRESETS",
         group="papers and studies",
         help="List the presets that `sida run` can run: content and device of each.",
     ),
     "settings": ListedVerb(
-        object="workflow.commands.settings:SETTINGS",
+        object="sida.workflow.commands.settings:SETTINGS",
         group="papers and studies",
         help="Look up a key of a preset, sheet, recipe or protocol: type, range, default and meaning.",
     ),
     "run": ListedVerb(
-        object="workflow.commands.run:RUN",
+        object="sida.workflow.commands.run:RUN",
         group="papers and studies",
         help="Run a preset or a study: check its files, start Snakemake.",
     ),
     "show": ListedVerb(
-        object="workflow.commands.archive:SHOW",
+        object="sida.workflow.commands.archive:SHOW",
         group="papers and studies",
         help="Print a preset's first table, and where its report, figures and LaTeX are.",
     ),
     "check": ListedVerb(
-        object="workflow.commands.check:CHECK",
+        object="sida.workflow.commands.check:CHECK",
         group="papers and studies",
         help="Measure a row of stored results again, and say whether its numbers agree.",
     ),
     "verify": ListedVerb(
-        object="workflow.commands.archive:VERIFY",
+        object="sida.workflow.commands.archive:VERIFY",
         group="papers and studies",
         help="Check a results folder: hashes, parents, measurements; tables, figures and verdicts made again.",
     ),
@@ -83,7 +83,7 @@ VERBS = {
         help="Compute a further average of a teacher's weights from stored averages (EDM2's post-hoc EMA).",
     ),
     "assets": ListedVerb(
-        object="workflow.commands.assets:ASSETS",
+        object="sida.workflow.commands.assets:ASSETS",
         group="files",
         help="Fetch, verify, forget, list or describe the published networks, references and extractors.",
     ),
@@ -98,37 +98,37 @@ VERBS = {
         help="Show a network file: architecture, parameters, origin, method, recorded hashes.",
     ),
     "measure": ListedVerb(
-        object="eval.commands.jobs:MEASURE",
+        object="sida.eval.commands.jobs:MEASURE",
         group="",
         help="Measure a generator: ten trials with fresh seeds, one JSON file each.",
     ),
     "collect": ListedVerb(
-        object="eval.commands.jobs:COLLECT",
+        object="sida.eval.commands.jobs:COLLECT",
         group="",
         help="Check all measurements of a folder and collect them as one long table (CSV).",
     ),
     "claims": ListedVerb(
-        object="eval.commands.jobs:CLAIMS",
+        object="sida.eval.commands.jobs:CLAIMS",
         group="",
         help="Decide claims by rule: supported, contradicted or not decided here, with the evidence.",
     ),
     "figure": ListedVerb(
-        object="eval.commands.jobs:FIGURE",
+        object="sida.eval.commands.jobs:FIGURE",
         group="",
         help="Build a figure: vector .pdf with embedded fonts, .png and the data as .csv.",
     ),
     "page": ListedVerb(
-        object="eval.commands.jobs:PAGE",
+        object="sida.eval.commands.jobs:PAGE",
         group="",
         help="Collect all tables, figures and verdicts of a preset on one HTML page that stands alone.",
     ),
     "paper": ListedVerb(
-        object="eval.commands.jobs:PAPER",
+        object="sida.eval.commands.jobs:PAPER",
         group="",
         help="Collect all tables and figures of a preset in paper.tex and, where LaTeX is installed, paper.pdf.",
     ),
     "manifest": ListedVerb(
-        object="workflow.commands.archive:MANIFEST",
+        object="sida.workflow.commands.archive:MANIFEST",
         group="",
         help="Record every artefact of a results folder with its sha256, versions and machine.",
     ),

@@ -1,4 +1,4 @@
-"""``python -m workflow.launch [--nodes N] GPUS MODULE ...``: runs ``python -m MODULE ...`` on GPUs of the pool.
+"""``python -m sida.workflow.launch [--nodes N] GPUS MODULE ...``: runs ``python -m MODULE ...`` on GPUs of the pool.
 
 Rules start commands on GPUs with this launcher; with ``--nodes``, torchrun starts one process for each of several GPUs.
 Without a pool (``SIDA_GPUS``) the launcher only executes the command, so it imports nothing that takes time.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sida.errors import UserError
 
-USAGE = "usage: python -m workflow.launch [--nodes N] GPUS MODULE ARGUMENTS ..."
+USAGE = "usage: python -m sida.workflow.launch [--nodes N] GPUS MODULE ARGUMENTS ..."
 #: Environment of torchrun: signals that it passes on, and seconds for its processes to write a state. Old versions
 #: ignore the newer ones.
 TORCHRUN = {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGUSR1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "120"}

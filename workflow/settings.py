@@ -15,11 +15,6 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
-from eval.claims.rules import RULES, rule_text
-from eval.measuring.protocol import Protocol, ReferenceSource
-from eval.metrics.kinds import METRIC_KINDS
-from eval.metrics.metric import Metric
-from eval.results.sheet import SheetRow
 from sida.config.families import FAMILIES
 from sida.config.recipe import (
     METHOD_SETTINGS,
@@ -32,9 +27,14 @@ from sida.config.recipe import (
 )
 from sida.config.samplers import Sampler
 from sida.config.settings import CheckedAs, OneOf, Variants, type_hints
+from sida.eval.claims.rules import RULES, rule_text
+from sida.eval.measuring.protocol import Protocol, ReferenceSource
+from sida.eval.metrics.kinds import METRIC_KINDS
+from sida.eval.metrics.metric import Metric
+from sida.eval.results.sheet import SheetRow
 from sida.methods.registry import METHODS
-from workflow.planning.site import Site
-from workflow.preset.settings import DatasetEntry, MadeFrom, PlanSettings, PresetSettings, StoredRows, TeacherEntry
+from sida.workflow.planning.site import Site
+from sida.workflow.preset.settings import DatasetEntry, MadeFrom, PlanSettings, PresetSettings, StoredRows, TeacherEntry
 
 
 class Setting(NamedTuple):
@@ -92,7 +92,7 @@ PLACES: dict[str, tuple[type, str]] = {
 KINDS, RULES_OF_CLAIMS = "metric-kinds", "claim-rules"
 ABOUT = {place: about for place, (_, about) in PLACES.items()} | {
     KINDS: "Further keys of a metric of one kind.",
-    RULES_OF_CLAIMS: "Functions of `eval.claims` for a study's `claims.py`.",
+    RULES_OF_CLAIMS: "Functions of `sida.eval.claims` for a study's `claims.py`.",
 }
 
 

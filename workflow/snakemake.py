@@ -1,8 +1,8 @@
-"""``python -m workflow.snakemake ARGUMENTS``: Snakemake, which an interrupt ends without a trace from its start on."""
+"""``python -m sida.workflow.snakemake ARGUMENTS``: Snakemake, which an interrupt ends without a trace at once."""
 
 import sys
 
-from workflow.interrupts import INTERRUPTS
+from sida.workflow.interrupts import INTERRUPTS
 
 if __name__ == "__main__":
     INTERRUPTS.take()

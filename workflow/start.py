@@ -11,12 +11,12 @@ from typing import Any
 
 from snakemake.cli import get_argument_parser
 
-from eval.report.paper import missing_latex
 from sida.assets.cache import check_pinned_code, check_reachable
 from sida.cli.main import replace_unencodable
 from sida.errors import UserError
+from sida.eval.report.paper import missing_latex
 from sida.files.ordinary import ordinary_files
-from workflow.checks import (
+from sida.workflow.checks import (
     PACKAGES,
     PLANNING,
     check_data,
@@ -27,19 +27,19 @@ from workflow.checks import (
     closed_results,
     missing_package,
 )
-from workflow.commands.archive import show_results
-from workflow.interrupts import INTERRUPTS
-from workflow.launch import devices
-from workflow.planning.driver import check_card, driver_cards
-from workflow.planning.requests import Requests
-from workflow.planning.site import load_site
-from workflow.preset import preset_from
-from workflow.preset.checks import check_preset
-from workflow.preset.files import read_preset
-from workflow.preset.lock import PresetLock
-from workflow.preset.remarks import unshown_remark
-from workflow.preset.specs import Jobs, write_specs
-from workflow.preset.targets import Targets
+from sida.workflow.commands.archive import show_results
+from sida.workflow.interrupts import INTERRUPTS
+from sida.workflow.launch import devices
+from sida.workflow.planning.driver import check_card, driver_cards
+from sida.workflow.planning.requests import Requests
+from sida.workflow.planning.site import load_site
+from sida.workflow.preset import preset_from
+from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.files import read_preset
+from sida.workflow.preset.lock import PresetLock
+from sida.workflow.preset.remarks import unshown_remark
+from sida.workflow.preset.specs import Jobs, write_specs
+from sida.workflow.preset.targets import Targets
 
 
 class Start:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
-from eval.metrics.metric import Direction, Metric, MetricValue, Sides
-from eval.metrics.precision_recall import radii
 from sida.config.settings import Count
+from sida.eval.metrics.metric import Direction, Metric, MetricValue, Sides
+from sida.eval.metrics.precision_recall import radii
 
 ROWS = 1024  # real images whose distances are held at a time
 

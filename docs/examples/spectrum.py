@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import torch
 
-from eval.features import Extractor
 from sida.config.lookup import source_sha256
+from sida.eval.features import Extractor
 
 
 class Spectrum(Extractor):

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.claims.evidence import Evidence
-from eval.claims.finding import Finding
-from eval.results.retraining import Retraining
 from sida.config.lookup import ROOT, check_code_path, own_fault
 from sida.errors import UserError, errors_at, settings_in
+from sida.eval.claims.evidence import Evidence
+from sida.eval.claims.finding import Finding
+from sida.eval.results.retraining import Retraining
 from sida.files.text_files import read_text
 
 #: Studies that come with this package and have claims.
@@ -71,7 +71,7 @@ class Claim:
                 fault = own_fault(error, code and Path(code.co_filename))
                 raise UserError(where, f"fails ({fault})", "fix it there") from error
         if not findings or not all(isinstance(finding, Finding) for finding in findings):
-            raise UserError(where, "must return findings", "return what a rule of eval.claims returns, or a list")
+            raise UserError(where, "must return findings", "return what a rule of sida.eval.claims returns, or a list")
         return findings
 
 

@@ -10,17 +10,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.claims.finding import Operand
-from eval.contrasts import DECIDING, Blocks, Interval, NotMeasuredError, difference, interval_of, joint, mean_interval
-from eval.results.agreement import PUBLISHED_TRIALS, is_given, trainings_of
-from eval.results.conditions import matching
-from eval.results.identity import Identity, comparable, reason_against
-from eval.results.logs import Point, has_log, has_metric, log_path, logged, read_evaluations, read_log
-from eval.results.published import Published, published_number
-from eval.results.retraining import KNOWN, Retraining
-from eval.results.sheet import SheetRow, exposure_of
-from eval.results.summary import Estimate, Measurements
 from sida.errors import UserError
+from sida.eval.claims.finding import Operand
+from sida.eval.contrasts import (
+    DECIDING,
+    Blocks,
+    Interval,
+    NotMeasuredError,
+    difference,
+    interval_of,
+    joint,
+    mean_interval,
+)
+from sida.eval.results.agreement import PUBLISHED_TRIALS, is_given, trainings_of
+from sida.eval.results.conditions import matching
+from sida.eval.results.identity import Identity, comparable, reason_against
+from sida.eval.results.logs import Point, has_log, has_metric, log_path, logged, read_evaluations, read_log
+from sida.eval.results.published import Published, published_number
+from sida.eval.results.retraining import KNOWN, Retraining
+from sida.eval.results.sheet import SheetRow, exposure_of
+from sida.eval.results.summary import Estimate, Measurements
 
 #: Standard errors with this coverage where the noise is known.
 Z = 2.6
@@ -97,7 +106,7 @@ def _scaled(parts: _Parts, factor: float) -> list[tuple[float, float]]:
 class Evidence:
     """Measurements, training logs and published numbers that decide claims.
 
-    All methods raise :class:`~eval.contrasts.NotMeasuredError`, with the reason, where a comparison is not decided.
+    All methods raise :class:`~sida.eval.contrasts.NotMeasuredError`, with the reason, where nothing is decided.
 
     Attributes:
         measurements: Measured values.

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from eval.contrasts import Interval
-from eval.results.conditions import check_columns
+from sida.eval.contrasts import Interval
+from sida.eval.results.conditions import check_columns
 
 Outcome = Literal["supported", "contradicted", "not decided here"]
 UNDECIDED: Outcome = "not decided here"

@@ -23,14 +23,14 @@ import statistics
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, ParamSpec
 
-from eval.claims.evidence import Evidence, Side, Z
-from eval.claims.finding import UNDECIDED, Finding, Operand, Outcome, decided
-from eval.contrasts import DECIDING, NotMeasuredError, interval_of, joint, pooled_std
-from eval.results.agreement import agreement_of, trainings_of
-from eval.results.conditions import check_columns
-from eval.results.logs import Point, first_at_or_below
-from eval.results.retraining import KNOWN
-from eval.results.summary import Estimate
+from sida.eval.claims.evidence import Evidence, Side, Z
+from sida.eval.claims.finding import UNDECIDED, Finding, Operand, Outcome, decided
+from sida.eval.contrasts import DECIDING, NotMeasuredError, interval_of, joint, pooled_std
+from sida.eval.results.agreement import agreement_of, trainings_of
+from sida.eval.results.conditions import check_columns
+from sida.eval.results.logs import Point, first_at_or_below
+from sida.eval.results.retraining import KNOWN
+from sida.eval.results.summary import Estimate
 
 _WORDS = {"agrees": "agrees", "better": "better than printed", "worse": "worse than printed"}
 _Arguments = ParamSpec("_Arguments")

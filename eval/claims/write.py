@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.claims.claim import Claim, load_claims
-from eval.claims.evidence import Evidence
-from eval.claims.finding import NO_RULE, UNDECIDED, Finding, Outcome
-from eval.claims.rules import RULES, rule_text
-from eval.contrasts import survivors
-from eval.results.conditions import matching
-from eval.results.sheet import SheetRow, read_runs
-from eval.results.summary import Measurements, load_measurements
-from eval.tables.render import markdown, spelled, template
 from sida.errors import UserError
+from sida.eval.claims.claim import Claim, load_claims
+from sida.eval.claims.evidence import Evidence
+from sida.eval.claims.finding import NO_RULE, UNDECIDED, Finding, Outcome
+from sida.eval.claims.rules import RULES, rule_text
+from sida.eval.contrasts import survivors
+from sida.eval.results.conditions import matching
+from sida.eval.results.sheet import SheetRow, read_runs
+from sida.eval.results.summary import Measurements, load_measurements
+from sida.eval.tables.render import markdown, spelled, template
 from sida.files.atomic import json_text, read_hashed_json, write_files
 from sida.files.text_files import with_hash
 
@@ -58,7 +58,7 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
         source: File named in errors.
 
     Raises:
-        UserError: See :meth:`eval.claims.claim.Claim.findings`.
+        UserError: See :meth:`sida.eval.claims.claim.Claim.findings`.
     """
     decided_claims = [(claim, claim.findings(evidence, source)) for claim in claims]
     tests = _tests(findings for _, findings in decided_claims)

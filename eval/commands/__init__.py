@@ -1,1 +1,1 @@
-"""Verbs of measuring, each a :class:`sida.cli.main.Verb` that :mod:`workflow.cli` names."""
+"""Verbs of measuring, each a :class:`sida.cli.main.Verb` that :mod:`sida.workflow.cli` names."""

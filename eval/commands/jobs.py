@@ -3,10 +3,10 @@
 import argparse
 import os
 
-from eval.commands._options import output, parse_trials, shared
 from sida.cli.main import Verb, existing, refuse_lost
 from sida.config.lookup import typed_code
 from sida.config.settings import from_mapping, load_spec
+from sida.eval.commands._options import output, parse_trials, shared
 
 
 def _measure_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +18,8 @@ def _measure_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _measure(args: argparse.Namespace) -> int:
     """Measures trials and prints their number."""
-    from eval.measuring.measure import measure
-    from eval.measuring.sources import MeasureSpec
+    from sida.eval.measuring.measure import measure
+    from sida.eval.measuring.sources import MeasureSpec
 
     spec = from_mapping(MeasureSpec, load_spec(args.spec), "--spec")
     trials = parse_trials(args.trials, spec.protocol.trials)
@@ -52,9 +52,9 @@ def _collect_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _collect(args: argparse.Namespace) -> int:
     """Collects the measurements and prints their number."""
-    from eval.results.measurements import collect, write_csv
-    from eval.results.stored import taken
-    from eval.results.summary import measurements_file
+    from sida.eval.results.measurements import collect, write_csv
+    from sida.eval.results.stored import taken
+    from sida.eval.results.summary import measurements_file
     from sida.files.ordinary import refuse_same
 
     for folder in args.stored[:1]:
@@ -90,7 +90,7 @@ def _claims_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _claims(args: argparse.Namespace) -> int:
     """Decides the claims and writes the verdicts."""
-    from eval.claims.write import decide_claims
+    from sida.eval.claims.write import decide_claims
 
     refuse_lost(vars(args), os.path.splitext(args.out)[0] + ".json")
     inputs = {name: getattr(args, name) for name in ("measurements", "runs", "results")}
@@ -121,7 +121,7 @@ def _figure_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _figure(args: argparse.Namespace) -> int:
     """Builds and writes the figure."""
-    from eval.figures.layout import build_figure
+    from sida.eval.figures.layout import build_figure
 
     refuse_lost(vars(args), *(os.path.splitext(args.out)[0] + suffix for suffix in (".png", ".csv")))
     settings = {key: getattr(args, key) for key in ("measurements", "spec")}
@@ -158,7 +158,7 @@ def _page_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _page(args: argparse.Namespace) -> int:
     """Writes the page."""
-    from eval.report.page import write_index
+    from sida.eval.report.page import write_index
 
     print(write_index(args.results, args.out, args.title, args.own, args.again))
     return 0
@@ -182,7 +182,7 @@ def _paper_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _paper(args: argparse.Namespace) -> int:
     """Builds the document."""
-    from eval.report.paper import build_paper, missing_latex
+    from sida.eval.report.paper import build_paper, missing_latex
 
     source, pdf = build_paper(args.results, args.title, args.own)
     if pdf is None:

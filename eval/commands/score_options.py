@@ -10,10 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.commands._options import extractor_options, pairs
-from eval.results.identity import read_exposure
-from eval.results.sheet import check_cells
-from eval.tables.scores import row_columns, table_protocol
 from sida.assets.cache import check_reachable
 from sida.assets.registry import load_registry
 from sida.cli.main import existing, integer
@@ -21,15 +17,19 @@ from sida.config.families import EDM2_LATENTS
 from sida.config.samplers import read_sampler
 from sida.config.settings import load_spec
 from sida.errors import UserError
+from sida.eval.commands._options import extractor_options, pairs
+from sida.eval.results.identity import read_exposure
+from sida.eval.results.sheet import check_cells
+from sida.eval.tables.scores import row_columns, table_protocol
 from sida.networks import network_latents
 
 if TYPE_CHECKING:
-    from eval.measuring.order import Groups
-    from eval.measuring.protocol import Protocol
-    from eval.measuring.scored import Scored
-    from eval.measuring.stores import ImageStore
-    from eval.results.identity import Identity
     from sida.assets.registry import Asset
+    from sida.eval.measuring.order import Groups
+    from sida.eval.measuring.protocol import Protocol
+    from sida.eval.measuring.scored import Scored
+    from sida.eval.measuring.stores import ImageStore
+    from sida.eval.results.identity import Identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class ScoreOptions:
     @functools.cached_property
     def network(self) -> str | None:
         """The source if it names a network, else None."""
-        from eval.measuring.images import names_network
+        from sida.eval.measuring.images import names_network
 
         return self.source if names_network(self.source) else None
 
@@ -106,7 +106,7 @@ class ScoreOptions:
         """Format of a network's file that is a program, such as TorchScript; empty for other sources."""
         if not (self.network and os.path.isfile(self.network)):
             return ""
-        from eval.measuring.images import program_format
+        from sida.eval.measuring.images import program_format
 
         return program_format(self.network)
 
@@ -118,7 +118,7 @@ class ScoreOptions:
     @functools.cached_property
     def _row_protocol(self) -> Protocol:
         """Protocol of a row of a table."""
-        from eval.measuring.images import chosen_protocol
+        from sida.eval.measuring.images import chosen_protocol
 
         return chosen_protocol(self.protocol_name, self.num_samples, bool(self.fast))
 
@@ -129,8 +129,8 @@ class ScoreOptions:
             UserError: They or the files of references cannot be opened, are of another size than the protocol's by the
                 first image, or are too few for the trials.
         """
-        from eval.measuring.images import ImageFiles, check_first, check_second, count_trials, pair_protocol
-        from eval.measuring.protocol import load_protocol
+        from sida.eval.measuring.images import ImageFiles, check_first, check_second, count_trials, pair_protocol
+        from sida.eval.measuring.protocol import load_protocol
 
         first, second = self.opened
         if second is not None:
@@ -154,9 +154,9 @@ class ScoreOptions:
         Raises:
             UserError: They cannot be opened.
         """
-        from eval.measuring.images import names_function
-        from eval.measuring.order import Trials
-        from eval.measuring.stores import open_images
+        from sida.eval.measuring.images import names_function
+        from sida.eval.measuring.order import Trials
+        from sida.eval.measuring.stores import open_images
 
         with_classes, trials = self.labels != "none", None
         if not self.against:
@@ -192,8 +192,8 @@ class ScoreOptions:
     @functools.cached_property
     def images(self) -> Scored:
         """Images to score: the opened program, the file of the network, or the source itself."""
-        from eval.measuring.functions import ProgramFile
-        from eval.measuring.scored import NetworkFile
+        from sida.eval.measuring.functions import ProgramFile
+        from sida.eval.measuring.scored import NetworkFile
         from sida.sampling.job import network_file, sampler_for
 
         if self.network is None:
@@ -215,14 +215,14 @@ class ScoreOptions:
     @property
     def assumption(self) -> str:
         """Note on NFE and family of a table's row where nothing states them; empty elsewhere."""
-        from eval.measuring.scored import NetworkFile
+        from sida.eval.measuring.scored import NetworkFile
 
         stated = self.nfe is not None or self.family is not None or isinstance(self.images, NetworkFile)
         return "" if stated or not self.like else "NFE 1 and family One Step are assumed (--nfe, --family)"
 
     def settings(self) -> dict[str, Any]:
-        """Keywords of :func:`eval.measuring.score_plan.plan_score`."""
-        from eval.measuring.scored import NetworkFile
+        """Keywords of :func:`sida.eval.measuring.score_plan.plan_score`."""
+        from sida.eval.measuring.scored import NetworkFile
 
         family, nfe, label = self.family, self.nfe, self.name
         device, images = self.torch_device, self.images

@@ -9,22 +9,22 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from eval.commands._options import extractor_options, output, shared
-from eval.commands.score_options import ScoreOptions
-from eval.results.bibliography import SUITE, bibliography
-from eval.results.exchange import exchanged
-from eval.tables.build import make_table, table_paths, write_table
-from eval.tables.latex import cited_keys, to_latex
-from eval.tables.scores import latex_row, row_columns, unfitting
 from sida.assets.registry import SCORED_ENDS, check_network
 from sida.cli.main import Verb, add_integer, existing, refuse_lost
 from sida.config.lookup import TRACE, find_file, typed_object
 from sida.config.settings import load_spec, names_object
 from sida.errors import UserError
+from sida.eval.commands._options import extractor_options, output, shared
+from sida.eval.commands.score_options import ScoreOptions
+from sida.eval.results.bibliography import SUITE, bibliography
+from sida.eval.results.exchange import exchanged
+from sida.eval.tables.build import make_table, table_paths, write_table
+from sida.eval.tables.latex import cited_keys, to_latex
+from sida.eval.tables.scores import latex_row, row_columns, unfitting
 from sida.files.atomic import write_hashed_json, write_text
 
 if TYPE_CHECKING:
-    from eval.measuring.score import Score
+    from sida.eval.measuring.score import Score
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,13 +84,13 @@ def _score(args: argparse.Namespace) -> int:
     if options.verbose:
         os.environ[TRACE] = "1"
 
-    from eval.measuring.images import TooFewError
+    from sida.eval.measuring.images import TooFewError
 
     fits = options.table_check()
     try:
         # Before torch is imported, which takes longer than everything that a list of files shows.
         options.check_files()
-        from eval.measuring.score import score_images
+        from sida.eval.measuring.score import score_images
 
         score = score_images(options.images, options.protocol_name, fits=fits, **options.settings())
     except TooFewError as error:
@@ -242,7 +242,7 @@ def _reference_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _reference(args: argparse.Namespace) -> int:
     """Measures the images and writes the reference."""
-    from eval.measuring.references import write_reference
+    from sida.eval.measuring.references import write_reference
 
     names = ("out", "extractor", "dataset", "images", "keep_features", "ddof", "allow_tf32", "device")
     options = extractor_options(args.extractor_option, [args.extractor]).get(args.extractor)

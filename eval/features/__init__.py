@@ -8,7 +8,7 @@ Variants that give other numbers (clean-fid's resize, DINOv2 with Pillow's resiz
 never compared with the published networks.
 """
 
-from eval.features.base import Extractor
-from eval.features.registry import EXTRACTORS, extractor_entry, get_extractor
+from sida.eval.features.base import Extractor
+from sida.eval.features.registry import EXTRACTORS, extractor_entry, get_extractor
 
 __all__ = ["EXTRACTORS", "Extractor", "extractor_entry", "get_extractor"]

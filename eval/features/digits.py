@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from eval.features.base import Extractor
 from sida.errors import UserError
+from sida.eval.features.base import Extractor
 from sida.files.tensors import read_errors, read_tensors
 from sida.networks.discriminators import make_backbone
 

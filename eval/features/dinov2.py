@@ -10,13 +10,13 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from eval.features.base import Extractor, as_rgb
-from eval.features.digits import weights_digest
-from eval.features.pixels import resized
-from eval.features.registry import EXTRACTORS
 from sida.assets.cache import check_pinned_code, fetch
 from sida.data.archive import Files
 from sida.errors import UserError, reason_of
+from sida.eval.features.base import Extractor, as_rgb
+from sida.eval.features.digits import weights_digest
+from sida.eval.features.pixels import resized
+from sida.eval.features.registry import EXTRACTORS
 from sida.files.atomic import atomic_path, sha256_file, sha256_json
 from sida.files.state_dicts import read_state_dict
 from sida.files.tensors import read_errors

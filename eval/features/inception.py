@@ -18,13 +18,13 @@ from typing import Any, ClassVar
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eval.features.base import Extractor, as_rgb
-from eval.features.pixels import clean_fid, resized
-from eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
 from sida.assets.cache import checked, fetch
 from sida.assets.registry import load_registry
 from sida.config.lookup import check_code_path
 from sida.errors import UserError, reason_of
+from sida.eval.features.base import Extractor, as_rgb
+from sida.eval.features.pixels import clean_fid, resized
+from sida.eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
 from sida.files.atomic import sha256_file
 
 (ASSET,) = EXTRACTORS["inception"].assets

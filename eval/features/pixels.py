@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from eval.features.base import Extractor
 from sida.config.lookup import how_to_install
 from sida.errors import UserError, reason_of
+from sida.eval.features.base import Extractor
 from sida.files.atomic import sha256_json
 
 

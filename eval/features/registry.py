@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from eval.features.base import Extractor
 from sida.assets.cache import ReadOnlyCacheError, recorded, registered, write_record
 from sida.config.feature_entries import ExtractorEntry
 from sida.config.registries import Registry
 from sida.errors import UserError, suggestion
+from sida.eval.features.base import Extractor
 from sida.files.atomic import sha256_json
 
 if TYPE_CHECKING:
@@ -23,25 +23,25 @@ _DINOV2 = ("dinov2-vitl14", "dinov2-code")
 #: Extractors by name, which begins with the name of the feature network.
 EXTRACTORS: Registry[ExtractorEntry] = Registry(
     "extractor",
-    "eval.features.base:Extractor",
+    "sida.eval.features.base:Extractor",
     {
         "inception": ExtractorEntry(
-            "eval.features.inception:InceptionExtractor", ("inception",), classes=1008, gflop=11
+            "sida.eval.features.inception:InceptionExtractor", ("inception",), classes=1008, gflop=11
         ),
-        "inception_clean": ExtractorEntry("eval.features.inception:InceptionCleanExtractor", ("inception",)),
+        "inception_clean": ExtractorEntry("sida.eval.features.inception:InceptionCleanExtractor", ("inception",)),
         "inception_cpu": ExtractorEntry(
-            "eval.features.inception:InceptionCPUExtractor",
+            "sida.eval.features.inception:InceptionCPUExtractor",
             ("inception",),
             classes=1008,
             varies="inception",
             difference="channels last, batch normalisation folded into convolutions",
         ),
-        "dinov2": ExtractorEntry("eval.features.dinov2:DinoV2Extractor", _DINOV2, gflop=156),
-        "dinov2_pil": ExtractorEntry("eval.features.dinov2:DinoV2PillowExtractor", _DINOV2),
-        "digits": ExtractorEntry("eval.features.digits:DigitsExtractor", classes=10),
-        "glyphs": ExtractorEntry("eval.features.digits:GlyphsExtractor", classes=10),
-        "digits_backbone": ExtractorEntry("eval.features.digits:DigitsBackboneExtractor"),
-        "pixels": ExtractorEntry("eval.features.pixels:PixelExtractor"),
+        "dinov2": ExtractorEntry("sida.eval.features.dinov2:DinoV2Extractor", _DINOV2, gflop=156),
+        "dinov2_pil": ExtractorEntry("sida.eval.features.dinov2:DinoV2PillowExtractor", _DINOV2),
+        "digits": ExtractorEntry("sida.eval.features.digits:DigitsExtractor", classes=10),
+        "glyphs": ExtractorEntry("sida.eval.features.digits:GlyphsExtractor", classes=10),
+        "digits_backbone": ExtractorEntry("sida.eval.features.digits:DigitsBackboneExtractor"),
+        "pixels": ExtractorEntry("sida.eval.features.pixels:PixelExtractor"),
     },
     "extractors",
 )
@@ -87,7 +87,7 @@ def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any)
 
     Args:
         name: One of :data:`EXTRACTORS`, or ``module:class``: a subclass of
-            :class:`~eval.features.base.Extractor`.
+            :class:`~sida.eval.features.base.Extractor`.
         device: Torch device of the network and of its features.
         **options: Options of the extractor, e.g. ``path`` of the weights.
 

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from eval.figures.layout import FigureKind, Inches, Runs, Sources, check_pick
-from eval.results.conditions import Needs, check_columns, matching
-from eval.results.csv_files import csv_text
-from eval.results.identity import comparable
-from eval.results.logs import Curve, Point, pool
-from eval.results.published import load_published, published_number
-from eval.results.sheet import SheetRow
-from eval.results.summary import Estimate, Measurement, require_comparable
 from sida.config.settings import Count, Positive
 from sida.errors import SettingError, UserError
+from sida.eval.figures.layout import FigureKind, Inches, Runs, Sources, check_pick
+from sida.eval.results.conditions import Needs, check_columns, matching
+from sida.eval.results.csv_files import csv_text
+from sida.eval.results.identity import comparable
+from sida.eval.results.logs import Curve, Point, pool
+from sida.eval.results.published import load_published, published_number
+from sida.eval.results.sheet import SheetRow
+from sida.eval.results.summary import Estimate, Measurement, require_comparable
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class CurvesLayout(FigureKind):
         widths: Relative widths of the panels of a row; equal if optional panels are left out.
         share_y: Whether panels of a row have one vertical scale.
         batch: Batch size: the horizontal axis then counts iterations instead of images.
-        colours: Whether colour and marker distinguish methods or values of α (see :mod:`eval.figures.style`).
+        colours: Whether colour and marker distinguish methods or values of α (see :mod:`sida.eval.figures.style`).
         final: Whether the independent measurement of the kept generator is marked.
     """
 

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from eval.figures import style
-from eval.results.conditions import Needs, check_columns
-from eval.results.extended import read_extended
-from eval.results.logs import Point, has_log, has_metric, kept_images, log_path, read_evaluations
-from eval.results.sheet import SheetRow, read_runs
-from eval.results.summary import Measurements, measured_in
 from sida.config.lookup import find_file
 from sida.config.registries import Registry, RegistryEntry
 from sida.config.settings import Range, from_mapping, load_spec
 from sida.errors import SettingError, UserError
+from sida.eval.figures import style
+from sida.eval.results.conditions import Needs, check_columns
+from sida.eval.results.extended import read_extended
+from sida.eval.results.logs import Point, has_log, has_metric, kept_images, log_path, read_evaluations
+from sida.eval.results.sheet import SheetRow, read_runs
+from sida.eval.results.summary import Measurements, measured_in
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -151,10 +151,10 @@ def check_pick(spec: object, fields: tuple[str, ...], remedy: str) -> None:
 #: Figure kinds by the ``kind`` of a layout.
 FIGURE_KINDS: Registry[RegistryEntry] = Registry(
     "figure kind",
-    "eval.figures.layout:FigureKind",
+    "sida.eval.figures.layout:FigureKind",
     {
-        "curves": RegistryEntry("eval.figures.plot:CurvesFigure"),
-        "samples": RegistryEntry("eval.figures.samples:SamplesFigure"),
+        "curves": RegistryEntry("sida.eval.figures.plot:CurvesFigure"),
+        "samples": RegistryEntry("sida.eval.figures.samples:SamplesFigure"),
     },
 )
 

@@ -8,11 +8,11 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from eval.figures import style
-from eval.figures.curves import CurvesLayout, Panel, PanelSpec, ReferenceLine, curves_csv
-from eval.figures.layout import Drawing, Sources
-from eval.figures.style import METHOD_LOOKS, Look, literal, looks_of
-from eval.results.logs import Curve, Point
+from sida.eval.figures import style
+from sida.eval.figures.curves import CurvesLayout, Panel, PanelSpec, ReferenceLine, curves_csv
+from sida.eval.figures.layout import Drawing, Sources
+from sida.eval.figures.style import METHOD_LOOKS, Look, literal, looks_of
+from sida.eval.results.logs import Curve, Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ class CurvesFigure(CurvesLayout):
 
 
 def draw_curves(layout: CurvesLayout, panels: Sequence[Panel]) -> Figure:
-    """Draws the figure of a layout; looks are in :mod:`eval.figures.style`. A panel without data has a text instead."""
+    """Draws the figure of a layout (looks: :mod:`sida.eval.figures.style`). A panel without data has a text instead."""
     looks = looks_of([panel.curves for panel in panels], layout.colours == "alpha")
     figure = style.new_figure(layout.width, layout.height)
     across = min(layout.columns, len(panels))

@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from eval.figures import style
-from eval.figures.layout import Drawing, FigureKind, Runs, Sources, check_pick
-from eval.results.conditions import Needs, matching
-from eval.results.csv_files import csv_text
-from eval.results.sheet import SheetRow
 from sida.config.settings import Count
 from sida.errors import UserError
+from sida.eval.figures import style
+from sida.eval.figures.layout import Drawing, FigureKind, Runs, Sources, check_pick
+from sida.eval.results.conditions import Needs, matching
+from sida.eval.results.csv_files import csv_text
+from sida.eval.results.sheet import SheetRow
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from matplotlib.figure import Figure
 
-    from eval.measuring.sources import DataSource
+    from sida.eval.measuring.sources import DataSource
 
 
 @dataclass(frozen=True)
@@ -236,9 +236,9 @@ def draw_grid(layout: SamplesFigure, generator: Mapping[str, Any], title: str) -
     """
     import torch
 
-    from eval.measuring.measure import Measurer
-    from eval.measuring.sources import DataSource, NetworkSource
-    from eval.measuring.trial import cpu_threads
+    from sida.eval.measuring.measure import Measurer
+    from sida.eval.measuring.sources import DataSource, NetworkSource
+    from sida.eval.measuring.trial import cpu_threads
     from sida.machine import tf32
     from sida.sampling import row_classes
 

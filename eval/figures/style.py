@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.results.logs import Curve
-from eval.tables.render import spelled
+from sida.eval.results.logs import Curve
+from sida.eval.tables.render import spelled
 from sida.files.atomic import write_files
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from eval.features.registry import Features
 from sida.errors import UserError
+from sida.eval.features.registry import Features
 from sida.files.tensors import read_tensors, write_tensors
 
 #: Seconds of a trial from one file to the next.

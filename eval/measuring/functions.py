@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from eval.features.inception import load_torchscript
-from eval.measuring.images import Duplicates, program_format
-from eval.measuring.trial import ImageBatch
 from sida.config.lookup import check_code_path, code_sha256, foreign_faults, load_object
 from sida.errors import UserError, reason_of
+from sida.eval.features.inception import load_torchscript
+from sida.eval.measuring.images import Duplicates, program_format
+from sida.eval.measuring.trial import ImageBatch
 from sida.files.atomic import by_content, sha256_file
 from sida.sampling.samplers import to_uint8
 from sida.sampling.streams import SeedStreams

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.features.registry import ON_PROCESSOR
-from eval.measuring.protocol import Protocol, load_protocol
-from eval.measuring.stores import ImageStore, in_batches
 from sida.assets.registry import is_address, load_registry
 from sida.config.registries import additions
 from sida.config.settings import names_object
 from sida.data.archive import Files
 from sida.data.arrays import holds_images
 from sida.errors import UserError
+from sida.eval.features.registry import ON_PROCESSOR
+from sida.eval.measuring.protocol import Protocol, load_protocol
+from sida.eval.measuring.stores import ImageStore, in_batches
 from sida.files.content import NETWORK, first_bytes, kind_of_file
 from sida.late import torch
 
 if TYPE_CHECKING:
-    from eval.measuring.trial import ImageBatch
+    from sida.eval.measuring.trial import ImageBatch
 
 
 def names_network(source: str) -> bool:
@@ -141,7 +141,7 @@ class ImageFiles:
             takes = f"protocol '{self.protocol.name}' takes {self.protocol.num_samples} for each trial"
             fault = f"holds {self.store.count} images, this trial needs {end}"
             raise UserError(self.store.path, fault, f"generate more ({takes})")
-        from eval.measuring.trial import ImageBatch
+        from sida.eval.measuring.trial import ImageBatch
 
         for images in in_batches(self.store.read, begin, end, batch_size):
             if not self.allow_duplicates:

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from eval.features.registry import make_extractors
-from eval.measuring.references import ImageSet, features_of
 from sida.data import load_dataset
+from sida.eval.features.registry import make_extractors
+from sida.eval.measuring.references import ImageSet, features_of
 from sida.machine import tf32
 
 _BATCH = 500

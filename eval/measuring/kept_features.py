@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eval.features.base import Extractor
-from eval.features.pixels import PixelExtractor
-from eval.measuring.reference_files import OwnReference, read_own, write_own
 from sida.assets.cache import cache_dir
 from sida.errors import UserError, say
+from sida.eval.features.base import Extractor
+from sida.eval.features.pixels import PixelExtractor
+from sida.eval.measuring.reference_files import OwnReference, read_own, write_own
 from sida.files.atomic import sha256_json
 from sida.machine import device_name, source_digest
 

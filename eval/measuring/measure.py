@@ -10,27 +10,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from eval.features.base import Extractor
-from eval.features.pixels import PixelExtractor
-from eval.features.registry import make_extractors
-from eval.measuring.finished import FinishedBatches
-from eval.measuring.functions import CallableSource
-from eval.measuring.images import ImageFiles, check_second
-from eval.measuring.order import Trials
-from eval.measuring.protocol import Protocol
-from eval.measuring.references import Reference, held_out_shares, load_references, records_of
-from eval.measuring.sources import DataSource, MeasureSpec, NetworkSource, Source
-from eval.measuring.stores import ImageStore, open_images
-from eval.measuring.trial import ImageBatch, TrialSums, compute_metrics, cpu_threads, run_pass, sized
-from eval.metrics.kinds import Mean
-from eval.results.identity import Identity, joined
-from eval.results.measurements import extended, missing_metrics, read_measurement, trial_path, write_measurement
 from sida import machine
 from sida.assets.cache import fetch_many
 from sida.assets.registry import find_asset, load_registry
 from sida.config.settings import from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import Progress, UserError, suggestion
+from sida.eval.features.base import Extractor
+from sida.eval.features.pixels import PixelExtractor
+from sida.eval.features.registry import make_extractors
+from sida.eval.measuring.finished import FinishedBatches
+from sida.eval.measuring.functions import CallableSource
+from sida.eval.measuring.images import ImageFiles, check_second
+from sida.eval.measuring.order import Trials
+from sida.eval.measuring.protocol import Protocol
+from sida.eval.measuring.references import Reference, held_out_shares, load_references, records_of
+from sida.eval.measuring.sources import DataSource, MeasureSpec, NetworkSource, Source
+from sida.eval.measuring.stores import ImageStore, open_images
+from sida.eval.measuring.trial import ImageBatch, TrialSums, compute_metrics, cpu_threads, run_pass, sized
+from sida.eval.metrics.kinds import Mean
+from sida.eval.results.identity import Identity, joined
+from sida.eval.results.measurements import extended, missing_metrics, read_measurement, trial_path, write_measurement
 from sida.files.atomic import sha256_json
 from sida.files.ordinary import UnreadableError
 from sida.machine import keep_freed_memory, take_device, tf32
@@ -121,7 +121,7 @@ class Measurer:
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """Identity of the images (:meth:`~eval.measuring.sources.Source.identity`)."""
+        """Identity of the images (:meth:`~sida.eval.measuring.sources.Source.identity`)."""
         return self.source.identity()
 
     @functools.cached_property

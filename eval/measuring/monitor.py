@@ -1,4 +1,4 @@
-"""Periodic evaluation during a training, whose settings name it ``eval.measuring.monitor:make_monitor``.
+"""Periodic evaluation during a training, whose settings name it ``sida.eval.measuring.monitor:make_monitor``.
 
 The monitor measures like the trials of a protocol: all metrics that need no stored features, or the metrics of the
     protocol's key ``watch``. So curves over training show the same quantities as tables. The seeds of the monitor are
@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 
-from eval.features.base import Extractor
-from eval.features.registry import make_extractors
-from eval.measuring.measure import default_batch_size
-from eval.measuring.monitor_settings import MonitorSettings
-from eval.measuring.protocol import OF_ALL_TRIALS, Protocol, load_protocol
-from eval.measuring.references import Reference, data_digest, fixed_digests, load_references
-from eval.measuring.trial import ImageBatch, TrialSums, compute_metrics, cpu_threads, run_pass
 from sida.data import load_dataset
 from sida.errors import UserError
+from sida.eval.features.base import Extractor
+from sida.eval.features.registry import make_extractors
+from sida.eval.measuring.measure import default_batch_size
+from sida.eval.measuring.monitor_settings import MonitorSettings
+from sida.eval.measuring.protocol import OF_ALL_TRIALS, Protocol, load_protocol
+from sida.eval.measuring.references import Reference, data_digest, fixed_digests, load_references
+from sida.eval.measuring.trial import ImageBatch, TrialSums, compute_metrics, cpu_threads, run_pass
 from sida.files.atomic import by_content
 from sida.machine import tf32
 
@@ -38,8 +38,8 @@ def make_monitor(dataset: Mapping[str, Any], **options: Any) -> Monitor:
 
     Args:
         dataset: Data-set spec.
-        **options: The other arguments, see :class:`~eval.measuring.monitor_settings.MonitorSettings`; ``protocol`` may
-            be a :class:`~eval.measuring.protocol.Protocol`.
+        **options: The other arguments, see :class:`~sida.eval.measuring.monitor_settings.MonitorSettings`;
+            ``protocol`` may be a :class:`~sida.eval.measuring.protocol.Protocol`.
 
     Raises:
         UserError: Bad arguments, or references that cannot be found.

@@ -9,14 +9,14 @@ from typing import Annotated, Any
 from sida.config.settings import Count, Device, Natural, Range
 
 #: The monitor in specs of trainings.
-MONITOR = "eval.measuring.monitor:make_monitor"
+MONITOR = "sida.eval.measuring.monitor:make_monitor"
 #: First seed of a monitor's images, far from the seeds of trials.
 SEED0 = 1 << 31
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MonitorSettings:
-    """Arguments of :func:`eval.measuring.monitor.make_monitor`.
+    """Arguments of :func:`sida.eval.measuring.monitor.make_monitor`.
 
     Attributes:
         dataset: Data-set spec.

@@ -1,8 +1,8 @@
 """Protocols: metrics with everything that decides their values.
 
 A protocol is data (``config/protocols/*.yaml``). Each of its metrics has an identity
-(:class:`eval.results.identity.Identity`) with every field that can change its value, and no other field (other metrics,
-title, labels, notes). Two values are comparable if their identities are equal.
+(:class:`sida.eval.results.identity.Identity`) with every field that can change its value, and no other field (other
+metrics, title, labels, notes). Two values are comparable if their identities are equal.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from eval.features import extractor_entry
-from eval.features.registry import registered_digest
-from eval.metrics.kinds import AnyMetric, Mean
-from eval.metrics.metric import Metric
-from eval.results.extended import read_extended
-from eval.results.identity import Identity, identity_of, joined
 from sida.assets.cache import cache_dir, registered
 from sida.assets.registry import is_counted, load_registry
 from sida.config.labels import LabelCounts, find_labels, load_labels
 from sida.config.lookup import file_names, find_file
 from sida.config.settings import CheckedAs, Count, Natural, Range, Settings, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion
+from sida.eval.features import extractor_entry
+from sida.eval.features.registry import registered_digest
+from sida.eval.metrics.kinds import AnyMetric, Mean
+from sida.eval.metrics.metric import Metric
+from sida.eval.results.extended import read_extended
+from sida.eval.results.identity import Identity, identity_of, joined
 
 #: Key of a reference with images that no generator may have seen.
 HELD_OUT = "heldout"

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.metrics.statistics import FeatureStatistics
 from sida.data.arrays import Arrays
 from sida.data.dataset import Sketch, read_sketch
 from sida.errors import UserError
+from sida.eval.metrics.statistics import FeatureStatistics
 from sida.files.atomic import sha256_json
 from sida.files.tensors import read_errors, read_tensors, write_tensors
 

@@ -20,27 +20,27 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from eval.features.base import Extractor
-from eval.features.registry import get_extractor
-from eval.measuring.kept_features import KeptFeatures
-from eval.measuring.protocol import Protocol, ReferenceSource
-from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
-from eval.measuring.stores import ImageStore, in_batches, open_images
-from eval.metrics.kinds import Mean
-from eval.metrics.statistics import FeatureStatistics, Moments
-from eval.results.identity import UNKNOWN_DATA, joined
 from sida.assets.cache import checked, fetch
 from sida.config.datasets import dataset_spec
 from sida.config.settings import load_spec
 from sida.data import Dataset, load_dataset
 from sida.data.dataset import Sketch
 from sida.errors import Progress, UserError
+from sida.eval.features.base import Extractor
+from sida.eval.features.registry import get_extractor
+from sida.eval.measuring.kept_features import KeptFeatures
+from sida.eval.measuring.protocol import Protocol, ReferenceSource
+from sida.eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
+from sida.eval.measuring.stores import ImageStore, in_batches, open_images
+from sida.eval.metrics.kinds import Mean
+from sida.eval.metrics.statistics import FeatureStatistics, Moments
+from sida.eval.results.identity import UNKNOWN_DATA, joined
 from sida.files.atomic import sha256_file, sha256_json
 from sida.machine import take_device, tf32
 from sida.prefetch import prefetch
 
 if TYPE_CHECKING:
-    from eval.metrics.metric import Metric
+    from sida.eval.metrics.metric import Metric
 
 #: Images per batch: of references that are made for a measurement; of files up to 64 pixels wide; of wider ones.
 _BATCH, _BATCH_OF_FILE, _BATCH_LARGE = 256, 128, 32

@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.measuring.images import ImageFiles
-from eval.measuring.measure import Measurer, TrialRecords
-from eval.measuring.protocol import Protocol
-from eval.measuring.score_plan import ScorePlan, plan_score
-from eval.measuring.scored import Scored
-from eval.measuring.stores import ImageStore
-from eval.measuring.trial import cpu_threads
-from eval.measuring.unfinished import forget_trials, trials_folder
-from eval.metrics.metric import Metric
-from eval.results.identity import Identity, read_exposure
-from eval.results.measurements import read_measurement, record_identity, trial_path
-from eval.results.sheet import official_exposure
-from eval.results.summary import Estimate
 from sida import machine
 from sida.data.dataset import Sketch
 from sida.errors import say
+from sida.eval.measuring.images import ImageFiles
+from sida.eval.measuring.measure import Measurer, TrialRecords
+from sida.eval.measuring.protocol import Protocol
+from sida.eval.measuring.score_plan import ScorePlan, plan_score
+from sida.eval.measuring.scored import Scored
+from sida.eval.measuring.stores import ImageStore
+from sida.eval.measuring.trial import cpu_threads
+from sida.eval.measuring.unfinished import forget_trials, trials_folder
+from sida.eval.metrics.metric import Metric
+from sida.eval.results.identity import Identity, read_exposure
+from sida.eval.results.measurements import read_measurement, record_identity, trial_path
+from sida.eval.results.sheet import official_exposure
+from sida.eval.results.summary import Estimate
 from sida.files.atomic import sha256_json
 from sida.methods.method import Exposure
 
@@ -169,10 +169,10 @@ def score_images(
     """Measures images in files, or those that a function or network draws.
 
     Args:
-        images: See :func:`eval.measuring.score_plan.plan_score`.
+        images: See :func:`sida.eval.measuring.score_plan.plan_score`.
         protocol: Name, path or content.
         fits: Check of the identities, e.g. whether a table takes them.
-        **options: Keywords of :func:`eval.measuring.score_plan.plan_score`.
+        **options: Keywords of :func:`sida.eval.measuring.score_plan.plan_score`.
 
     Raises:
         UserError: Images that cannot be measured under this protocol; the message names the file and the remedy.

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.features.registry import ON_PROCESSOR
-from eval.measuring.functions import CallableSource
-from eval.measuring.images import (
+from sida.config.datasets import dataset_spec
+from sida.config.settings import from_mapping
+from sida.errors import UserError
+from sida.eval.features.registry import ON_PROCESSOR
+from sida.eval.measuring.functions import CallableSource
+from sida.eval.measuring.images import (
     ImageFiles,
     check_second,
     chosen_protocol,
@@ -16,16 +19,13 @@ from eval.measuring.images import (
     on_processor,
     pair_protocol,
 )
-from eval.measuring.measure import Measurer
-from eval.measuring.order import Groups, Trials
-from eval.measuring.protocol import Protocol, load_protocol
-from eval.measuring.scored import Scored, origin_of
-from eval.measuring.sources import MeasureSpec
-from eval.measuring.stores import ImageStore, open_images
-from eval.results.identity import read_exposure
-from sida.config.datasets import dataset_spec
-from sida.config.settings import from_mapping
-from sida.errors import UserError
+from sida.eval.measuring.measure import Measurer
+from sida.eval.measuring.order import Groups, Trials
+from sida.eval.measuring.protocol import Protocol, load_protocol
+from sida.eval.measuring.scored import Scored, origin_of
+from sida.eval.measuring.sources import MeasureSpec
+from sida.eval.measuring.stores import ImageStore, open_images
+from sida.eval.results.identity import read_exposure
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def plan_score(
 
     Args:
         images: Folder, zip, tar, npz or npy: trial t takes the images t·n … (t + 1)·n − 1 in the order of names, or the
-            first n of run t (:mod:`eval.measuring.order`). Or a function ``function(seeds)``, its name
+            first n of run t (:mod:`sida.eval.measuring.order`). Or a function ``function(seeds)``, its name
             ``module:function``, or a network: trial t takes the protocol's seeds.
         protocol: Name, path or content.
         trials: Number of disjoint trials; by default as many as the images allow, at most the protocol's number.
@@ -104,7 +104,7 @@ def plan_score(
         saw: Networks of the generator's exposure (``docs/score.md``); by default from the method in the header of a
             network file, if it is a method of this suite, else unknown.
         opened: The images in files and the second set, if they are open already.
-        **settings: Other fields of :class:`~eval.measuring.sources.MeasureSpec` (dataset, references, device, ...).
+        **settings: Other fields of :class:`~sida.eval.measuring.sources.MeasureSpec` (dataset, references, device ...).
 
     Raises:
         UserError: Images that cannot be measured under this protocol; the message names the file and the remedy.

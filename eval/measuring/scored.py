@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval.measuring.functions import callable_name
-from eval.measuring.images import names_function
 from sida.config.samplers import Sampler
+from sida.eval.measuring.functions import callable_name
+from sida.eval.measuring.images import names_function
 from sida.sampling.job import LoadedGenerator
 
 

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
-from eval.measuring.protocol import Protocol, load_protocol
-from eval.measuring.references import data_digest
-from eval.measuring.trial import ImageBatch
 from sida.config.families import NULL_LABEL
 from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
 from sida.config.settings import Count, Natural, Settings
 from sida.data.dataset import Sketch, read_sketch
 from sida.data.load import check_labels
 from sida.errors import SettingError, UserError, suggestion
+from sida.eval.measuring.protocol import Protocol, load_protocol
+from sida.eval.measuring.references import data_digest
+from sida.eval.measuring.trial import ImageBatch
 from sida.files.atomic import sha256_file
 from sida.methods.method import Exposure
 from sida.methods.registry import UNKNOWN, exposure_of_training

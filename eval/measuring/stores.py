@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.measuring.order import Order, Trials, arranged
 from sida.data.archive import Files
 from sida.data.arrays import ImageArrays, find_arrays
 from sida.errors import UserError
+from sida.eval.measuring.order import Order, Trials, arranged
 from sida.late import torch
 
 #: Largest array in bytes whose images are dealt in memory.

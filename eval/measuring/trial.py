@@ -17,15 +17,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from eval.features.base import Extractor
-from eval.features.registry import Features
-from eval.measuring.images import check_size
-from eval.measuring.protocol import Protocol
-from eval.measuring.references import Reference
-from eval.metrics.kinds import Mean
-from eval.metrics.metric import Metric, Sides
-from eval.metrics.statistics import FeatureStatistics
 from sida.errors import UserError
+from sida.eval.features.base import Extractor
+from sida.eval.features.registry import Features
+from sida.eval.measuring.images import check_size
+from sida.eval.measuring.protocol import Protocol
+from sida.eval.measuring.references import Reference
+from sida.eval.metrics.kinds import Mean
+from sida.eval.metrics.metric import Metric, Sides
+from sida.eval.metrics.statistics import FeatureStatistics
 from sida.machine import tf32
 from sida.prefetch import prefetch
 from sida.sampling import NO_CLASS

@@ -23,10 +23,10 @@ from scipy.linalg.lapack import dpstrf
 from sida.errors import UserError
 
 if TYPE_CHECKING:
-    from eval.metrics.statistics import Moments
+    from sida.eval.metrics.statistics import Moments
 
 _EPS = float(np.finfo(np.float64).eps)
-# Relative rounding of a sum of blocks of 1024 terms (eval.metrics.statistics).
+# Relative rounding of a sum of blocks of 1024 terms (sida.eval.metrics.statistics).
 _SUM_EPS = 512 * _EPS
 _PANEL = 64  # rows that the processor's cache holds
 _COLUMNS = 4096  # features of a product of rows that are in float64 at a time

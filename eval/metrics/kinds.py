@@ -13,18 +13,18 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from eval.features.registry import EXTRACTORS
-from eval.metrics.metric import Direction, Metric, MetricValue, Sides
 from sida.config.registries import Registry
 from sida.config.settings import Count, Range, Variants
 from sida.errors import UserError, exact
+from sida.eval.features.registry import EXTRACTORS
+from sida.eval.metrics.metric import Direction, Metric, MetricValue, Sides
 
 if TYPE_CHECKING:
     # The start of a workflow reads protocols and must not wait for torch.
     import torch
 
-    from eval.features.registry import Features
-    from eval.metrics.inception_score import InceptionScoreSums
+    from sida.eval.features.registry import Features
+    from sida.eval.metrics.inception_score import InceptionScoreSums
 
 
 @dataclass(kw_only=True)
@@ -37,7 +37,7 @@ class Frechet(Metric):
 
     def compute(self, sides: Sides) -> MetricValue:
         """The distance, with ranks, rounding error and the reference's effective rank as details."""
-        from eval.metrics.frechet import moments_report
+        from sida.eval.metrics.frechet import moments_report
 
         report = moments_report(sides.statistics.moments, sides.real_moments)
         detail: dict[str, Any] = {"mean_term": report.mean_term, "ranks": list(report.ranks)}
@@ -76,7 +76,7 @@ class InceptionScore(Metric):
         """Adds the class probabilities of a batch."""
         import torch
 
-        from eval.metrics.inception_score import InceptionScoreSums
+        from sida.eval.metrics.inception_score import InceptionScoreSums
 
         if output.logits is None:
             raise UserError("", f"extractor '{self.extractor}' has no class probabilities for the inception score")
@@ -111,7 +111,7 @@ class _Neighbours(Metric):
     Attributes:
         k: Number of neighbours.
         dtype: Precision of the distances (difference 65).
-        share: The kind's result of the search (:class:`eval.metrics.precision_recall.NeighbourShares`).
+        share: The kind's result of the search (:class:`sida.eval.metrics.precision_recall.NeighbourShares`).
     """
 
     k: Count = 3
@@ -129,7 +129,7 @@ class _Neighbours(Metric):
 
     def compute(self, sides: Sides) -> MetricValue:
         """The kind's result of the search, which all kinds share; the reference's nearest distance as a detail."""
-        from eval.metrics.precision_recall import neighbour_shares
+        from sida.eval.metrics.precision_recall import neighbour_shares
 
         key = ("neighbours", self.extractor, self.reference, self.k, self.dtype)
         shares = sides.once(key, lambda: neighbour_shares(sides.real_features, sides.features, self.k, self.dtype))
@@ -180,7 +180,7 @@ class Kernel(Metric):
 
     def compute(self, sides: Sides) -> MetricValue:
         """The mean distance over subsets."""
-        from eval.metrics.kernel_distance import kernel_distance
+        from sida.eval.metrics.kernel_distance import kernel_distance
 
         sets = sides.real_features, sides.features
         size = min(map(len, sets))
@@ -252,7 +252,7 @@ class Accuracy(Metric):
 
 METRIC_KINDS: Registry[type[Metric]] = Registry(
     "metric kind",
-    "eval.metrics.metric:Metric",
+    "sida.eval.metrics.metric:Metric",
     {
         "frechet": Frechet,
         "inception_score": InceptionScore,
@@ -276,7 +276,7 @@ def value_fault(settings: str, value: float) -> tuple[str, str] | None:
     """Fault and remedy of a value that a metric cannot have; None for a possible one, and for custom kinds.
 
     Args:
-        settings: Kind and settings, as in :attr:`eval.results.identity.Identity.settings`.
+        settings: Kind and settings, as in :attr:`sida.eval.results.identity.Identity.settings`.
         value: The value.
     """
     kind, *words = settings.split() or [""]

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     # The start of a workflow reads protocols and must not wait for torch.
     import torch
 
-    from eval.features.registry import Features
-    from eval.metrics.statistics import FeatureStatistics, Moments
+    from sida.eval.features.registry import Features
+    from sida.eval.metrics.statistics import FeatureStatistics, Moments
 
 T = TypeVar("T")
 Direction = Literal["lower", "higher"]
@@ -115,8 +115,8 @@ class Sides:
 
     Attributes:
         metric: The metric.
-        sums: Sums of the trial (:class:`eval.measuring.trial.TrialSums`).
-        references: References by key (:class:`eval.measuring.references.Reference`).
+        sums: Sums of the trial (:class:`sida.eval.measuring.trial.TrialSums`).
+        references: References by key (:class:`sida.eval.measuring.references.Reference`).
         device: Torch device of the features.
         shared: Values that metrics of the trial share, by key.
     """

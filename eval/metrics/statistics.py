@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from scipy.linalg.blas import dsyrk
 
-from eval.metrics.frechet import products_of_rows
 from sida.errors import UserError
+from sida.eval.metrics.frechet import products_of_rows
 from sida.machine import available_memory
 
 _BLOCK, _PANEL = 1024, 64

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from eval.claims.rules import RULES, rule_text
-from eval.claims.write import CHANCE, VERDICT_MARKS, read_verdicts
-from eval.report.paper import figure_caption, generators, in_order, origin
-from eval.results.summary import Measurements, measured_in, measurements_file
-from eval.tables.build import load_table
-from eval.tables.model import Table
-from eval.tables.render import html_text, page_of, spelled, template
 from sida.data.archive import ask_shared
 from sida.errors import UserError
+from sida.eval.claims.rules import RULES, rule_text
+from sida.eval.claims.write import CHANCE, VERDICT_MARKS, read_verdicts
+from sida.eval.report.paper import figure_caption, generators, in_order, origin
+from sida.eval.results.summary import Measurements, measured_in, measurements_file
+from sida.eval.tables.build import load_table
+from sida.eval.tables.model import Table
+from sida.eval.tables.render import html_text, page_of, spelled, template
 from sida.files.atomic import write_text
 from sida.files.ordinary import file_below
 

@@ -16,17 +16,17 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from eval.claims.write import marked, read_verdicts
-from eval.figures.layout import load_figure_layout
-from eval.results.bibliography import bibliography_items
-from eval.results.csv_files import read_csv
-from eval.results.logs import has_log, log_path, read_log
-from eval.results.summary import Measurements, image_seeds, measured_days, measured_in
-from eval.tables.build import load_table
-from eval.tables.latex import cited_keys, escape
-from eval.tables.render import template
 from sida.config.lookup import file_names, find_file
 from sida.errors import UserError
+from sida.eval.claims.write import marked, read_verdicts
+from sida.eval.figures.layout import load_figure_layout
+from sida.eval.results.bibliography import bibliography_items
+from sida.eval.results.csv_files import read_csv
+from sida.eval.results.logs import has_log, log_path, read_log
+from sida.eval.results.summary import Measurements, image_seeds, measured_days, measured_in
+from sida.eval.tables.build import load_table
+from sida.eval.tables.latex import cited_keys, escape
+from sida.eval.tables.render import template
 from sida.files.atomic import copy_file, write_text
 from sida.files.ordinary import file_below, open_below, ordinary_files
 
@@ -110,7 +110,7 @@ def build_paper(results: str | Path, title: str = "", own: str | Path | None = N
         own: Folder of the preset; layouts in its ``figures`` (titles, captions) take precedence over ``config``.
 
     Returns:
-        The paths; ``None`` instead of the PDF without LaTeX (:func:`~eval.report.paper.missing_latex`).
+        The paths; ``None`` instead of the PDF without LaTeX (:func:`~sida.eval.report.paper.missing_latex`).
 
     Raises:
         UserError: There are neither tables nor figures, or LaTeX fails (the message has its first error).

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from eval.results.logs import logs_of
-from eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, load_measurements
 from sida.errors import UserError
+from sida.eval.results.logs import logs_of
+from sida.eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, load_measurements
 from sida.files.atomic import read_hashed_json
 from sida.files.ordinary import file_below
 

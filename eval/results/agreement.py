@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.results.identity import comparable
-from eval.results.published import Published
-from eval.results.retraining import load_retraining
-from eval.results.sheet import SheetRow
-from eval.results.summary import Estimate, Measurement
+from sida.eval.results.identity import comparable
+from sida.eval.results.published import Published
+from sida.eval.results.retraining import load_retraining
+from sida.eval.results.sheet import SheetRow
+from sida.eval.results.summary import Estimate, Measurement
 
 #: Evaluations behind a printed spread.
 PUBLISHED_TRIALS = 10

@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from eval.results.published import PUBLISHED
 from sida.config.lookup import ROOT
 from sida.errors import UserError
+from sida.eval.results.published import PUBLISHED
 from sida.files.text_files import parse_yaml
 
 #: Key of this suite.

@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eval.results.sheet import SheetRow
 from sida.config.settings import names_object
 from sida.errors import SettingError, suggestion
+from sida.eval.results.sheet import SheetRow
 
 #: Columns of the sample sheet that conditions may name.
 SELECTABLE = ("run", "family", "label", "method", "teacher", "init", "alpha", "recipe", "sampler", "seed", "dataset")

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
 from sida.config.feature_networks import FEATURE_NETWORKS, LABELS, OTHER, network_of
 from sida.errors import SettingError, suggestion
+from sida.eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
 from sida.files.atomic import sha256_json
 from sida.methods.method import Exposure
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.results.identity import NO_DIGEST, Identity, comparable, identity_of, joined, lacks_digest
-from eval.results.summary import Measurements, checked_lines, measurements_of, measurements_text
 from sida.errors import UserError, say, suggestion
+from sida.eval.results.identity import NO_DIGEST, Identity, comparable, identity_of, joined, lacks_digest
+from sida.eval.results.summary import Measurements, checked_lines, measurements_of, measurements_text
 from sida.files.atomic import read_hashed_json, set_aside, write_hashed_json, write_text
 from sida.files.ordinary import UnreadableError, ordinary_files
 from sida.files.text_files import DamagedError
@@ -234,7 +234,7 @@ def record_identity(record: Mapping[str, Any], metric: str) -> Identity:
 
 
 def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per record and metric, with the keys of :data:`eval.results.summary.MEASUREMENT_COLUMNS`.
+    """One row per record and metric, with the keys of :data:`sida.eval.results.summary.MEASUREMENT_COLUMNS`.
 
     Raises:
         TypeError: A number is a text, true or false.
@@ -272,7 +272,7 @@ def write_csv(
     Args:
         path: CSV file.
         records: Measurements of this suite.
-        more_rows: Rows from elsewhere (:func:`eval.results.stored.taken`), which the column ``origin`` marks.
+        more_rows: Rows from elsewhere (:func:`sida.eval.results.stored.taken`), which the column ``origin`` marks.
 
     Raises:
         UserError: A run from elsewhere has the name of one of this suite, or of another origin.

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.features.registry import registered_digest
-from eval.metrics.kinds import value_fault
-from eval.results.csv_files import read_csv
-from eval.results.identity import Identity, read_exposure
 from sida.assets.cache import registered
 from sida.config.feature_networks import networks_of_metric
 from sida.config.lookup import ROOT
 from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion
+from sida.eval.features.registry import registered_digest
+from sida.eval.metrics.kinds import value_fault
+from sida.eval.results.csv_files import read_csv
+from sida.eval.results.identity import Identity, read_exposure
 from sida.methods.method import Exposure
 
 #: Folder of the numbers and of facts about them.

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from eval.results.csv_files import FORMULA
-from eval.results.identity import read_exposure
-from eval.results.summary import Measurement
 from sida.config.registries import missing_plugins
 from sida.config.settings import (
     Count,
@@ -25,6 +22,9 @@ from sida.config.settings import (
     load_spec,
 )
 from sida.errors import UserError
+from sida.eval.results.csv_files import FORMULA
+from sida.eval.results.identity import read_exposure
+from sida.eval.results.summary import Measurement
 from sida.files.text_files import MOST_LINES, check_amount, first_double, read_text
 from sida.methods.method import Exposure
 from sida.methods.registry import METHODS, UNKNOWN
@@ -62,7 +62,7 @@ class SheetRow:
         guide: Guiding network (a teacher of the preset, an asset id or a path) if the sampler, or the recipe of a
             distilled row, has guidance; ``null`` is the guided network itself without a class.
         nfe: Network evaluations per image of an external generator.
-        saw: Networks of its exposure, e.g. ``loss:inception choice:inception`` (:mod:`eval.results.identity`),
+        saw: Networks of its exposure, e.g. ``loss:inception choice:inception`` (:mod:`sida.eval.results.identity`),
             ``none`` or ``unknown``; empty takes the words of the method, and is unknown for a generator from outside.
         notes: Notes for readers of the sheet.
     """

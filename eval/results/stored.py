@@ -3,7 +3,7 @@
 ``studies/NAME/stored`` has these files of ``results/NAME``, and every reader of results reads it:
 
 - ``measurements.csv``, compressed (``.gz``) if large; the trials themselves are left out.
-- ``logs.jsonl.gz``: the logs of all trainings (:mod:`eval.results.logs`).
+- ``logs.jsonl.gz``: the logs of all trainings (:mod:`sida.eval.results.logs`).
 - On request the networks.
 - ``stored.json``: the preset, the digest of each row's settings, and the time of all trainings.
 - ``claims.json`` and ``claims.md``.
@@ -14,11 +14,11 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from eval.results.csv_files import read_csv
-from eval.results.logs import logs_of
-from eval.results.summary import load_measurements, measurements_file
 from sida.config.lookup import ROOT
 from sida.errors import UserError
+from sida.eval.results.csv_files import read_csv
+from sida.eval.results.logs import logs_of
+from sida.eval.results.summary import load_measurements, measurements_file
 from sida.files.atomic import jsonl_text, read_hashed_json
 from sida.files.ordinary import file_below, open_ordinary, ordinary_files
 
@@ -50,7 +50,7 @@ def unchanged_rows(folder: str | Path, digests: Mapping[str, str]) -> list[str]:
 
     Args:
         folder: Stored results.
-        digests: Digest of each row's settings (:func:`workflow.preset.stored_rows.row_digest`).
+        digests: Digest of each row's settings (:func:`sida.workflow.preset.stored_rows.row_digest`).
     """
     return [run for run, digest in read_stored(folder)["rows"].items() if digests.get(run) == digest]
 

@@ -15,11 +15,11 @@ from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from eval.metrics.kinds import value_fault
-from eval.results.csv_files import csv_text, parse_csv
-from eval.results.identity import Identity, comparable, read_exposure
 from sida.config.settings import Finite, Natural, Pattern, from_texts
 from sida.errors import SettingError, UserError, settings_in, suggestion
+from sida.eval.metrics.kinds import value_fault
+from sida.eval.results.csv_files import csv_text, parse_csv
+from sida.eval.results.identity import Identity, comparable, read_exposure
 from sida.files.ordinary import file_below
 from sida.files.text_files import read_text
 
@@ -27,7 +27,7 @@ from sida.files.text_files import read_text
 _Digest = Annotated[str, Pattern("[0-9a-f]*", "a digest in hexadecimal digits")]
 #: Settings of a sampler, such as ``num_steps=4``.
 _Settings = Annotated[str, Pattern(r"([a-z_]+=\w+(,[a-z_]+=\w+)*)?", "settings such as num_steps=4")]
-#: See :attr:`eval.results.identity.Identity.held_out`.
+#: See :attr:`sida.eval.results.identity.Identity.held_out`.
 _Share = Annotated[str, Pattern(r"(\d+/[1-9]\d*|unknown)?", "such as 3/50, or unknown")]
 
 

@@ -5,16 +5,16 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from eval.contrasts import DECIDING, interval_of, joint
-from eval.results.agreement import PUBLISHED_TRIALS, is_given
-from eval.results.identity import NO_DATA, NO_DIGEST, UNKNOWN, Identity, comparable, reason_against
-from eval.results.published import Published
-from eval.results.retraining import Retraining
-from eval.results.sheet import SheetRow
-from eval.results.summary import Estimate
-from eval.tables.cells import Best, CellSource, Side, TableLine
-from eval.tables.layout import BoldSpec, ColumnSpec, Mode, TableLayout
-from eval.tables.model import LEVEL_MARK, Rank
+from sida.eval.contrasts import DECIDING, interval_of, joint
+from sida.eval.results.agreement import PUBLISHED_TRIALS, is_given
+from sida.eval.results.identity import NO_DATA, NO_DIGEST, UNKNOWN, Identity, comparable, reason_against
+from sida.eval.results.published import Published
+from sida.eval.results.retraining import Retraining
+from sida.eval.results.sheet import SheetRow
+from sida.eval.results.summary import Estimate
+from sida.eval.tables.cells import Best, CellSource, Side, TableLine
+from sida.eval.tables.layout import BoldSpec, ColumnSpec, Mode, TableLayout
+from sida.eval.tables.model import LEVEL_MARK, Rank
 
 #: Reasons for a column of measured values without a best one.
 UNDECIDED = "the best one beats none beyond noise and retraining"
@@ -92,7 +92,7 @@ def best_values(
     another one beyond the noise of evaluation and the scatter of training; measured values that it does not beat are
     level with it. Published numbers alone are ranked as the paper ranks them, by their values. No measured value has a
     rank where noise or scatter is unknown, or where the measured values are not comparable with each other. A value has
-    none if there is a reason against it (:func:`eval.results.identity.reason_against`).
+    none if there is a reason against it (:func:`sida.eval.results.identity.reason_against`).
 
     Args:
         layout: Columns and the bold rule.

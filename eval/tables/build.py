@@ -1,4 +1,4 @@
-"""Builds a :class:`~eval.tables.model.Table` from a layout, measurements and published numbers; writes and reads files.
+"""Builds a :class:`~sida.eval.tables.model.Table` from a layout, measurements, published numbers; reads, writes files.
 
 There are three modes: ``paper`` prints the published strings; ``measured`` prints measurements; ``audit`` prints both
 with their difference. A published cell never shows a measurement, nor the reverse. Notes below a table give the origin
@@ -11,12 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eval.results.agreement import RETRAINING, Agreement
-from eval.results.bibliography import metric_keys
-from eval.results.published import Published, published_number
-from eval.results.retraining import Retraining, load_retraining
-from eval.results.sheet import SheetRow, read_runs
-from eval.results.summary import (
+from sida.config.lookup import find_file
+from sida.config.settings import from_mapping
+from sida.errors import UserError, suggestion
+from sida.eval.results.agreement import RETRAINING, Agreement
+from sida.eval.results.bibliography import metric_keys
+from sida.eval.results.published import Published, published_number
+from sida.eval.results.retraining import Retraining, load_retraining
+from sida.eval.results.sheet import SheetRow, read_runs
+from sida.eval.results.summary import (
     Measurement,
     Measurements,
     image_seeds,
@@ -25,8 +28,8 @@ from eval.results.summary import (
     measurements_file,
     require_comparable,
 )
-from eval.tables.bold import best_values
-from eval.tables.cells import (
+from sida.eval.tables.bold import best_values
+from sida.eval.tables.cells import (
     AUDIT_LEGEND,
     Best,
     CellSource,
@@ -35,10 +38,10 @@ from eval.tables.cells import (
     resolve,
     without_unlike,
 )
-from eval.tables.latex import to_latex
-from eval.tables.layout import ColumnSpec, Mode, TableKind, TableLayout, TableSources, load_table_layout
-from eval.tables.model import RECORD_FIELDS, Table, published_record
-from eval.tables.notes import (
+from sida.eval.tables.latex import to_latex
+from sida.eval.tables.layout import ColumnSpec, Mode, TableKind, TableLayout, TableSources, load_table_layout
+from sida.eval.tables.model import RECORD_FIELDS, Table, published_record
+from sida.eval.tables.notes import (
     comparison_notes,
     exposure_notes,
     held_out_notes,
@@ -46,11 +49,8 @@ from eval.tables.notes import (
     measured_lines,
     provenance_notes,
 )
-from eval.tables.render import to_csv, to_html, to_markdown
-from eval.tables.scores import with_scores
-from sida.config.lookup import find_file
-from sida.config.settings import from_mapping
-from sida.errors import UserError, suggestion
+from sida.eval.tables.render import to_csv, to_html, to_markdown
+from sida.eval.tables.scores import with_scores
 from sida.files.atomic import json_text, read_hashed_json, write_files
 from sida.files.text_files import with_hash
 

@@ -10,14 +10,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.results.agreement import LEGEND, Agreement, agreement_of, trainings_of
-from eval.results.identity import Identity, comparable, joined
-from eval.results.published import Published, published_number
-from eval.results.sheet import SheetRow, exposure_of
-from eval.results.summary import Estimate, Measurement, Measurements
-from eval.tables.layout import ColumnSpec, Mode, RowSpec, TableLayout, expand
-from eval.tables.model import BLANK, DASH, Cell, Column, Rank, Row
 from sida.errors import UserError, suggestion
+from sida.eval.results.agreement import LEGEND, Agreement, agreement_of, trainings_of
+from sida.eval.results.identity import Identity, comparable, joined
+from sida.eval.results.published import Published, published_number
+from sida.eval.results.sheet import SheetRow, exposure_of
+from sida.eval.results.summary import Estimate, Measurement, Measurements
+from sida.eval.tables.layout import ColumnSpec, Mode, RowSpec, TableLayout, expand
+from sida.eval.tables.model import BLANK, DASH, Cell, Column, Rank, Row
 from sida.methods.method import Exposure
 
 #: Reason for a cell without a comparison whose released file is later than the printed number.
@@ -79,7 +79,7 @@ class TableLine:
     run: SheetRow | None
     nfe: int | None
     sources: dict[str, CellSource]
-    trained: str = ""  # see eval.results.summary.Measurements.trained
+    trained: str = ""  # see sida.eval.results.summary.Measurements.trained
 
     @property
     def family(self) -> str:

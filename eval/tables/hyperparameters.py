@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from eval.results.conditions import Needs
-from eval.results.logs import has_log, log_path, logged, read_log
-from eval.results.published import published_number
-from eval.results.sheet import SheetRow
-from eval.tables.layout import Mode, TableKind, TableSources
-from eval.tables.model import RECORD_FIELDS, Cell, Column, Row, Table, published_record
-from eval.tables.notes import papers_notes
 from sida.config.settings import Natural, OneOf, from_mapping
 from sida.errors import SettingError
+from sida.eval.results.conditions import Needs
+from sida.eval.results.logs import has_log, log_path, logged, read_log
+from sida.eval.results.published import published_number
+from sida.eval.results.sheet import SheetRow
+from sida.eval.tables.layout import Mode, TableKind, TableSources
+from sida.eval.tables.model import RECORD_FIELDS, Cell, Column, Row, Table, published_record
+from sida.eval.tables.notes import papers_notes
 from sida.methods.registry import METHODS, DistillConfig, resolve_recipe
 
 if TYPE_CHECKING:

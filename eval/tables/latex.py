@@ -10,9 +10,9 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.results.bibliography import bibliography_items, cited_label
-from eval.tables.model import Cell, Column, Table
-from eval.tables.render import spelled, template, terminal_text
+from sida.eval.results.bibliography import bibliography_items, cited_label
+from sida.eval.tables.model import Cell, Column, Table
+from sida.eval.tables.render import spelled, template, terminal_text
 
 #: All Greek letters; TeX has no commands for letters that look like Latin ones.
 _GREEK = {

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from eval.results.conditions import Needs, check_columns, matching, with_other_seeds
-from eval.results.extended import read_extended
-from eval.results.sheet import SheetRow
-from eval.results.summary import Measurements
-from eval.tables.model import Table
 from sida.config.registries import Registry, RegistryEntry
 from sida.config.settings import Range, from_mapping
 from sida.errors import SettingError, UserError, suggestion
+from sida.eval.results.conditions import Needs, check_columns, matching, with_other_seeds
+from sida.eval.results.extended import read_extended
+from sida.eval.results.sheet import SheetRow
+from sida.eval.results.summary import Measurements
+from sida.eval.tables.model import Table
 
 Mode = Literal["paper", "audit", "measured"]
 TextField = Literal["family", "label", "nfe", "cfg", "data", "network", "needs", "saw", "seeds"]
@@ -264,10 +264,10 @@ class TableLayout(TableKind):
 #: Table kinds by the ``kind`` of a layout.
 TABLE_KINDS: Registry[RegistryEntry] = Registry(
     "table kind",
-    "eval.tables.layout:TableKind",
+    "sida.eval.tables.layout:TableKind",
     {
-        "results": RegistryEntry("eval.tables.build:ResultsTable"),
-        "hyperparameters": RegistryEntry("eval.tables.hyperparameters:HyperLayout"),
+        "results": RegistryEntry("sida.eval.tables.build:ResultsTable"),
+        "hyperparameters": RegistryEntry("sida.eval.tables.hyperparameters:HyperLayout"),
     },
 )
 

@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from eval.results.identity import NO_DIGEST, UNKNOWN, Identity, comparable, lacks_digest, reason_against
-from eval.results.stored import FROM_STORED
-from eval.results.summary import Measurement, Measurements, image_seeds, kept_at, measured_days
-from eval.tables.cells import TableLine, mark_of
-from eval.tables.layout import TableLayout
+from sida.eval.results.identity import NO_DIGEST, UNKNOWN, Identity, comparable, lacks_digest, reason_against
+from sida.eval.results.stored import FROM_STORED
+from sida.eval.results.summary import Measurement, Measurements, image_seeds, kept_at, measured_days
+from sida.eval.tables.cells import TableLine, mark_of
+from sida.eval.tables.layout import TableLayout
 
 _POOLED = (
     "Rows of several training seeds: mean and sample standard deviation of the seeds' means, not of single trials."

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.results.csv_files import csv_text
-from eval.tables.model import LEVEL_MARK, RECORD_FIELDS, Cell, Table
+from sida.eval.results.csv_files import csv_text
+from sida.eval.tables.model import LEVEL_MARK, RECORD_FIELDS, Cell, Table
 
 if TYPE_CHECKING:
     from jinja2 import Template

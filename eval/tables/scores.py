@@ -7,24 +7,24 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.measuring.protocol import load_protocol
-from eval.results.exchange import Added, read_added
-from eval.results.published import Published
-from eval.results.sheet import SheetRow, check_cells
-from eval.results.stored import FROM_STORED
-from eval.results.summary import Estimate, Measurements
-from eval.tables.cells import CellSource, heading, measured_cell, nfe_text, require_in_column, resolve
-from eval.tables.latex import escape, latex_cell
-from eval.tables.layout import ColumnSpec, RowSpec, TableLayout, expand, load_layout
-from eval.tables.model import BLANK, Cell, Row, Table
-from eval.tables.render import to_markdown
 from sida.config.lookup import find_file
 from sida.errors import UserError
+from sida.eval.measuring.protocol import load_protocol
+from sida.eval.results.exchange import Added, read_added
+from sida.eval.results.published import Published
+from sida.eval.results.sheet import SheetRow, check_cells
+from sida.eval.results.stored import FROM_STORED
+from sida.eval.results.summary import Estimate, Measurements
+from sida.eval.tables.cells import CellSource, heading, measured_cell, nfe_text, require_in_column, resolve
+from sida.eval.tables.latex import escape, latex_cell
+from sida.eval.tables.layout import ColumnSpec, RowSpec, TableLayout, expand, load_layout
+from sida.eval.tables.model import BLANK, Cell, Row, Table
+from sida.eval.tables.render import to_markdown
 
 if TYPE_CHECKING:
-    from eval.measuring.protocol import Protocol
-    from eval.measuring.score import Score
-    from eval.results.identity import Identity
+    from sida.eval.measuring.protocol import Protocol
+    from sida.eval.measuring.score import Score
+    from sida.eval.results.identity import Identity
 
 
 def row_columns(
@@ -177,7 +177,7 @@ def with_scores(
         layout: Layout of the table.
         measured: Measurements of the sheet's rows.
         sheet: Rows by id; None makes a row of each generator of ``measured``.
-        paths: Files of :func:`eval.results.exchange.read_added`, whose generators are added.
+        paths: Files of :func:`sida.eval.results.exchange.read_added`, whose generators are added.
 
     Raises:
         UserError: A file of another kind, without a metric of the table, or a name that a row of the sheet has.

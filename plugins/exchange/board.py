@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from eval.measuring.protocol import protocol_named
-from eval.results.agreement import HIGHER_IS_BETTER, Agreement, agreement_of_two
-from eval.results.exchange import read_numbers
-from eval.results.identity import UNKNOWN, Identity, comparable, lacks_digest, reason_against
-from eval.results.published import PUBLISHED, Published, load_published
-from eval.results.sheet import exposure_of
-from eval.results.summary import Measurements
 from sida.config.settings import Pattern, Settings, from_mapping, load_yaml
 from sida.errors import SettingError, UserError
+from sida.eval.measuring.protocol import protocol_named
+from sida.eval.results.agreement import HIGHER_IS_BETTER, Agreement, agreement_of_two
+from sida.eval.results.exchange import read_numbers
+from sida.eval.results.identity import UNKNOWN, Identity, comparable, lacks_digest, reason_against
+from sida.eval.results.published import PUBLISHED, Published, load_published
+from sida.eval.results.sheet import exposure_of
+from sida.eval.results.summary import Measurements
 from sida.files.ordinary import ordinary_files
 from sida.methods.method import Exposure
 from sida.methods.registry import METHODS

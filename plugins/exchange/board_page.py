@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.tables.render import html_text, template
+from sida.eval.tables.render import html_text, template
 from sida.files.atomic import write_text
 from sida.plugins.exchange.board import CERTAINTIES, SENT, BoardRow, printed_rows, rank_groups, read_sent, sent_rows
 

@@ -24,8 +24,8 @@ from sida.errors import UserError
 from sida.files.atomic import json_text, write_files
 from sida.files.text_files import parse_json, read_text
 from sida.machine import code_version
-from workflow.archive.manifest import CODE, CRATE, MANIFEST, Manifest
-from workflow.archive.verify import check_results
+from sida.workflow.archive.manifest import CODE, CRATE, MANIFEST, Manifest
+from sida.workflow.archive.verify import check_results
 
 if TYPE_CHECKING:
     from rocrate.model.entity import Entity

@@ -21,19 +21,19 @@ from typing import Any
 import torch
 from huggingface_hub import EvalResult, ModelCardData
 
-from eval.measuring.functions import CallableSource, ProgramFile
-from eval.measuring.images import names_function
-from eval.measuring.protocol import protocol_named
-from eval.results.bibliography import cited_label
-from eval.results.measurements import RESCORE, score_of
-from eval.results.summary import Measurement, Measurements, measured_in
-from eval.tables.build import make_table
-from eval.tables.render import markdown_cell, template, to_markdown
 from sida.config.lookup import our_object
 from sida.config.registries import PACKAGE, additions
 from sida.config.samplers import GeneratorSteps, Sampler
 from sida.config.settings import load_spec
 from sida.errors import UserError
+from sida.eval.measuring.functions import CallableSource, ProgramFile
+from sida.eval.measuring.images import names_function
+from sida.eval.measuring.protocol import protocol_named
+from sida.eval.results.bibliography import cited_label
+from sida.eval.results.measurements import RESCORE, score_of
+from sida.eval.results.summary import Measurement, Measurements, measured_in
+from sida.eval.tables.build import make_table
+from sida.eval.tables.render import markdown_cell, template, to_markdown
 from sida.files.atomic import atomic_folder, read_hashed_json, write_json, write_text
 from sida.files.ordinary import file_below
 from sida.machine import code_version, to_device

@@ -11,8 +11,8 @@ from typing import Any
 from huggingface_hub import EvalResult
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from eval.tables.render import terminal_text
 from sida.errors import UserError
+from sida.eval.tables.render import terminal_text
 from sida.files.atomic import write_text
 from sida.files.text_files import yaml_text
 

@@ -21,13 +21,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.measuring.protocol import protocol_named
-from eval.metrics.kinds import METRIC_KINDS
-from eval.results.agreement import HIGHER_IS_BETTER
-from eval.results.published import Published
-from eval.results.sheet import SheetRow, exposure_of
-from eval.results.summary import Estimate, Measurement, Measurements
 from sida.errors import UserError
+from sida.eval.measuring.protocol import protocol_named
+from sida.eval.metrics.kinds import METRIC_KINDS
+from sida.eval.results.agreement import HIGHER_IS_BETTER
+from sida.eval.results.published import Published
+from sida.eval.results.sheet import SheetRow, exposure_of
+from sida.eval.results.summary import Estimate, Measurement, Measurements
 from sida.machine import code_version
 from sida.plugins.exchange.eee import LINES, PRINTED, PRINTED_STD, SCHEMA_VERSION
 

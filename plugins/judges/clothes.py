@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from eval.features.digits import NUM_FEATURES, SmallExtractor, check_shape, convolution_block
+from sida.eval.features.digits import NUM_FEATURES, SmallExtractor, check_shape, convolution_block
 from sida.networks.discriminators import Backbone, backbone_level
 
 NUM_CLASSES, SIZE = 10, 28

@@ -17,12 +17,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from eval.features.base import Extractor, as_rgb
-from eval.features.digits import weights_digest
-from eval.features.pixels import resized
-from eval.features.registry import EXTRACTORS
 from sida.assets.cache import checked, fetch
 from sida.errors import UserError, reason_of
+from sida.eval.features.base import Extractor, as_rgb
+from sida.eval.features.digits import weights_digest
+from sida.eval.features.pixels import resized
+from sida.eval.features.registry import EXTRACTORS
 from sida.files.atomic import sha256_json
 
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.metrics.metric import Metric, MetricValue, Sides
 from sida.config.settings import Count, Natural, Positive
 from sida.errors import SettingError
+from sida.eval.metrics.metric import Metric, MetricValue, Sides
 
 
 @dataclass(kw_only=True)
@@ -83,7 +83,7 @@ class Ratio(Metric):
 
     def compute(self, sides: Sides) -> MetricValue:
         """The ratio, with both distances as details."""
-        from eval.metrics.frechet import moments_report
+        from sida.eval.metrics.frechet import moments_report
 
         def distance() -> float:
             return moments_report(sides.statistics.moments, sides.real_moments).value

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eval.features.base import Extractor, as_rgb
-from eval.features.digits import weights_digest
+from sida.eval.features.base import Extractor, as_rgb
+from sida.eval.features.digits import weights_digest
 from sida.files.atomic import sha256_json
 from sida.plugins.judges.lite0 import CLASSES, NAME, WIDTH, published_network
 

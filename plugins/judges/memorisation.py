@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import torch
 
-from eval.metrics.precision_recall import distance_blocks
 from sida.errors import UserError
+from sida.eval.metrics.precision_recall import distance_blocks
 
 _TAIL = 0.05
 

@@ -8,8 +8,8 @@ from sida.config.settings import from_mapping
 from sida.plugins.planner.doctor import examine
 from sida.plugins.planner.new import StudyConfig, new_study
 from sida.plugins.planner.plan import make_plan, show_detection, show_plan
-from workflow.commands.presets import preset_argument
-from workflow.preset.files import find_preset
+from sida.workflow.commands.presets import preset_argument
+from sida.workflow.preset.files import find_preset
 
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:

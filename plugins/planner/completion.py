@@ -7,7 +7,7 @@ from typing import Any
 from sida.cli.main import Verb
 from sida.config.lookup import how_to_install, our_object
 from sida.errors import UserError
-from workflow.cli import all_verbs
+from sida.workflow.cli import all_verbs
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

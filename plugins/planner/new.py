@@ -24,8 +24,8 @@ from sida.errors import UserError, settings_in, visible
 from sida.files.atomic import atomic_folder
 from sida.networks import network_latents
 from sida.plugins.planner.pictures import check_listed, first_picture, prepared
-from workflow.planning.costs import Costs
-from workflow.preset import load_preset
+from sida.workflow.planning.costs import Costs
+from sida.workflow.preset import load_preset
 
 STUDY_FILES = (
     *("preset.yaml", "runs.tsv", "README.md", "protocols/own.yaml", "tables/main.yaml"),

@@ -9,16 +9,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from eval.contrasts import CONFIDENCE, DECIDING, POWER, seeds_to_detect
-from eval.results.retraining import load_retraining
 from sida.config.lookup import ROOT
 from sida.errors import UserError
-from workflow.checks import PLANNING, give_cache
-from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, span, too_large
-from workflow.preset import Preset, load_preset
-from workflow.preset.outside_code import origin
-from workflow.preset.remarks import search_remarks, unshown_remark
-from workflow.preset.targets import Targets
+from sida.eval.contrasts import CONFIDENCE, DECIDING, POWER, seeds_to_detect
+from sida.eval.results.retraining import load_retraining
+from sida.workflow.checks import PLANNING, give_cache
+from sida.workflow.planning.costs import SMALLER, STAGES, Cost, Costs, span, too_large
+from sida.workflow.preset import Preset, load_preset
+from sida.workflow.preset.outside_code import origin
+from sida.workflow.preset.remarks import search_remarks, unshown_remark
+from sida.workflow.preset.targets import Targets
 
 #: Kinds of jobs in the order of the table, with their titles.
 KINDS = {
@@ -150,8 +150,8 @@ def make_plan(
 
     Args:
         files: Files of the preset; later ones win.
-        targets: Rows or products (:meth:`workflow.preset.targets.Targets.paths_of`).
-        card: See :class:`~workflow.planning.costs.Costs`.
+        targets: Rows or products (:meth:`sida.workflow.preset.targets.Targets.paths_of`).
+        card: See :class:`~sida.workflow.planning.costs.Costs`.
         gpus: Number of GPUs, or of cores that run jobs side by side; None: the preset's (``plan.gpus``), else one GPU,
             or this machine's cores.
         fresh: Whether products that are up to date, and downloads in the cache, count.

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from eval.measuring.protocol import load_protocol, read_protocol
-from eval.results.extended import read_extended
-from eval.results.sheet import read_runs
 from sida.assets.registry import ASSET_COLUMNS, Asset, load_registry
 from sida.config.datasets import dataset_entry
 from sida.config.settings import load_spec
 from sida.errors import UserError, say
+from sida.eval.measuring.protocol import load_protocol, read_protocol
+from sida.eval.results.extended import read_extended
+from sida.eval.results.sheet import read_runs
 from sida.files.atomic import sha256_file, write_json, write_text
 from sida.files.text_files import yaml_text
 from sida.plugins.planner.small import (
@@ -39,10 +39,10 @@ from sida.plugins.planner.small import (
     without_judges,
 )
 from sida.plugins.planner.stand_ins import IMAGES, maker
-from workflow.preset import Preset, load_preset
-from workflow.preset.checks import check_preset
-from workflow.preset.measuring import measurement
-from workflow.preset.trainings import training
+from sida.workflow.preset import Preset, load_preset
+from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.measuring import measurement
+from sida.workflow.preset.trainings import training
 
 #: Images of a trial of latents, whose decoder takes minutes for a hundred on a processor; of pixels there are more.
 DECODED = 4

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.features.registry import EXTRACTORS
 from sida.errors import UserError
+from sida.eval.features.registry import EXTRACTORS
 from sida.networks.file import network_class
-from workflow.preset import Preset
+from sida.workflow.preset import Preset
 
 #: Sizes of a transformer; its images, classes and patches stay.
 SIZES = {"hidden_size": 64, "depth": 2, "num_heads": 4}

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from eval.features.registry import EXTRACTORS, extractor_entry
-from eval.measuring.protocol import Protocol
 from sida.assets.registry import Asset
 from sida.config.families import DECODERS
 from sida.config.settings import load_spec
 from sida.errors import UserError
+from sida.eval.features.registry import EXTRACTORS, extractor_entry
+from sida.eval.measuring.protocol import Protocol
 from sida.files.atomic import atomic_path
 from sida.networks.official_pickles import write_official
 from sida.plugins.planner.small import (
@@ -26,8 +26,8 @@ from sida.plugins.planner.small import (
     small_network,
     trains,
 )
-from workflow.planning.costs import Costs
-from workflow.preset import Preset
+from sida.workflow.planning.costs import Costs
+from sida.workflow.preset import Preset
 
 #: Images of a batch of references, and of a trial of pixels.
 IMAGES = 100

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eval.commands._options import output, shared
-from eval.commands.score_options import ScoreOptions
 from sida.assets.registry import check_network
 from sida.cli.main import Verb, add_integer, check_output_paths, existing
 from sida.config.families import NULL_LABEL
 from sida.errors import UserError
+from sida.eval.commands._options import output, shared
+from sida.eval.commands.score_options import ScoreOptions
 from sida.files.atomic import write_hashed_json
 from sida.plugins.sweep.grid import make_averages, read_grid
 
@@ -51,7 +51,7 @@ def _run(args: argparse.Namespace) -> int:
     output("--out")(str(result))
     grid = read_grid(args.sources, args.over, args.sampler)
 
-    from eval.measuring.scored import NetworkFile
+    from sida.eval.measuring.scored import NetworkFile
     from sida.plugins.sweep.sweep import run_sweep
     from sida.sampling.job import guide_file
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from eval.commands._options import pairs
 from sida.config.samplers import Sampler, read_sampler
 from sida.errors import UserError
+from sida.eval.commands._options import pairs
 from sida.files.text_files import number_in
 
 #: Axis of averages: the option of ``sida average``.

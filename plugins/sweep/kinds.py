@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from eval.metrics.metric import Metric, MetricValue, Sides
 from sida.config.settings import Count, Range
+from sida.eval.metrics.metric import Metric, MetricValue, Sides
 
 
 @dataclass(kw_only=True)
@@ -35,8 +35,8 @@ class Extrapolated(Metric):
         """d(images), with the distances without each part as the detail ``without``, in the order of the images."""
         import torch
 
-        from eval.features.registry import Features
-        from eval.measuring.trial import TrialSums, compute_metrics
+        from sida.eval.features.registry import Features
+        from sida.eval.measuring.trial import TrialSums, compute_metrics
 
         value, without = sides.values[self.of], []
         parts = sides.features.tensor_split(self.parts)

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eval.measuring.images import chosen_protocol
-from eval.measuring.measure import measure
-from eval.measuring.protocol import Protocol
-from eval.measuring.score import Score, run_score
-from eval.measuring.score_plan import ScorePlan, plan_score
-from eval.measuring.scored import NetworkFile
-from eval.metrics.metric import Metric
-from eval.results.identity import read_exposure
-from eval.results.measurements import read_measurement, trial_path
 from sida.config.feature_networks import OTHER, network_of
 from sida.errors import UserError, suggestion
+from sida.eval.measuring.images import chosen_protocol
+from sida.eval.measuring.measure import measure
+from sida.eval.measuring.protocol import Protocol
+from sida.eval.measuring.score import Score, run_score
+from sida.eval.measuring.score_plan import ScorePlan, plan_score
+from sida.eval.measuring.scored import NetworkFile
+from sida.eval.metrics.metric import Metric
+from sida.eval.results.identity import read_exposure
+from sida.eval.results.measurements import read_measurement, trial_path
 from sida.methods.method import Exposure
 from sida.plugins.sweep.choice import Choice, choose
 from sida.plugins.sweep.kinds import Extrapolated
@@ -158,7 +158,7 @@ def run_sweep(
     """Searches, and scores the best candidate.
 
     Args:
-        candidates: Name, network and keywords of :func:`eval.measuring.score_plan.plan_score` of each.
+        candidates: Name, network and keywords of :func:`sida.eval.measuring.score_plan.plan_score` of each.
         protocol: Name or file of the protocol.
         folder: Folder of the measurements of the search, with which an interrupted call resumes.
         metric: Key of a Fréchet distance; None takes the one by which trainings choose their networks.

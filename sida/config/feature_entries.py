@@ -1,6 +1,6 @@
 """Entries of the registries of feature networks: a network, an extractor for metrics, a backbone for GDD.
 
-The core's are in :mod:`sida.config.feature_networks` and :mod:`eval.features.registry`. No entry imports torch.
+The core's are in :mod:`sida.config.feature_networks` and :mod:`sida.eval.features.registry`. No entry imports torch.
 """
 
 from dataclasses import dataclass

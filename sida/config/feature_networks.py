@@ -1,7 +1,7 @@
 """Feature networks of metrics, discriminators and published generators: their labels, and the backbones of GDD.
 
 A row of ``config/assets.tsv`` has the address, digest and licence of a network's weights. Extractors for metrics are in
-:mod:`eval.features.registry`. This module does not import torch, for presets, sheets and plans.
+:mod:`sida.eval.features.registry`. This module does not import torch, for presets, sheets and plans.
 """
 
 import re

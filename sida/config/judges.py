@@ -42,7 +42,7 @@ class Provided(Generic[P, R]):
         """
         if self._entry is None:
             fault = "is missing, since no package that registers it has been imported"
-            raise UserError(self.purpose, fault, "use the command sida, or import eval before")
+            raise UserError(self.purpose, fault, "use the command sida, or import sida.eval before")
         result: R = self._entry.load()(*args, **kwargs)
         return result
 

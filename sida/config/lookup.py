@@ -139,7 +139,6 @@ FOR_FILES: dict[str, type] = {}
 TYPED = "SIDA_TYPED_CODE"
 #: Environment variable; 1: exceptions of custom code are shown whole (``sida score --verbose``).
 TRACE = "SIDA_TRACE"
-_OURS = ("sida", "eval")
 
 
 def allowed(name: str) -> bool:
@@ -153,7 +152,9 @@ def arguments_of(name: str) -> type | None:
     """Dataclass of the arguments of an object in :data:`FOR_FILES`; None for any other name."""
     if not is_ours(name):
         return None
-    importlib.import_module(re.split("[.:]", name)[0])  # registers its objects
+    with contextlib.suppress(ModuleNotFoundError):
+        # A package registers its objects.
+        importlib.import_module(".".join(name.partition(":")[0].split(".")[:2]))
     return FOR_FILES.get(name)
 
 
@@ -265,10 +266,9 @@ def check_bound(name: str, where: str) -> None:
 
 def is_ours(name: str) -> bool:
     """Whether ``module:object`` belongs to this package, not to a folder of the same name that came with a study."""
-    package = re.split("[.:]", name)[0]
-    if package not in _OURS:
+    if re.split("[.:]", name)[0] != "sida":
         return False
-    spec = importlib.util.find_spec(package)
+    spec = importlib.util.find_spec("sida")
     return spec is not None and spec.origin is not None and Path(spec.origin).resolve().parents[1] == _PACKAGE.parent
 
 

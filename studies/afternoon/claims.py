@@ -1,6 +1,6 @@
 """Claims of the paper that single trainings on digits can speak about."""
 
-from eval.claims import Claims, better, load_retraining, ratio, row
+from sida.eval.claims import Claims, better, load_retraining, ratio, row
 
 CLAIMS = Claims(
     "8×8 digits, not about the papers' data sets",

@@ -1,6 +1,6 @@
 """Claims about the demo's generators. FD: Fréchet distance; NFE: function evaluations."""
 
-from eval.claims import Claims, better, load_retraining, reaches, rows
+from sida.eval.claims import Claims, better, load_retraining, reaches, rows
 
 CLAIMS = Claims(
     "8×8 digits, not about the papers' data sets",

@@ -1,6 +1,6 @@
 """Signs of the predictions of ``anew.md``, for each pair of methods on three judges; each training has its own seed."""
 
-from eval.claims import Claims, better, rows
+from sida.eval.claims import Claims, better, rows
 
 CLAIMS = Claims("Fashion-MNIST at 28×28, not about the papers' data sets")
 SID = rows(method="sid", family="One Step")

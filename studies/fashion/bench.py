@@ -208,7 +208,7 @@ def _lengths(search: Search) -> list[tuple[Trial, Trial]]:
 
 def train(preset: str, *rows: str) -> None:
     """Trains and measures rows, and writes what follows from them."""
-    command = [sys.executable, "-m", "workflow", "run", str(HERE / preset), *rows]
+    command = [sys.executable, "-m", "sida.workflow", "run", str(HERE / preset), *rows]
     subprocess.run([*command, *sys.argv[1:]], check=True)
     Search().write()
 

@@ -1,6 +1,6 @@
 """The page's predictions that a rule can decide, over three teachers and two training seeds."""
 
-from eval.claims import Claims, better, rows
+from sida.eval.claims import Claims, better, rows
 
 CLAIMS = Claims("Fashion-MNIST at 28×28, not about the papers' data sets")
 SID = rows(method="sid", family="One Step")

@@ -12,9 +12,9 @@ from statistics import fmean
 
 import pandas as pd
 
-from eval.contrasts import Interval, difference
-from eval.results import load
-from eval.results.sheet import read_runs
+from sida.eval.contrasts import Interval, difference
+from sida.eval.results import load
+from sida.eval.results.sheet import read_runs
 
 HERE = Path(__file__).resolve().parent
 #: Labels by recipe; images of the data set have none.

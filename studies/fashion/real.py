@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.contrasts import difference, mean_interval
-from eval.figures.style import VARIANTS, new_figure
-from eval.results import load
+from sida.eval.contrasts import difference, mean_interval
+from sida.eval.figures.style import VARIANTS, new_figure
+from sida.eval.results import load
 
 HERE = Path(__file__).resolve().parent
 QUALITIES = ("fd", "fd_heldout", "fd_pixel", "precision", "recall", "accuracy", "copies")

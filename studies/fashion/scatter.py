@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from scipy.stats import chi2
 
-from eval.results import load
+from sida.eval.results import load
 
 HERE = Path(__file__).resolve().parent
 

@@ -1,6 +1,6 @@
 """Claims of the preset `gpu`, on Fashion-MNIST."""
 
-from eval.claims import Claims, better, load_retraining, number, ratio, rows
+from sida.eval.claims import Claims, better, load_retraining, number, ratio, rows
 
 CLAIMS = Claims(
     "Fashion-MNIST, not about the papers' data sets",

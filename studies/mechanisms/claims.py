@@ -1,6 +1,6 @@
 """Claims on Fashion-MNIST: whether real images help where the teacher is weak."""
 
-from eval.claims import Claims, better, rows
+from sida.eval.claims import Claims, better, rows
 
 CLAIMS = Claims("Fashion-MNIST at 28×28 with one small network, not about the papers' data sets")
 

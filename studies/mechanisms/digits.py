@@ -1,6 +1,6 @@
 """Claims on digits: what a teacher's images do for SiD, and real images beside them."""
 
-from eval.claims import Claims, better, ratio, rows
+from sida.eval.claims import Claims, better, ratio, rows
 
 CLAIMS = Claims("8×8 digits with one small network, not about the papers' data sets")
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, variance
 
-from eval.contrasts import interval_of
-from eval.results.logs import log_path, read_log
-from eval.results.sheet import read_runs
-from eval.results.stored import read_stored, stored_rows
+from sida.eval.contrasts import interval_of
+from sida.eval.results.logs import log_path, read_log
+from sida.eval.results.sheet import read_runs
+from sida.eval.results.stored import read_stored, stored_rows
 
 HERE = Path(__file__).resolve().parent
 

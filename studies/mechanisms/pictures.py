@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from eval.figures import style
-from eval.report.page import reduced_png
-from eval.results.csv_files import csv_text
 from sida.config.lookup import ROOT
+from sida.eval.figures import style
+from sida.eval.report.page import reduced_png
+from sida.eval.results.csv_files import csv_text
 from sida.files.atomic import atomic_path
 from studies.mechanisms.leads import DIGITS, FASHION, Cells, Data, cells_of, lead_of, shares_of, teacher_fd
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Colour and marker of each weight, of the palette of :mod:`eval.figures.style`.
+#: Colour and marker of each weight, of the palette of :mod:`sida.eval.figures.style`.
 LOOKS = {0.0: ("#0072B2", "o"), 0.01: ("#E69F00", "v"), 0.3: ("#009E73", "^"), 3.0: ("#D55E00", "s")}
 #: Where the PNG of each picture stands.
 PLACES = {

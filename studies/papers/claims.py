@@ -2,7 +2,7 @@
 
 import itertools
 
-from eval.claims import (
+from sida.eval.claims import (
     Claims,
     Finding,
     better,

@@ -16,12 +16,12 @@ from sida.assets.cache import fetch
 from sida.assets.registry import asset_at
 from sida.files.atomic import sha256_file
 from sida.networks.file import load_network
+from sida.workflow.preset.networks import import_folders
 from tests.assets.fault_server import records
 from tests.data.test_archive import write_folder
 from tests.plugins import needs
 from tests.refused import command, refusal, refused
 from tests.test_python import NETWORK, write_network
-from workflow.preset.networks import import_folders
 
 
 @pytest.fixture

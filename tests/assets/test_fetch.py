@@ -385,7 +385,7 @@ def test_the_first_interrupt_ends_downloads_and_keeps_what_arrived(site, tmp_pat
     known = {"kind": "network", "sha256": SHA}
     rows = [{"id": n, "url": site.add(n, BODY, faults=[fault]), "target": n, **known} for n in names]
     registry, cache = write_registry(tmp_path / "assets.tsv", *rows), tmp_path / "cache"
-    command = [sys.executable, "-m", "workflow", "assets", "fetch", *names]
+    command = [sys.executable, "-m", "sida.workflow", "assets", "fetch", *names]
     place = {"cwd": ROOT, "env": {**os.environ, "SIDA_CACHE": str(cache), "SIDA_ASSETS": str(registry)}}
     with subprocess.Popen(command, **place, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts) as process:
         deadline = time.monotonic() + 300

@@ -4,18 +4,18 @@ import json
 
 import pytest
 
-from eval.results.sheet import read_runs
 from sida.assets.registry import load_registry, names_on_hub
 from sida.config.lookup import ROOT
+from sida.eval.results.sheet import read_runs
 from sida.files.atomic import sha256_file
 from sida.networks import build_network
 from sida.networks.official_pickles import write_official
+from sida.workflow.cli import main
+from sida.workflow.commands.assets import SHOWN_FEATURES
 from tests.assets.fault_server import use_registry, write_registry
 from tests.eval.metric_networks import write_inception
 from tests.refused import command, refused
 from tests.training.toy import NETWORK
-from workflow.cli import main
-from workflow.commands.assets import SHOWN_FEATURES
 
 GOOD = {"id": "net", "kind": "network", "url": "https://example.org/net.pkl", "target": "a/net.pkl"}
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from eval.measuring.stores import open_images
 from sida.data import load_dataset
 from sida.data.archive import Files
+from sida.eval.measuring.stores import open_images
 from sida.files.atomic import sha256_file
 from tests.golden.vectors import GOLDEN
 from tests.refused import command, refused

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from eval.measuring.protocol import load_protocol
-from eval.measuring.sources import DataSource
-from eval.results.identity import comparable
 from sida.config.families import EDM2_LATENTS, LATENTS, SD_LATENTS
 from sida.config.samplers import read_sampler
 from sida.data import LatentDecoder, LatentEncoder, LatentScaling, load_dataset
 from sida.data.dataset import InMemory
 from sida.data.pictures import encode_png
 from sida.data.prepare import encode_dataset
+from sida.eval.measuring.protocol import load_protocol
+from sida.eval.measuring.sources import DataSource
+from sida.eval.results.identity import comparable
 from sida.methods.method import Exposure
 from sida.methods.registry import exposure_of_training
 from sida.networks import build_network

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from eval.results.sheet import read_runs
-from eval.results.summary import load_measurements
 from sida.data import load_dataset
+from sida.eval.results.sheet import read_runs
+from sida.eval.results.summary import load_measurements
+from sida.workflow.cli import main
 from tests.eval.measuring.specs import DIGITS
 from tests.eval.metric_networks import tiny_dino
 from tests.eval.synthetic_output import inputs_of, write_lock, write_preset
-from workflow.cli import main
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def recorded_cache(tmp_path_factory):
 @pytest.fixture
 def dinov2(monkeypatch):
     """A small network in the place of DINOv2."""
-    monkeypatch.setattr("eval.features.dinov2.load_hub_model", tiny_dino)
+    monkeypatch.setattr("sida.eval.features.dinov2.load_hub_model", tiny_dino)
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,12 @@ import random
 import statistics
 from pathlib import Path
 
-from eval.results.published import protocols
-from eval.results.summary import MEASUREMENT_COLUMNS, Measurements
-from eval.tables.cells import resolve
-from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT
+from sida.eval.results.published import protocols
+from sida.eval.results.summary import MEASUREMENT_COLUMNS, Measurements
+from sida.eval.tables.cells import resolve
+from sida.eval.tables.layout import load_layout
 from sida.files.atomic import sha256_json
 
 #: References of published numbers.

@@ -11,9 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from eval.contrasts import chances, detection, holm, seeds_to_detect, survivors
-from eval.contrasts import difference as seeded_difference
-from eval.contrasts import mean_interval as seeded_mean
+from sida.eval.contrasts import chances, detection, holm, seeds_to_detect, survivors
+from sida.eval.contrasts import difference as seeded_difference
+from sida.eval.contrasts import mean_interval as seeded_mean
 from tests.refused import refused
 from tests.slow import quick_but
 

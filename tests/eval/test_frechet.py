@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.metrics.frechet import FrechetReport, frechet_distance, frechet_report, moments_report
-from eval.metrics.statistics import FeatureStatistics
+from sida.eval.metrics.frechet import FrechetReport, frechet_distance, frechet_report, moments_report
+from sida.eval.metrics.statistics import FeatureStatistics
 from tests.near import assert_near
 from tests.refused import refused
 

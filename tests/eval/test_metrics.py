@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import eval.metrics.precision_recall
-from eval.measuring import trial
-from eval.measuring.measure import measure
-from eval.measuring.protocol import load_protocol
-from eval.metrics.inception_score import InceptionScoreSums, inception_score
-from eval.metrics.kernel_distance import kernel_distance
-from eval.metrics.kinds import METRIC_KINDS, value_fault
-from eval.metrics.precision_recall import neighbour_shares, radii
-from eval.results.measurements import record_identity
+import sida.eval.metrics.precision_recall
 from sida.config.datasets import dataset_spec
+from sida.eval.measuring import trial
+from sida.eval.measuring.measure import measure
+from sida.eval.measuring.protocol import load_protocol
+from sida.eval.metrics.inception_score import InceptionScoreSums, inception_score
+from sida.eval.metrics.kernel_distance import kernel_distance
+from sida.eval.metrics.kinds import METRIC_KINDS, value_fault
+from sida.eval.metrics.precision_recall import neighbour_shares, radii
+from sida.eval.results.measurements import record_identity
 from tests.golden.vectors import load
 from tests.near import assert_near
 from tests.refused import refused
@@ -133,7 +133,7 @@ def test_precision_recall_equals_brute_force_whatever_the_block(seed, n, m, k, b
     real = rng.standard_normal((n, 3)).astype(np.float32) + 7
     generated = 1.3 * rng.standard_normal((m, 3)).astype(np.float32) + 7
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(eval.metrics.precision_recall, "_BLOCK_ELEMENTS", block)
+        patch.setattr(sida.eval.metrics.precision_recall, "_BLOCK_ELEMENTS", block)
         shares = neighbour_shares(real, generated, k, "float32")
         assert shares[:2] == pytest.approx(brute_force(real, generated, k))
         distances = np.linalg.norm(real[:, None] - real[None], axis=-1) + np.diag(np.full(n, np.inf))
@@ -190,7 +190,7 @@ def test_precision_and_recall_hold_one_block_of_distances_at_a_time(monkeypatch)
             return made
 
     block = 1 << 22
-    monkeypatch.setattr(eval.metrics.precision_recall, "_BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(sida.eval.metrics.precision_recall, "_BLOCK_ELEMENTS", block)
     features = torch.randn(5_000, 256, generator=torch.Generator().manual_seed(0))
     with Largest() as largest:
         shares = neighbour_shares(features, features + 0.01, 3, "float32")

@@ -12,12 +12,12 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from eval.report.page import write_index
-from eval.report.paper import build_paper, compile_latex, figure_caption, missing_latex, paper_source
 from sida.config.lookup import ROOT
+from sida.eval.report.page import write_index
+from sida.eval.report.paper import build_paper, compile_latex, figure_caption, missing_latex, paper_source
+from sida.workflow.cli import main
 from tests.eval.synthetic_output import inputs_of, write_released
 from tests.refused import refused
-from workflow.cli import main
 
 CSS = (ROOT / "eval" / "report" / "templates" / "template.css").read_text()
 TABLE_CSS = (ROOT / "eval/tables/table.css").read_text()
@@ -274,7 +274,7 @@ def test_the_paper_lists_what_the_published_numbers_alone_decide(tmp_path, monke
     claim = {"id": "C", "statement": "s", "verdict": "not decided here", "chance": False, "by_published": {}}
     claims = [claim | {"printed": {"verdict": "supported", "chance": True}}, claim | {"printed": None}]
     record = {"preamble": "", "comparisons": "† marks verdicts of chance.", "claims": claims}
-    monkeypatch.setattr("eval.report.paper.read_verdicts", lambda path: record)
+    monkeypatch.setattr("sida.eval.report.paper.read_verdicts", lambda path: record)
     (tmp_path / "claims.json").write_text("{}")
     source = paper_source(tmp_path, [], [], "")
     assert "claim & statement & as published" in source

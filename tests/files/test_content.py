@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from eval.measuring.reference_files import read_moments
-from eval.measuring.stores import open_images
+from sida.eval.measuring.reference_files import read_moments
+from sida.eval.measuring.stores import open_images
 from sida.files.content import placeholder_in
 from sida.networks.official import describe_file, import_network
 from tests.data.test_archive import png, write_folder

@@ -9,11 +9,11 @@ import pytest
 
 from sida.assets.cache import LOCK_FILE, fetch, verify_asset
 from sida.assets.registry import Asset
+from sida.workflow.commands.assets import describe_asset
+from sida.workflow.launch import take
+from sida.workflow.preset.lock import PresetLock
 from tests.assets.fault_server import BODY, SHA, using
 from tests.refused import command, refused
-from workflow.commands.assets import describe_asset
-from workflow.launch import take
-from workflow.preset.lock import PresetLock
 
 NO_LOCKS = os.strerror(errno.ENOLCK)
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.report.page import write_index
-from eval.report.paper import build_paper
-from eval.results import load
-from eval.results.logs import logs_of
-from eval.results.stored import files_of
 from sida.config.lookup import ROOT
 from sida.errors import UserError
+from sida.eval.report.page import write_index
+from sida.eval.report.paper import build_paper
+from sida.eval.results import load
+from sida.eval.results.logs import logs_of
+from sida.eval.results.stored import files_of
 from sida.files.ordinary import file_below, ordinary_files
 from tests.refused import command, refused
 from tests.workflow.results_folder import write_results

@@ -16,7 +16,7 @@ import sida.files.atomic as temporaries
 from sida.config.lookup import ROOT
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, atomic_path, sweep_temporaries, write_files, write_text
-from workflow.cli import main
+from sida.workflow.cli import main
 
 WRITER = (
     "import sys; from sida.files.atomic import atomic_path\n"

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
-from eval.features import get_extractor
 from sida.config.feature_networks import BACKBONES
 from sida.data import load_dataset
 from sida.data.load import shuffled_digits
+from sida.eval.features import get_extractor
 from sida.files.tensors import read_tensors
 from sida.methods.gdd import GDDLoss, official_backbones
 from sida.networks.discriminators import (

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from eval.measuring.images import names_network
 from sida.config import registries
 from sida.config.samplers import GeneratorSteps
+from sida.eval.measuring.images import names_network
 from sida.files.fenced import Child
 from sida.networks.file import load_network
 from sida.networks.official import describe_file, import_network

@@ -32,19 +32,19 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from eval.features.pixels import PixelExtractor
-from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
-from eval.measuring.stores import open_images
-from eval.metrics.statistics import FeatureStatistics
-from eval.results.csv_files import read_csv
-from eval.results.logs import read_evaluations, read_log
-from eval.results.measurements import collect, write_measurement
-from eval.results.sheet import read_runs
 from sida.config.settings import load_yaml
 from sida.data import load_dataset
 from sida.data.archive import Files
 from sida.data.prepare import PrepareConfig, prepare
 from sida.errors import UserError
+from sida.eval.features.pixels import PixelExtractor
+from sida.eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
+from sida.eval.measuring.stores import open_images
+from sida.eval.metrics.statistics import FeatureStatistics
+from sida.eval.results.csv_files import read_csv
+from sida.eval.results.logs import read_evaluations, read_log
+from sida.eval.results.measurements import collect, write_measurement
+from sida.eval.results.sheet import read_runs
 from sida.files import fenced
 from sida.files.atomic import append_jsonl
 from sida.networks.file import load_network, save_network

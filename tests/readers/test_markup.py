@@ -9,19 +9,19 @@ import re
 
 import pytest
 
-from eval.figures.style import literal, new_figure
-from eval.measuring.score import Score
-from eval.report.page import write_index
-from eval.report.paper import build_paper, missing_latex
-from eval.results.csv_files import csv_text, read_csv
-from eval.results.sheet import read_runs
-from eval.tables.build import load_table, to_json, write_table
-from eval.tables.latex import escape, to_latex
-from eval.tables.layout import ColumnSpec
-from eval.tables.model import Cell, Column, Row, Table
-from eval.tables.render import to_html, to_markdown, to_terminal
-from eval.tables.scores import latex_row
 from sida.config.lookup import ROOT
+from sida.eval.figures.style import literal, new_figure
+from sida.eval.measuring.score import Score
+from sida.eval.report.page import write_index
+from sida.eval.report.paper import build_paper, missing_latex
+from sida.eval.results.csv_files import csv_text, read_csv
+from sida.eval.results.sheet import read_runs
+from sida.eval.tables.build import load_table, to_json, write_table
+from sida.eval.tables.latex import escape, to_latex
+from sida.eval.tables.layout import ColumnSpec
+from sida.eval.tables.model import Cell, Column, Row, Table
+from sida.eval.tables.render import to_html, to_markdown, to_terminal
+from sida.eval.tables.scores import latex_row
 from sida.files.atomic import write_hashed_json
 from sida.files.text_files import check_hash
 from tests.readers.test_text import written

@@ -7,14 +7,14 @@ import re
 import pytest
 import yaml
 
-from eval.measuring.monitor_settings import MONITOR
-from eval.results.sheet import read_runs
-from eval.results.summary import load_measurements
 from sida.cli.train import read_spec
 from sida.config import settings
 from sida.config.lookup import ROOT
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping, load_spec, load_yaml
+from sida.eval.measuring.monitor_settings import MONITOR
+from sida.eval.results.sheet import read_runs
+from sida.eval.results.summary import load_measurements
 from sida.files.atomic import by_content
 from sida.files.text_files import yaml_text
 from sida.training.run import teacher_digest

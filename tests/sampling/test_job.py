@@ -23,12 +23,12 @@ from sida.networks.file import read_metadata, save_network
 from sida.sampling import Drawer
 from sida.sampling.job import SampleConfig, network_file, run_job
 from sida.sampling.store import NpzFile, SampleStore, save_grid, tile
+from sida.workflow.cli import main
 from tests.data.test_archive import write_counts
 from tests.files.made_pickles import write_genuine
 from tests.networks.made import SMALL, random_network
 from tests.refused import command, refused
 from tests.sampling.images import collect
-from workflow.cli import main
 
 
 def make(**kwargs):

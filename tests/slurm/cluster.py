@@ -151,7 +151,7 @@ class ClusterWorkspace(Workspace):
     def training(self, run: str) -> int | None:
         """Process id of a training that goes on in this workspace."""
         for process, words in self.processes():
-            trains = words[1:4] in ([b"-m", b"workflow", verb] for verb in (b"train-teacher", b"distill"))
+            trains = words[1:4] in ([b"-m", b"sida.workflow", verb] for verb in (b"train-teacher", b"distill"))
             if trains and any(word.endswith(f"/{run}.json".encode()) for word in words):
                 return process
         return None

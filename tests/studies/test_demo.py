@@ -5,8 +5,8 @@ import runpy
 import pytest
 
 from sida.config.lookup import ROOT
+from sida.workflow.preset.measuring import measuring_parts
 from tests.workflow.workspace import shipped
-from workflow.preset.measuring import measuring_parts
 
 
 @pytest.mark.slow

@@ -8,14 +8,14 @@ from statistics import mean, pstdev, stdev, variance
 import pytest
 import scipy.stats
 
-from eval.results.csv_files import read_csv
-from eval.results.logs import read_log
-from eval.results.stored import read_stored, stored_rows
 from sida.config.lookup import ROOT
+from sida.eval.results.csv_files import read_csv
+from sida.eval.results.logs import read_log
+from sida.eval.results.stored import read_stored, stored_rows
 from sida.files.atomic import read_jsonl
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.stored_rows import row_digest
 from studies.mechanisms import leads, pictures
-from workflow.preset import load_preset
-from workflow.preset.stored_rows import row_digest
 
 STEPS = {
     "one step": "n1",

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from eval.claims.write import decided, verdict_texts
-from eval.results.stored import read_stored, unchanged_rows
-from eval.results.summary import load_measurements
-from eval.tables.build import make_table
-from eval.tables.latex import to_latex
-from eval.tables.render import to_csv, to_html, to_markdown
 from sida.config.lookup import ROOT
+from sida.eval.claims.write import decided, verdict_texts
+from sida.eval.results.stored import read_stored, unchanged_rows
+from sida.eval.results.summary import load_measurements
+from sida.eval.tables.build import make_table
+from sida.eval.tables.latex import to_latex
+from sida.eval.tables.render import to_csv, to_html, to_markdown
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.extension import stored_results
+from sida.workflow.preset.products import product
+from sida.workflow.preset.stored_rows import row_digest
 from tests.near import assert_same
 from tests.slow import quick_but
-from workflow.preset import load_preset
-from workflow.preset.extension import stored_results
-from workflow.preset.products import product
-from workflow.preset.stored_rows import row_digest
 
 PRESETS = [path for path in sorted(ROOT.glob("studies/*/*.yaml")) if (stored_results([path]) / "stored.json").is_file()]
 

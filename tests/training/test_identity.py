@@ -38,7 +38,7 @@ def test_a_protocol_and_the_data_of_a_monitor_count_by_what_is_measured(tmp_path
         path.parent.mkdir(exist_ok=True)
         path.write_text(yaml.safe_dump({**PROTOCOL, **changes}))
         kwargs = {"dataset": {**DATASET, "max_size": size}, "protocol": str(path), "num_samples": 64}
-        monitor = {"monitor": "eval.measuring.monitor:make_monitor", "kwargs": kwargs}
+        monitor = {"monitor": "sida.eval.measuring.monitor:make_monitor", "kwargs": kwargs}
         return digest(GIVEN, evaluation={"every_kimg": 0.016, **monitor})
 
     first = watched()

@@ -15,11 +15,11 @@ from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks import family_of
 from sida.networks.file import load_network
 from sida.training import train_teacher
+from sida.workflow.cli import main
 from tests.near import assert_near
 from tests.plugins import needs
 from tests.refused import refused
 from tests.training.toy import NETWORK, SID_STUDENT, STUDENT, TEACHER, of_method
-from workflow.cli import main
 
 FLOW = "docs.examples.flow:FlowPrecond"
 KWARGS = {key: value for key, value in NETWORK["kwargs"].items() if key != "augment_dim"}

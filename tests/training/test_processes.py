@@ -26,11 +26,11 @@ from sida.sampling import Drawer
 from sida.sampling.generate import NotFiniteError
 from sida.training import processes, train_teacher
 from sida.training.evaluation import Evaluation
+from sida.workflow.cli import main
+from sida.workflow.launch import TORCHRUN
 from tests.near import assert_near
 from tests.refused import refused
 from tests.training.toy import STUDENT, TEACHER, CrashError, before_iterations, fork, raising, results, wait
-from workflow.cli import main
-from workflow.launch import TORCHRUN
 
 # A rate near the paper's: entries whose gradient is nothing but rounding move by it, and each number of processes adds
 # up in an order of its own.
@@ -234,7 +234,7 @@ def test_nonsense_of_the_launcher_is_one_line(monkeypatch):
 def with_shared_evaluations(spec):
     """A spec with two evaluations of six batches."""
     kwargs = {"dataset": STUDENT["dataset"], "num_samples": 96, "batch_size": 16, "threads": 1}
-    evaluation = {"every_kimg": 0.032, "monitor": "eval.measuring.monitor:make_monitor", "kwargs": kwargs}
+    evaluation = {"every_kimg": 0.032, "monitor": "sida.eval.measuring.monitor:make_monitor", "kwargs": kwargs}
     return {**spec, "total_kimg": 0.032, "evaluation": evaluation}
 
 
@@ -329,10 +329,10 @@ def test_a_training_by_torchrun_stops_at_a_signal_or_a_kill_resumes_and_ends_wit
 
 def test_threads_are_limited_before_the_libraries_read_their_number():
     code = (
-        "import sys, sida.cli.train as train, workflow.cli\n"
+        "import sys, sida.cli.train as train, sida.workflow.cli\n"
         "def loaded(threads): print([name for name in ('numpy', 'torch') if name in sys.modules]); sys.exit(3)\n"
         "train.limit_library_threads = loaded\n"
-        "workflow.cli.main(sys.argv[1:])"
+        "sida.workflow.cli.main(sys.argv[1:])"
     )
     given = ["train-teacher", "--spec", str(ROOT / "docs/examples/tiny-teacher.yaml"), "--out", "y"]
     assert subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True).stdout == "[]\n"

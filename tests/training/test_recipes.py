@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from eval.features.inception import InceptionCleanExtractor
 from sida.config.recipe import (
     METHOD_SETTINGS,
     OFFICIAL,
@@ -22,6 +21,7 @@ from sida.config.recipe import (
 )
 from sida.config.roles import setting
 from sida.config.settings import Fraction, type_hints
+from sida.eval.features.inception import InceptionCleanExtractor
 from sida.methods import METHODS, SID, distill
 from sida.methods.distillation import student_digest
 from sida.methods.method import Method, Parts

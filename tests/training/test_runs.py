@@ -22,6 +22,7 @@ from sida.training import TeacherConfig, train_teacher
 from sida.training.loop import Run
 from sida.training.processes import Interruption, StopRequest
 from sida.training.steps import EagerRunner
+from sida.workflow.cli import main
 from tests.refused import command, refused
 from tests.training.toy import (
     STUDENT,
@@ -34,7 +35,6 @@ from tests.training.toy import (
     results,
     wait,
 )
-from workflow.cli import main
 
 
 @pytest.fixture(scope="module")

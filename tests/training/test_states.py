@@ -21,10 +21,10 @@ from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.training import TeacherConfig, run, train_teacher
 from sida.training.run import StateStore
+from sida.workflow.cli import main
 from tests import disks
 from tests.refused import command, refused
 from tests.training.toy import NETWORK, TEACHER, before_iterations, interrupt_after, raising, results
-from workflow.cli import main
 
 #: The same length and intervals, another result.
 OTHER = {**TEACHER, "lr": 1e-3}

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import sida
-from eval.measuring.measure import measure
-from eval.results.measurements import long_rows
-from eval.results.summary import measurements_of
-from eval.tables.cells import nfe_text
 from sida.config.lookup import ALLOW
 from sida.config.samplers import GeneratorSteps, read_sampler
+from sida.eval.measuring.measure import measure
+from sida.eval.results.measurements import long_rows
+from sida.eval.results.summary import measurements_of
+from sida.eval.tables.cells import nfe_text
 from sida.methods import distill
 from sida.methods.method import STEPS
 from sida.methods.registry import DistillConfig, resolve_recipe

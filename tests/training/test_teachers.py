@@ -17,10 +17,10 @@ from sida.training import TeacherConfig, train_teacher
 from sida.training.batches import StepBatches
 from sida.training.logs import FAR_ABOVE_BEST, lost
 from sida.training.teacher import TeacherTrainer
+from sida.workflow.cli import main
 from tests.near import assert_near
 from tests.refused import command, refused
 from tests.training.toy import EDM2, NETWORK, TEACHER, assert_recorded, interrupt_after, results, vector
-from workflow.cli import main
 
 #: EDM2's way: no ramp-down but by the number of steps, and two averages.
 EDM2_WAY = {

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from eval.results.measurements import collect, write_csv, write_measurement
 from sida.config.lookup import ROOT
+from sida.eval.results.measurements import collect, write_csv, write_measurement
 from sida.files.atomic import sha256_file, write_json
 from sida.networks import build_network
 from sida.networks.file import save_network

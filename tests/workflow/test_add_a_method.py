@@ -7,17 +7,17 @@ import sys
 
 import pytest
 
-from eval.measuring.measure import measure
-from eval.results.measurements import collect, write_csv
-from eval.tables.build import make_table
-from eval.tables.render import to_markdown
 from sida.config.lookup import ROOT
+from sida.eval.measuring.measure import measure
+from sida.eval.results.measurements import collect, write_csv
+from sida.eval.tables.build import make_table
+from sida.eval.tables.render import to_markdown
+from sida.workflow.preset import Preset, load_preset
+from sida.workflow.preset.digests import content_digest
+from sida.workflow.preset.measuring import measurement
+from sida.workflow.preset.specs import Jobs
 from tests.eval.metric_networks import write_network
 from tests.workflow.workspace import TINY, Workspace, settings_of, study
-from workflow.preset import Preset, load_preset
-from workflow.preset.digests import content_digest
-from workflow.preset.measuring import measurement
-from workflow.preset.specs import Jobs
 
 EXAMPLES = ROOT / "docs" / "examples"
 PROTOCOL = "tests/workflow/tiny-protocol.yaml"

@@ -8,20 +8,20 @@ import yaml
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from eval.results.published import load_published
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
+from sida.eval.results.published import load_published
 from sida.methods.method import Parts
 from sida.methods.registry import DistillConfig, find_method, resolve_recipe
 from sida.networks import build_network, family_of
+from sida.workflow.planning import steps
+from sida.workflow.planning.assumptions import Gpu, load_assumptions
+from sida.workflow.planning.costs import Costs, _published_networks
+from sida.workflow.planning.steps import student_cost
 from tests.plugins import needs
 from tests.refused import refused
 from tests.workflow.workspace import ROWS, put, shipped, study
-from workflow.planning import steps
-from workflow.planning.assumptions import Gpu, load_assumptions
-from workflow.planning.costs import Costs, _published_networks
-from workflow.planning.steps import student_cost
 
 PAPER = shipped("paper")
 #: Columns of Table 8: key, rows, card. Its hours are the only published ones.
@@ -139,7 +139,7 @@ def test_a_recipe_is_resolved_once_for_all_its_rows(tmp_path, monkeypatch):
     costs = Costs(study(tmp_path, rows=rows))
     expected, resolved = Costs(costs.preset).student(one), []
     resolve = lambda config, *rest: resolved.append(config.name) or resolve_recipe(config, *rest)
-    monkeypatch.setattr("workflow.planning.costs.resolve_recipe", resolve)
+    monkeypatch.setattr("sida.workflow.planning.costs.resolve_recipe", resolve)
     for row in costs.preset.students:
         assert costs.student(row.run) == dataclasses.replace(expected, name=row.run)
     assert len(resolved) == 1

@@ -8,10 +8,10 @@ import yaml
 from PIL import Image
 
 from sida.training import train_teacher
+from sida.workflow.preset.digests import content_digest
+from sida.workflow.preset.trainings import teacher_training
 from tests.training.toy import interrupt_after
 from tests.workflow.workspace import TINY, Workspace, kill_group, outcome, shipped, small, wait_for
-from workflow.preset.digests import content_digest
-from workflow.preset.trainings import teacher_training
 
 GENERATOR = """import numpy as np
 

@@ -170,7 +170,7 @@ def kill_one(process, source, seconds, victim):
 def a_job(controller, source):
     """One of the processes in which a stage is at work under a Snakemake."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        jobs = [p for p in controller.children(recursive=True) if "workflow" in p.cmdline()[:4]]
+        jobs = [p for p in controller.children(recursive=True) if "sida.workflow" in p.cmdline()[:4]]
         return source.choice(jobs) if jobs else None
     return None
 

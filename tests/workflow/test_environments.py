@@ -13,8 +13,8 @@ import yaml
 from packaging.requirements import Requirement
 
 from sida.config.lookup import ROOT
+from sida.workflow.preset.files import presets
 from tests.workflow.workspace import Workspace
-from workflow.preset.files import presets
 
 SITE = Path(sysconfig.get_path("purelib"))
 PUBLISHED = "studies/papers/published.yaml"
@@ -103,11 +103,11 @@ def test_a_start_from_elsewhere_needs_the_path_of_the_snakefile_alone(alone, che
 
 #: Reads each preset as the Snakefile does, in one process, since Snakemake's start takes seconds.
 READ = """
-from workflow.preset import preset_from
-from workflow.preset.checks import check_preset
-from workflow.preset.files import presets, read_preset
-from workflow.preset.specs import Jobs
-from workflow.preset.targets import Targets
+from sida.workflow.preset import preset_from
+from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.files import presets, read_preset
+from sida.workflow.preset.specs import Jobs
+from sida.workflow.preset.targets import Targets
 
 for name, path in presets().items():
     preset = preset_from(*read_preset([path], {}))

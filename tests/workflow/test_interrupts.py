@@ -7,12 +7,12 @@ import sys
 import pytest
 from snakemake.logging import LogEvent
 
+from sida.workflow.interrupts import Interrupts
 from tests.workflow.workspace import heed_interrupts
-from workflow.interrupts import Interrupts
 
 PRINTING = """
 import logging, signal, sys, time
-from workflow.interrupts import INTERRUPTS
+from sida.workflow.interrupts import INTERRUPTS
 
 class Screen(logging.Handler):
     def emit(self, record):
@@ -39,7 +39,7 @@ def test_an_interrupt_ends_without_a_trace_and_the_last_line_is_ours(body):
 
 
 def test_a_failure_says_last_that_work_is_left():
-    program = "from workflow.interrupts import INTERRUPTS; INTERRUPTS.failed(); print('Elapsed time', flush=True)"
+    program = "from sida.workflow.interrupts import INTERRUPTS; INTERRUPTS.failed(); print('Elapsed time', flush=True)"
     command = [sys.executable, "-c", program]
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
     assert "same command again" in run.stdout.splitlines()[-1]

@@ -10,29 +10,29 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from eval.measuring.monitor import monitor_facts
-from eval.measuring.protocol import load_protocol
-from eval.results.extended import read_extended
-from eval.results.sheet import read_runs
-from eval.tables.build import make_table
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT, find_file
 from sida.config.settings import from_mapping
+from sida.eval.measuring.monitor import monitor_facts
+from sida.eval.measuring.protocol import load_protocol
+from sida.eval.results.extended import read_extended
+from sida.eval.results.sheet import read_runs
+from sida.eval.tables.build import make_table
 from sida.methods import DistillConfig
 from sida.methods.distillation import student_digest
 from sida.training import TeacherConfig
 from sida.training.run import teacher_digest
+from sida.workflow.preset import load_preset, preset_from
+from sida.workflow.preset.digests import content_digest, own_digest
+from sida.workflow.preset.jobs import source_of
+from sida.workflow.preset.measuring import measurement, sampled_rows, sampling
+from sida.workflow.preset.products import find_needs, product
+from sida.workflow.preset.specs import Jobs, write_specs
+from sida.workflow.preset.targets import Targets
+from sida.workflow.preset.trainings import teacher_training, training
 from tests.plugins import needs
 from tests.refused import refused
 from tests.workflow.workspace import TINY, changed, put, settings_of, shipped, study
-from workflow.preset import load_preset, preset_from
-from workflow.preset.digests import content_digest, own_digest
-from workflow.preset.jobs import source_of
-from workflow.preset.measuring import measurement, sampled_rows, sampling
-from workflow.preset.products import find_needs, product
-from workflow.preset.specs import Jobs, write_specs
-from workflow.preset.targets import Targets
-from workflow.preset.trainings import teacher_training, training
 
 DEMO = settings_of("demo")
 PROTOCOL = read_extended(ROOT / "config/protocols/digits-five.yaml", by_name=True)
@@ -318,7 +318,7 @@ def test_code_of_data_methods_and_networks_is_an_input_wherever_python_finds_it(
     assert source_of("json:dumps") is source_of("numpy:load") is None
 
 
-JUDGE = """from eval.features.pixels import PixelExtractor
+JUDGE = """from sida.eval.features.pixels import PixelExtractor
 
 
 class Judge(PixelExtractor):

@@ -10,10 +10,10 @@ import time
 import pytest
 
 from sida.config.lookup import ROOT
+from sida.workflow.launch import on_nodes
+from sida.workflow.start import shared_gpus
 from tests.refused import refused
 from tests.workflow.workspace import Workspace
-from workflow.launch import on_nodes
-from workflow.start import shared_gpus
 
 #: Says when it started and ended, and on which devices.
 JOB = """
@@ -35,7 +35,7 @@ class Machine:
 
     def start(self, gpus, seconds=0.1, pool="3", module="job", **more):
         return subprocess.Popen(
-            [sys.executable, "-m", "workflow.launch", str(gpus), module, str(seconds)],
+            [sys.executable, "-m", "sida.workflow.launch", str(gpus), module, str(seconds)],
             env={**self.environment, "SIDA_GPUS": pool, **more},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -103,13 +103,13 @@ def test_a_job_without_a_gpu_and_a_run_without_a_pool_take_none(machine):
     [
         (["4", "job", "0"], "2,6", "a job needs 4 GPUs, .*gpus=2"),
         (["1", "job", "0"], "3", "CUDA_VISIBLE_DEVICES=1 names 1"),
-        (["--nodes", "2", "4", "workflow", "distill"], "", "SLURM_JOB_ID is not set"),
+        (["--nodes", "2", "4", "sida.workflow", "distill"], "", "SLURM_JOB_ID is not set"),
     ],
 )
 def test_what_cannot_be_given_is_one_line(words, pool, place, machine):
     environment = {**machine.environment, "SIDA_GPUS": pool, "CUDA_VISIBLE_DEVICES": "1"}
     environment.pop("SLURM_JOB_ID", None)
-    command = [sys.executable, "-m", "workflow.launch", *words]
+    command = [sys.executable, "-m", "sida.workflow.launch", *words]
     found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert found.returncode == 1
     (line,) = found.stderr.splitlines()
@@ -117,7 +117,7 @@ def test_what_cannot_be_given_is_one_line(words, pool, place, machine):
 
 
 def test_torchrun_starts_the_processes_on_each_node(monkeypatch):
-    command = on_nodes(1, 2, ["workflow", "distill"])
+    command = on_nodes(1, 2, ["sida.workflow", "distill"])
     assert command[1:] == [
         "-m",
         "torch.distributed.run",
@@ -126,17 +126,17 @@ def test_torchrun_starts_the_processes_on_each_node(monkeypatch):
         "--standalone",
         *command[6:],
     ]
-    assert command[6:] == ["-m", "workflow", "distill"]
+    assert command[6:] == ["-m", "sida.workflow", "distill"]
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    command = on_nodes(2, 16, ["workflow", "distill", "--spec", "x"])
+    command = on_nodes(2, 16, ["sida.workflow", "distill", "--spec", "x"])
     assert command[:4] == ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]
     assert {"--nnodes=2", "--nproc-per-node=8", "--rdzv-id=17"} <= {*command}
-    assert command[-5:] == ["-m", "workflow", "distill", "--spec", "x"]
-    refused("3 GPUs cannot be shared evenly", on_nodes, 2, 3, ["workflow"])
+    assert command[-5:] == ["-m", "sida.workflow", "distill", "--spec", "x"]
+    refused("3 GPUs cannot be shared evenly", on_nodes, 2, 3, ["sida.workflow"])
 
 
 def test_a_workflow_shares_the_named_gpus_else_all(monkeypatch):
-    monkeypatch.setattr("workflow.start.driver_cards", lambda: [80.0, 16.0, 16.0])
+    monkeypatch.setattr("sida.workflow.start.driver_cards", lambda: [80.0, 16.0, 16.0])
     monkeypatch.delenv("SIDA_GPUS", raising=False)
     assert shared_gpus() == 3
     monkeypatch.setenv("SIDA_GPUS", "0,2")

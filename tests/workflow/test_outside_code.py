@@ -8,28 +8,28 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval.features import get_extractor
-from eval.features.registry import make_extractors
-from eval.measuring.functions import CallableSource
-from eval.measuring.monitor_settings import MONITOR
-from eval.metrics.kinds import METRIC_KINDS
 from sida.assets.registry import load_registry
 from sida.config.lookup import ALLOW, ROOT, TYPED, allowed, load_object, our_object, path_allowed, source_file
 from sida.config.samplers import Sampler
 from sida.data import load_dataset
 from sida.errors import UserError
+from sida.eval.features import get_extractor
+from sida.eval.features.registry import make_extractors
+from sida.eval.measuring.functions import CallableSource
+from sida.eval.measuring.monitor_settings import MONITOR
+from sida.eval.metrics.kinds import METRIC_KINDS
 from sida.methods import find_method
 from sida.training.evaluation import Evaluation, evaluation_facts
+from sida.workflow.checks import check_profile
+from sida.workflow.cli import main
+from sida.workflow.planning.site import load_site
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.files import find_preset
 from tests.eval.metric_networks import write_inception
 from tests.plugins import needs
 from tests.refused import refused, refusing
 from tests.workflow.workspace import forked_snakemake, put
-from workflow.checks import check_profile
-from workflow.cli import main
-from workflow.planning.site import load_site
-from workflow.preset import load_preset
-from workflow.preset.checks import check_preset
-from workflow.preset.files import find_preset
 
 EVIL = "import pathlib\npathlib.Path('was-here').touch()\n\n\ndef sample(seeds):\n    raise SystemExit\n"
 ROW = {"run": "mine", "label": "Mine", "method": "external", "checkpoint": "evil:sample"}
@@ -146,7 +146,7 @@ def test_the_code_of_a_second_protocol_is_named(study, tmp_path, changes):
 
 
 CLAIMS = """
-from eval.claims import *
+from sida.eval.claims import *
 CLAIMS = Claims("x")
 @CLAIMS.claim("Q")
 def q(evidence):
@@ -177,15 +177,27 @@ def test_a_file_of_claims_runs_with_permission_alone_and_then_its_faults_are_tol
     assert (tmp_path / "out.json").is_file()
 
 
-def test_a_folder_of_the_study_with_our_name_is_not_ours(study, tmp_path, monkeypatch):
-    for name in ("__init__", "evil"):
-        put(tmp_path / f"eval/{name}.py", EVIL)
-    assert allowed("eval.measuring.monitor:make_monitor")
-    # As in a process that has not imported our package yet, and looks here first (`python -m`).
-    for name in [name for name in sys.modules if name.partition(".")[0] == "eval"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    refused("is code from outside", load_object, "eval.evil:sample", "here")
+MINE = """
+import eval, torch
+
+def draw(seeds):
+    noise = [torch.randint(128, (1, 8, 8), generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+    return (torch.stack(noise) + eval.LEVEL).byte()
+"""
+
+
+def test_a_folder_keeps_its_own_eval_and_workflow(tmp_path):
+    """Names of everyday words beside a generator are the user's; the suite's begin with ``sida.``."""
+    put(tmp_path / "eval/__init__.py", "LEVEL = 100")
+    put(tmp_path / "workflow.py", EVIL)
+    put(tmp_path / "mine.py", MINE)
+    command = [sys.executable, "-m", "sida.workflow", "score", "mine:draw", "--protocol", "digits"]
+    command += ["--num-samples", "40", "--trials", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "40/40 img" in done.stderr
+    assert not (tmp_path / "was-here").exists()
 
 
 def test_the_word_is_for_a_module_and_what_lies_below_it(monkeypatch):
@@ -197,7 +209,7 @@ def test_the_word_is_for_a_module_and_what_lies_below_it(monkeypatch):
         ("docs.ex", "docs.examples.flow:FlowPrecond", False),
         ("", "docs.examples.flow:FlowPrecond", False),
         ("*", "any.thing:at_all", True),
-        ("", "eval.measuring.monitor:make_monitor", True),
+        ("", "sida.eval.measuring.monitor:make_monitor", True),
         ("", "sida.training:distill", False),
         ("sida.training", "sida.training:distill", True),
     ):

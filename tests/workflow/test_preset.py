@@ -12,18 +12,18 @@ import pytest
 import yaml
 
 import sida.config.lookup as lookup
-import workflow.preset.files as files
-from eval.measuring.protocol import load_protocol
-from eval.results.sheet import read_runs
+import sida.workflow.preset.files as files
 from sida.config.lookup import ROOT
+from sida.eval.measuring.protocol import load_protocol
+from sida.eval.results.sheet import read_runs
+from sida.workflow.preset import load_preset, preset_from
+from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.measuring import measurement, measuring_parts, sampled_rows, sampling
+from sida.workflow.preset.products import layout_needs
+from sida.workflow.preset.remarks import search_remarks, unshown_remark
+from sida.workflow.preset.trainings import teacher_training, training
 from tests.refused import refused
 from tests.workflow.workspace import ROWS, TINY, Workspace, changed, put, settings_of, shipped, study
-from workflow.preset import load_preset, preset_from
-from workflow.preset.checks import check_preset
-from workflow.preset.measuring import measurement, measuring_parts, sampled_rows, sampling
-from workflow.preset.products import layout_needs
-from workflow.preset.remarks import search_remarks, unshown_remark
-from workflow.preset.trainings import teacher_training, training
 
 
 def protocol(**changes) -> dict:

@@ -11,11 +11,11 @@ import pytest
 
 from sida.config.lookup import ROOT
 from sida.networks.file import load_network
+from sida.workflow.archive.verify import verify
+from sida.workflow.cli import main
 from tests.eval.synthetic_output import csv_rows
 from tests.workflow.workspace import Workspace, kill_group
 from tools.store_study import store_study
-from workflow.archive.verify import verify
-from workflow.cli import main
 
 TINY = ("--configfile", "tests/workflow/tiny.yaml")
 # One worker makes the finished run and all of this file's tests use it.

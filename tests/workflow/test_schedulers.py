@@ -10,12 +10,12 @@ import pytest
 from snakemake.iocontainers import Wildcards
 
 from sida.config.lookup import ROOT
+from sida.workflow.planning.driver import driver_cards
+from sida.workflow.planning.requests import Requests
+from sida.workflow.planning.site import Site, load_site
+from sida.workflow.preset.files import find_preset, presets
 from tests.refused import refused
 from tests.workflow.workspace import TINY, forked_snakemake, heed_interrupts, put, shipped, small, study, wait_for
-from workflow.planning.driver import driver_cards
-from workflow.planning.requests import Requests
-from workflow.planning.site import Site, load_site
-from workflow.preset.files import find_preset, presets
 
 
 def wildcards(**values):
@@ -50,7 +50,7 @@ def test_trainings_beyond_the_memory_of_their_card_are_named_before_they_run(mon
     assert Requests(PAPER, Site(gpu="H200", max_hours=1e4)).warnings(jobs) == []
     small, large = ([141.0, 16.0], "2 of the trainings"), ([80.0], "imagenet64-gdd (92 GB)")
     for cards, named in (small, large, ([141.0], ""), ([], "")):
-        monkeypatch.setattr("workflow.planning.requests.driver_cards", lambda cards=cards: cards)
+        monkeypatch.setattr("sida.workflow.planning.requests.driver_cards", lambda cards=cards: cards)
         lines = Requests(PAPER, None).warnings(jobs)
         assert named in "".join(lines)
         assert bool(lines) == bool(named)
@@ -105,9 +105,9 @@ def test_the_driver_lists_the_cards(monkeypatch):
         def cuInit(self, flags):
             assert flags == 0
 
-    monkeypatch.setattr("workflow.planning.driver.ctypes.CDLL", lambda name: Driver())
+    monkeypatch.setattr("sida.workflow.planning.driver.ctypes.CDLL", lambda name: Driver())
     assert driver_cards() == [80.0, 16.0]
-    monkeypatch.setattr("workflow.planning.driver.ctypes.CDLL", lambda name: object())
+    monkeypatch.setattr("sida.workflow.planning.driver.ctypes.CDLL", lambda name: object())
     assert driver_cards() == []
 
 

@@ -11,22 +11,22 @@ import jsonschema
 import pytest
 import yaml
 
-from eval.measuring.protocol import Protocol, ReferenceSource
-from eval.metrics.kinds import METRIC_KINDS
-from eval.results.sheet import SheetRow
 from sida.cli.train import read_settings, read_spec
 from sida.config.lookup import PLUGINS, ROOT
 from sida.config.recipe import Recipe
 from sida.config.samplers import Sampler
 from sida.config.settings import CheckedAs, Count, Fraction, OneOf, Positive, Settings, from_mapping, from_texts
+from sida.eval.measuring.protocol import Protocol, ReferenceSource
+from sida.eval.metrics.kinds import METRIC_KINDS
+from sida.eval.results.sheet import SheetRow
 from sida.methods.registry import METHODS, DistillConfig
+from sida.workflow.cli import main
+from sida.workflow.preset.settings import PresetSettings
+from sida.workflow.settings import ABOUT, PLACES, all_settings, descriptions, settings_of
 from tests.refused import refused
 from tests.workflow.workspace import PRESETS
 from tools.site_pages import differences_text, entries, settings_table, settings_text
 from tools.write_schemas import json_schema, written
-from workflow.cli import main
-from workflow.preset.settings import PresetSettings
-from workflow.settings import ABOUT, PLACES, all_settings, descriptions, settings_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,10 @@ from sida.methods import METHODS
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.file import read_metadata, save_network
+from sida.workflow.cli import main
+from sida.workflow.preset.trainings import training
 from tests.data.test_archive import npy, png, write_zip
 from tests.workflow.workspace import shipped
-from workflow.cli import main
-from workflow.preset.trainings import training
 
 #: Tiny networks of each family, in place of the recipes' own.
 LEVELS = {"model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4]}

@@ -17,17 +17,17 @@ import yaml
 
 from sida.config.lookup import ALLOW, ROOT
 from sida.training import train_teacher
+from sida.workflow.checks import check_data, check_folder, check_scheduler, closed_results, give_cache
+from sida.workflow.cli import main
+from sida.workflow.commands.presets import list_presets
+from sida.workflow.preset.files import find_preset, presets
+from sida.workflow.preset.lock import NAME, PresetLock
 from tests.assets.fault_server import use_registry
 from tests.disks import make_read_only, small_disk
 from tests.eval.synthetic_output import write_preset
 from tests.refused import refused, refusing
 from tests.training.toy import TEACHER, fork, raising, wait
 from tests.workflow.workspace import Workspace, forked_snakemake, put, study
-from workflow.checks import check_data, check_folder, check_scheduler, closed_results, give_cache
-from workflow.cli import main
-from workflow.commands.presets import list_presets
-from workflow.preset.files import find_preset, presets
-from workflow.preset.lock import NAME, PresetLock
 
 PUBLISHED = str(ROOT / "studies/papers/published.yaml")
 PLANT = "import pathlib; pathlib.Path('was-here').touch()"
@@ -52,7 +52,7 @@ def started(monkeypatch):
     def execve(program, words, environment):
         assert program == sys.executable
         assert environment["PYTHONSAFEPATH"] == "1"
-        found.append(words[words.index("workflow.snakemake") + 1 :])
+        found.append(words[words.index("sida.workflow.snakemake") + 1 :])
         raise SystemExit(0)
 
     monkeypatch.setattr(os, "execve", execve)

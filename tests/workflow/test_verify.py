@@ -8,18 +8,18 @@ import shutil
 
 import pytest
 
-from eval.results.csv_files import csv_text, read_csv
-from eval.results.measurements import read_measurement, write_measurement
+from sida.eval.results.csv_files import csv_text, read_csv
+from sida.eval.results.measurements import read_measurement, write_measurement
 from sida.files.atomic import read_hashed_json, write_hashed_json, write_json, write_text
 from sida.files.ordinary import ordinary_files
 from sida.files.text_files import HASH_KEY
 from sida.networks import build_network
 from sida.networks.file import save_network
+from sida.workflow.archive import verify
+from sida.workflow.cli import main
 from tests.disks import flip
 from tests.training.toy import NETWORK
 from tests.workflow.results_folder import STUDENT, TEACHER, write_manifest, write_results
-from workflow.archive import verify
-from workflow.cli import main
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ import yaml
 from sida.config.lookup import ROOT, find_file
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors
-from workflow.preset import Preset, load_preset, preset_from
-from workflow.preset.files import find_preset, presets, read_preset
+from sida.workflow.preset import Preset, load_preset, preset_from
+from sida.workflow.preset.files import find_preset, presets, read_preset
 
 #: Shipped presets that change no other.
 PRESETS = [path for path in presets().values() if "\nbase: " not in path.read_text()]

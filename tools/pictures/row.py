@@ -2,13 +2,13 @@
 
 import csv
 
-from eval.tables.render import to_markdown
 from sida.config.lookup import ROOT
+from sida.eval.tables.render import to_markdown
+from sida.workflow.commands.archive import table_of
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.specs import job_named
 from tools.pictures import drawing
 from tools.pictures.drawing import DATA, GREY, RESULT, WORK, arrow, box, text
-from workflow.commands.archive import table_of
-from workflow.preset import load_preset
-from workflow.preset.specs import job_named
 
 _DEMO = ROOT / "studies/demo"
 _RUN = "sida-a1.0"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sida.errors import UserError, one_line
-from workflow.archive.manifest import Manifest
+from sida.workflow.archive.manifest import Manifest
 
 #: Errors of code that reads content of another form.
 _UNUSABLE = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError)

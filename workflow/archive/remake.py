@@ -1,8 +1,8 @@
 """Makes tables, data of figures and verdicts again from a results folder, and compares them byte for byte.
 
 A product is made from its spec, which has its layout and its rows, and from the measurements and logs of the folder,
-which :mod:`workflow.archive.verify` compares with the trials. Nothing is written, and no code of the folder runs. Files
-that cannot be made again are counted.
+which :mod:`sida.workflow.archive.verify` compares with the trials. Nothing is written, and no code of the folder runs.
+Files that cannot be made again are counted.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from eval.claims.claim import STUDIES
-from eval.claims.write import decided, verdict_texts
-from eval.figures.layout import Sources, figure_layout
-from eval.results.csv_files import read_csv
-from eval.results.sheet import SheetRow
-from eval.results.summary import Measurements, load_measurements, measured_in
-from eval.tables.build import RENDERERS, TABLE_FORMAT, make_table
-from eval.tables.hyperparameters import HyperLayout
-from eval.tables.layout import table_layout
-from eval.tables.model import RECORD_FIELDS
 from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping, names_object
+from sida.eval.claims.claim import STUDIES
+from sida.eval.claims.write import decided, verdict_texts
+from sida.eval.figures.layout import Sources, figure_layout
+from sida.eval.results.csv_files import read_csv
+from sida.eval.results.sheet import SheetRow
+from sida.eval.results.summary import Measurements, load_measurements, measured_in
+from sida.eval.tables.build import RENDERERS, TABLE_FORMAT, make_table
+from sida.eval.tables.hyperparameters import HyperLayout
+from sida.eval.tables.layout import table_layout
+from sida.eval.tables.model import RECORD_FIELDS
 from sida.files.text_files import parse_json, read_text
 from sida.machine import code_version
-from workflow.archive.findings import Report, ignoring_faults
+from sida.workflow.archive.findings import Report, ignoring_faults
 
 #: Files that a product has and that are not made again.
 _PICTURES = (".png", ".pdf")

@@ -10,20 +10,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from eval.results.csv_files import csv_text, parse_csv, read_csv
-from eval.results.measurements import long_rows, read_measurement
-from eval.results.stored import STORED
-from eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, identity_mismatch, load_measurements
 from sida.data.archive import is_intact_zip
 from sida.errors import Progress, UserError
+from sida.eval.results.csv_files import csv_text, parse_csv, read_csv
+from sida.eval.results.measurements import long_rows, read_measurement
+from sida.eval.results.stored import STORED
+from sida.eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, identity_mismatch, load_measurements
 from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
 from sida.files.ordinary import file_below, ordinary_files
 from sida.files.tensors import read_tensor_header, verify_tensors
 from sida.files.text_files import HASH_KEY, parse_json, read_text
 from sida.sampling.store import intact_png
-from workflow.archive.findings import Report, ignoring_faults
-from workflow.archive.manifest import CODE, CRATE, MANIFEST, is_unlisted, read_manifest
-from workflow.archive.remake import check_products
+from sida.workflow.archive.findings import Report, ignoring_faults
+from sida.workflow.archive.manifest import CODE, CRATE, MANIFEST, is_unlisted, read_manifest
+from sida.workflow.archive.remake import check_products
 
 _NETWORK = "network.safetensors"
 _MEASUREMENTS = ("measurements.csv", "measurements.csv.gz")

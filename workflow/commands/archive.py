@@ -7,23 +7,23 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.results.summary import measurements_file
-from eval.tables.build import UnmeasuredError, make_table
-from eval.tables.notes import summary_sentence
-from eval.tables.render import spelled, terminal_text, to_terminal
 from sida.cli.main import Verb, existing
 from sida.config.settings import load_spec
 from sida.errors import UserError, suggestion
+from sida.eval.results.summary import measurements_file
+from sida.eval.tables.build import UnmeasuredError, make_table
+from sida.eval.tables.notes import summary_sentence
+from sida.eval.tables.render import spelled, terminal_text, to_terminal
 from sida.files.atomic import write_hashed_json
-from workflow.archive.manifest import manifest_of
-from workflow.cli import terminal_colour, terminal_width
-from workflow.preset import load_preset
-from workflow.preset.files import find_preset, listed_name
-from workflow.preset.products import product
+from sida.workflow.archive.manifest import manifest_of
+from sida.workflow.cli import terminal_colour, terminal_width
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.files import find_preset, listed_name
+from sida.workflow.preset.products import product
 
 if TYPE_CHECKING:
-    from eval.tables.model import Table
-    from workflow.preset import Preset
+    from sida.eval.tables.model import Table
+    from sida.workflow.preset import Preset
 
 
 def _show_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +107,7 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _verify(args: argparse.Namespace) -> int:
     """Prints faults, remarks and the summary."""
-    from workflow.archive.verify import verify
+    from sida.workflow.archive.verify import verify
 
     report = verify(args.folder)
     if not report.counts and not report.faults:

@@ -5,13 +5,13 @@ import itertools
 import json
 from typing import Any
 
-from eval.features.registry import EXTRACTORS, get_extractor
-from eval.measuring.protocol import load_protocol
 from sida.assets.cache import cache_dir, fetch_many, forget, read_records, verify_asset
 from sida.assets.registry import ASSET_KINDS, Asset, find_asset, load_registry
 from sida.cli.main import Verb
 from sida.config.families import DECODERS
 from sida.errors import UserError, say, suggestion
+from sida.eval.features.registry import EXTRACTORS, get_extractor
+from sida.eval.measuring.protocol import load_protocol
 from sida.files.atomic import sha256_file, write_json
 
 #: Features of each picture that a description has, besides their mean.

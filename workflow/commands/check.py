@@ -12,26 +12,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eval.commands._options import parse_trials
-from eval.measuring.protocol import load_protocol
-from eval.results.extended import read_extended
-from eval.results.stored import STORED, read_stored, stored_rows, unchanged_rows
-from eval.results.summary import Estimate
 from sida.cli.main import Verb
 from sida.errors import UserError, say, suggestion
+from sida.eval.commands._options import parse_trials
+from sida.eval.measuring.protocol import load_protocol
+from sida.eval.results.extended import read_extended
+from sida.eval.results.stored import STORED, read_stored, stored_rows, unchanged_rows
+from sida.eval.results.summary import Estimate
 from sida.files.atomic import sha256_file
 from sida.files.ordinary import file_below
 from sida.machine import environment
-from workflow.commands.run import snakemake_command
-from workflow.planning.costs import Costs, span
-from workflow.preset import load_preset
-from workflow.preset.extension import stored_results
-from workflow.preset.files import find_preset, listed_name
-from workflow.preset.measuring import measurement
-from workflow.preset.stored_rows import row_digest
+from sida.workflow.commands.run import snakemake_command
+from sida.workflow.planning.costs import Costs, span
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.extension import stored_results
+from sida.workflow.preset.files import find_preset, listed_name
+from sida.workflow.preset.measuring import measurement
+from sida.workflow.preset.stored_rows import row_digest
 
 if TYPE_CHECKING:
-    from workflow.preset import Preset
+    from sida.workflow.preset import Preset
 
 #: Largest difference of a trial between two kinds of processor, in standard deviations over trials.
 OF_PROCESSORS = 0.1
@@ -294,7 +294,7 @@ def compared_again(
         lines: Stored lines of the row.
         trials: The trials.
     """
-    from eval.measuring.measure import measure
+    from sida.eval.measuring.measure import measure
 
     with tempfile.TemporaryDirectory() as out:
         records = measure(spec, out, trials)

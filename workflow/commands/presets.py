@@ -7,8 +7,8 @@ import textwrap
 from pathlib import Path
 
 from sida.cli.main import Verb
-from workflow.cli import terminal_width
-from workflow.preset.files import presets, read_preset
+from sida.workflow.cli import terminal_width
+from sida.workflow.preset.files import presets, read_preset
 
 
 def preset_argument(parser: argparse.ArgumentParser) -> None:

@@ -11,12 +11,12 @@ from sida.cli.main import Verb, integer
 from sida.config.lookup import ROOT, how_to_install
 from sida.config.registries import Registry
 from sida.errors import UserError, suggestion
-from workflow.checks import check_folder, check_records
-from workflow.commands.presets import preset_argument
-from workflow.preset import load_preset
-from workflow.preset.extension import stored_results, write_extension
-from workflow.preset.files import find_preset
-from workflow.preset.targets import Targets
+from sida.workflow.checks import check_folder, check_records
+from sida.workflow.commands.presets import preset_argument
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.extension import stored_results, write_extension
+from sida.workflow.preset.files import find_preset
+from sida.workflow.preset.targets import Targets
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +80,7 @@ def _run(args: argparse.Namespace) -> int:
 def snakemake_command(files: Sequence[Path], options: Sequence[str], profile: Path | None = None) -> list[str]:
     """The command that starts Snakemake on a preset's files, with further options and targets; for a safe path."""
     words = ["-s", os.path.relpath(ROOT / "Snakefile"), "--workflow-profile", str(profile or ROOT / "profiles/default")]
-    return [sys.executable, "-P", "-m", "workflow.snakemake", *words, "--configfile", *map(str, files), *options]
+    return [sys.executable, "-P", "-m", "sida.workflow.snakemake", *words, "--configfile", *map(str, files), *options]
 
 
 def _profile(name: str | None) -> Path | None:

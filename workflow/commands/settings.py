@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from sida.cli.main import Verb
 from sida.errors import UserError, suggestion
-from workflow.cli import terminal_width
-from workflow.settings import ABOUT, all_settings, official_values
+from sida.workflow.cli import terminal_width
+from sida.workflow.settings import ABOUT, all_settings, official_values
 
 if TYPE_CHECKING:
-    from workflow.settings import Setting
+    from sida.workflow.settings import Setting
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

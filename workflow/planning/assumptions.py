@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
-from eval.features import EXTRACTORS
 from sida.assets.registry import Asset
 from sida.config.lookup import find_file
 from sida.config.settings import NotNegative, Positive, Settings, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
+from sida.eval.features import EXTRACTORS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

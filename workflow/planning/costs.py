@@ -7,19 +7,19 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from eval.measuring.monitor_settings import MONITOR
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.families import NULL_LABEL
 from sida.config.settings import from_mapping
 from sida.errors import UserError
+from sida.eval.measuring.monitor_settings import MONITOR
 from sida.files.text_files import read_text
 from sida.methods.registry import DistillConfig, resolve_recipe
-from workflow.planning.assumptions import load_assumptions
-from workflow.planning.steps import CONTEXT_BYTES, StepCost, network_cost, student_cost, teacher_cost
-from workflow.preset import Preset
-from workflow.preset.files import presets, read_preset
-from workflow.preset.settings import PresetSettings
-from workflow.preset.trainings import most_gpus, teacher_training, training
+from sida.workflow.planning.assumptions import load_assumptions
+from sida.workflow.planning.steps import CONTEXT_BYTES, StepCost, network_cost, student_cost, teacher_cost
+from sida.workflow.preset import Preset
+from sida.workflow.preset.files import presets, read_preset
+from sida.workflow.preset.settings import PresetSettings
+from sida.workflow.preset.trainings import most_gpus, teacher_training, training
 
 #: Folder of the products of each rule with a cost, whose wildcards name a product there.
 STAGES = {

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sida.errors import UserError
-from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, too_large
-from workflow.planning.driver import driver_cards
-from workflow.planning.site import Site
-from workflow.preset import Preset
-from workflow.preset.specs import job_named
-from workflow.preset.trainings import gpus_of
+from sida.workflow.planning.costs import SMALLER, STAGES, Cost, Costs, too_large
+from sida.workflow.planning.driver import driver_cards
+from sida.workflow.planning.site import Site
+from sida.workflow.preset import Preset
+from sida.workflow.preset.specs import job_named
+from sida.workflow.preset.trainings import gpus_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Requests:
                     raise UserError(f"executor {name}", fault, "lower the preset's gpus, or use slurm")
 
     def _nodes(self, stage: str) -> dict[str, Value]:
-        """Nodes of a training; the job starts one launcher on each of several nodes (see workflow.launch)."""
+        """Nodes of a training; the job starts one launcher on each of several nodes (see sida.workflow.launch)."""
         nodes = functools.partial(self.nodes, stage)
         return {
             "nodes": nodes,

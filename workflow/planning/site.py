@@ -9,7 +9,7 @@ from sida.config.lookup import ROOT, check_code_path
 from sida.config.settings import Count, Positive, Settings, from_mapping
 from sida.errors import UserError
 from sida.files.text_files import parse_yaml, read_text
-from workflow.planning.assumptions import load_assumptions
+from sida.workflow.planning.assumptions import load_assumptions
 
 #: Environment variable that names another file.
 VARIABLE = "SIDA_SITE"

@@ -4,7 +4,7 @@ The workflow and the command line read presets with this package, so both accept
 faults.
 """
 
-from workflow.preset.preset import Preset
-from workflow.preset.reading import load_preset, preset_from
+from sida.workflow.preset.preset import Preset
+from sida.workflow.preset.reading import load_preset, preset_from
 
 __all__ = ["Preset", "load_preset", "preset_from"]

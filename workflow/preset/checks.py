@@ -3,18 +3,18 @@
 import os
 from pathlib import Path
 
-from eval.features import extractor_entry
-from eval.measuring.protocol import Protocol, ReferenceSource
 from sida import networks
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.datasets import dataset_spec
 from sida.config.families import NULL_LABEL, check_decoder
 from sida.errors import UserError, errors_at, settings_in, suggestion
-from workflow.preset.networks import NETWORK_FILES
-from workflow.preset.placeholders import check_products
-from workflow.preset.preset import Preset
-from workflow.preset.rows import Row
-from workflow.preset.training_checks import check_trainings
+from sida.eval.features import extractor_entry
+from sida.eval.measuring.protocol import Protocol, ReferenceSource
+from sida.workflow.preset.networks import NETWORK_FILES
+from sida.workflow.preset.placeholders import check_products
+from sida.workflow.preset.preset import Preset
+from sida.workflow.preset.rows import Row
+from sida.workflow.preset.training_checks import check_trainings
 
 
 def check_preset(preset: Preset) -> None:

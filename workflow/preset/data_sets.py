@@ -9,7 +9,7 @@ from sida.config.datasets import DATASET_KINDS, dataset_entry, dataset_spec
 from sida.config.families import EDM2_LATENTS, LATENTS, Latents
 from sida.config.settings import from_mapping
 from sida.errors import UserError, suggestion
-from workflow.preset.settings import MadeFrom, PresetSettings
+from sida.workflow.preset.settings import MadeFrom, PresetSettings
 
 
 class DataSets:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.measuring.protocol import OF_ALL_TRIALS
-from eval.results.extended import read_extended
 from sida.config.recipe import EXCLUDED_FROM_DIGEST
+from sida.eval.measuring.protocol import OF_ALL_TRIALS
+from sida.eval.results.extended import read_extended
 from sida.files.atomic import sha256_file
 from sida.files.ordinary import open_ordinary
 

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.results.conditions import with_other_seeds
-from eval.results.extended import read_extended
-from eval.results.sheet import SheetRow, read_runs
-from eval.results.stored import STORED, files_of
 from sida.errors import UserError
+from sida.eval.results.conditions import with_other_seeds
+from sida.eval.results.extended import read_extended
+from sida.eval.results.sheet import SheetRow, read_runs
+from sida.eval.results.stored import STORED, files_of
 from sida.files.atomic import atomic_path, write_json, write_text
 from sida.files.ordinary import file_below
 from sida.files.text_files import yaml_text
-from workflow.preset import Preset, load_preset
-from workflow.preset.lock import PresetLock
+from sida.workflow.preset import Preset, load_preset
+from sida.workflow.preset.lock import PresetLock
 
 
 def stored_results(files: Sequence[Path]) -> Path:

@@ -72,7 +72,7 @@ def read_preset(
         changed: Settings that win over all files, for example Snakemake's.
 
     Returns:
-        Settings, files named in errors, and folders: the arguments of :func:`workflow.preset.preset_from`.
+        Settings, files named in errors, and folders: the arguments of :func:`sida.workflow.preset.preset_from`.
 
     Raises:
         UserError: A file is missing or faulty, or files change each other.

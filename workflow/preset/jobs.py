@@ -1,7 +1,7 @@
 """A job: its spec, the names of its inputs, and what its digest reads.
 
 A job's spec is a file, ``results/<preset>/specs/<stage>/<name>.json``, with everything that decides its result; its
-command names the file. The job's digest (:mod:`workflow.preset.specs`) is a parameter of its rule: it contains the
+command names the file. The job's digest (:mod:`sida.workflow.preset.specs`) is a parameter of its rule: it contains the
 spec, the digests of its upstream jobs, which make its inputs, and the content of the user's files. So a changed
 setting reaches every product downstream, also after interruptions, and a setting that is changed back runs no job.
 """
@@ -17,8 +17,8 @@ from typing import Any
 from sida.config.families import NULL_LABEL
 from sida.config.lookup import source_file
 from sida.config.settings import names_object
-from workflow.preset.networks import FOLDERS, Network
-from workflow.preset.preset import Preset
+from sida.workflow.preset.networks import FOLDERS, Network
+from sida.workflow.preset.preset import Preset
 
 #: Kinds of inputs; rules put their names into paths.
 KINDS = (*FOLDERS, "downloads", "files")

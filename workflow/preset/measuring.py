@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from eval.measuring.protocol import Protocol
 from sida.config.samplers import SAMPLER_KINDS
-from workflow.preset.jobs import Job, code_files, common_settings, data_files, needs_of, source_of
-from workflow.preset.preset import Preset
+from sida.eval.measuring.protocol import Protocol
+from sida.workflow.preset.jobs import Job, code_files, common_settings, data_files, needs_of, source_of
+from sida.workflow.preset.preset import Preset
 
 
 def measurement(preset: Preset, name: str) -> Job:

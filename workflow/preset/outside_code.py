@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.claims.claim import is_shipped
 from sida.config.lookup import ALLOW, allowed, check_bound, path_allowed, refusal, source_file
 from sida.config.settings import names_object
 from sida.errors import UserError
+from sida.eval.claims.claim import is_shipped
 
 #: Keys of presets, recipes, protocols and data sets, and columns of sheets, with values ``module:object``.
 _KEYS = {"checkpoint", "class", "extractor", "judges", "kind", "method"}

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.claims.evidence import Evidence
-from eval.figures.layout import Sources, load_figure_layout
-from eval.results.logs import Point
-from eval.results.summary import Measurement, Measurements
-from eval.tables.layout import TableSources, load_table_layout
 from sida.errors import UserError, suggestion
-from workflow.preset.preset import Preset
+from sida.eval.claims.evidence import Evidence
+from sida.eval.figures.layout import Sources, load_figure_layout
+from sida.eval.results.logs import Point
+from sida.eval.results.summary import Measurement, Measurements
+from sida.eval.tables.layout import TableSources, load_table_layout
+from sida.workflow.preset.preset import Preset
 
 
 def check_products(preset: Preset) -> None:

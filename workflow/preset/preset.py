@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.claims.claim import Claim, load_claims
-from eval.measuring.protocol import Protocol
-from eval.results.sheet import SheetRow
 from sida.assets.registry import load_registry
 from sida.config.lookup import find_file
 from sida.errors import UserError
-from workflow.preset.data_sets import Archives, DataSets
-from workflow.preset.rows import Row, Teacher
-from workflow.preset.settings import PresetSettings
+from sida.eval.claims.claim import Claim, load_claims
+from sida.eval.measuring.protocol import Protocol
+from sida.eval.results.sheet import SheetRow
+from sida.workflow.preset.data_sets import Archives, DataSets
+from sida.workflow.preset.rows import Row, Teacher
+from sida.workflow.preset.settings import PresetSettings
 
 
 @dataclass(frozen=True, eq=False)
 class Preset:
-    """A checked preset; :func:`workflow.preset.load_preset` reads one.
+    """A checked preset; :func:`sida.workflow.preset.load_preset` reads one.
 
     Attributes:
         source: Files of the preset, as errors name them.

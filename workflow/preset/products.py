@@ -5,18 +5,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.claims.claim import is_shipped
-from eval.figures.layout import load_figure_layout
-from eval.results.conditions import Needs
-from eval.results.extended import read_extended
-from eval.results.retraining import load_retraining
-from eval.results.sheet import SheetRow, read_runs
-from eval.tables.layout import load_table_layout
 from sida.errors import UserError
-from workflow.preset.jobs import Job, needs_of
-from workflow.preset.measuring import measurement
-from workflow.preset.preset import Preset
-from workflow.preset.trainings import training
+from sida.eval.claims.claim import is_shipped
+from sida.eval.figures.layout import load_figure_layout
+from sida.eval.results.conditions import Needs
+from sida.eval.results.extended import read_extended
+from sida.eval.results.retraining import load_retraining
+from sida.eval.results.sheet import SheetRow, read_runs
+from sida.eval.tables.layout import load_table_layout
+from sida.workflow.preset.jobs import Job, needs_of
+from sida.workflow.preset.measuring import measurement
+from sida.workflow.preset.preset import Preset
+from sida.workflow.preset.trainings import training
 
 
 def find_needs(kind: str, path: Path, runs: Mapping[str, SheetRow]) -> Needs:

@@ -6,22 +6,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.results.extended import read_extended
-from eval.results.sheet import SheetRow, read_runs
 from sida.config.families import NULL_LABEL
 from sida.config.lookup import SUFFIXES, find_file, find_path
 from sida.config.recipe import Recipe
 from sida.config.settings import from_mapping, load_yaml
 from sida.errors import UserError, suggestion
-from workflow.preset.data_sets import Archives, DataSets
-from workflow.preset.files import read_preset
-from workflow.preset.networks import NetworkFiles
-from workflow.preset.outside_code import check_code, outside_claims, outside_code, texts
-from workflow.preset.preset import Preset
-from workflow.preset.resolving import Resolver, check_objects
-from workflow.preset.rows import Row
-from workflow.preset.settings import PresetSettings, TeacherEntry
-from workflow.preset.stored_rows import stored_rows
+from sida.eval.results.extended import read_extended
+from sida.eval.results.sheet import SheetRow, read_runs
+from sida.workflow.preset.data_sets import Archives, DataSets
+from sida.workflow.preset.files import read_preset
+from sida.workflow.preset.networks import NetworkFiles
+from sida.workflow.preset.outside_code import check_code, outside_claims, outside_code, texts
+from sida.workflow.preset.preset import Preset
+from sida.workflow.preset.resolving import Resolver, check_objects
+from sida.workflow.preset.rows import Row
+from sida.workflow.preset.settings import PresetSettings, TeacherEntry
+from sida.workflow.preset.stored_rows import stored_rows
 
 #: Settings that name a file, with the folder of ``config`` where such files are.
 _FILES = {"runs": "runs", "protocol": "protocols", "claims": "", "retraining": "retraining"}
@@ -41,7 +41,7 @@ def load_preset(*paths: str | Path, changed: Mapping[str, Any] | None = None) ->
 
 
 def preset_from(config: Mapping[str, Any], source: str = "config", folders: Sequence[Path] = ()) -> Preset:
-    """Makes a preset of settings; arguments are as :func:`~workflow.preset.files.read_preset` returns them.
+    """Makes a preset of settings; arguments are as :func:`~sida.workflow.preset.files.read_preset` returns them.
 
     Args:
         config: Settings, Snakemake's overrides included.

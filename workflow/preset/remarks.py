@@ -2,13 +2,13 @@
 
 import json
 
-from eval.claims.evidence import Evidence
-from eval.claims.write import named_rows
-from eval.results.summary import Measurements
-from workflow.preset.preset import Preset
-from workflow.preset.products import layout_needs
-from workflow.preset.reading import load_preset
-from workflow.preset.trainings import training
+from sida.eval.claims.evidence import Evidence
+from sida.eval.claims.write import named_rows
+from sida.eval.results.summary import Measurements
+from sida.workflow.preset.preset import Preset
+from sida.workflow.preset.products import layout_needs
+from sida.workflow.preset.reading import load_preset
+from sida.workflow.preset.trainings import training
 
 #: Largest number of rows that a remark names.
 NAMED = 5

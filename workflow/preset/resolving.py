@@ -4,9 +4,6 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from eval.measuring.protocol import Protocol, load_protocol
-from eval.results.identity import read_exposure
-from eval.results.sheet import SheetRow
 from sida import networks
 from sida.assets.registry import is_counted
 from sida.config.datasets import dataset_spec
@@ -17,12 +14,15 @@ from sida.config.lookup import load_object
 from sida.config.samplers import SAMPLER_KINDS, read_sampler
 from sida.config.settings import names_object
 from sida.errors import SettingError, UserError, settings_in, suggestion
+from sida.eval.measuring.protocol import Protocol, load_protocol
+from sida.eval.results.identity import read_exposure
+from sida.eval.results.sheet import SheetRow
 from sida.methods.method import Exposure, Method
 from sida.methods.registry import METHODS, UNKNOWN, find_method
-from workflow.preset.data_sets import DataSets
-from workflow.preset.networks import NULL_NETWORK, Network, NetworkFiles
-from workflow.preset.rows import Row, Teacher
-from workflow.preset.settings import PresetSettings, TeacherEntry
+from sida.workflow.preset.data_sets import DataSets
+from sida.workflow.preset.networks import NULL_NETWORK, Network, NetworkFiles
+from sida.workflow.preset.rows import Row, Teacher
+from sida.workflow.preset.settings import PresetSettings, TeacherEntry
 
 
 class Resolver:
@@ -225,7 +225,7 @@ class Resolver:
     ) -> None:
         """Checks that a sampler with guidance has a guiding network, and that it fits the guided one.
 
-        The guide of a training is checked with its other settings (:mod:`workflow.preset.training_checks`).
+        The guide of a training is checked with its other settings (:mod:`sida.workflow.preset.training_checks`).
         """
         if not row.trained_here:
             try:

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eval.measuring.protocol import Protocol
-from eval.results.sheet import SheetRow
 from sida.errors import UserError
+from sida.eval.measuring.protocol import Protocol
+from sida.eval.results.sheet import SheetRow
 from sida.methods.method import Method
-from workflow.preset.networks import Network
-from workflow.preset.settings import TeacherEntry
+from sida.workflow.preset.networks import Network
+from sida.workflow.preset.settings import TeacherEntry
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,12 +8,12 @@ from pathlib import Path
 from sida.assets.registry import is_address
 from sida.errors import UserError
 from sida.files.atomic import sha256_json, write_text
-from workflow.preset.digests import content_digest, file_state, own_digest
-from workflow.preset.jobs import Job
-from workflow.preset.measuring import measurement, sampling
-from workflow.preset.preset import Preset
-from workflow.preset.products import collection, everything, product, verdicts
-from workflow.preset.trainings import teacher_training, training
+from sida.workflow.preset.digests import content_digest, file_state, own_digest
+from sida.workflow.preset.jobs import Job
+from sida.workflow.preset.measuring import measurement, sampling
+from sida.workflow.preset.preset import Preset
+from sida.workflow.preset.products import collection, everything, product, verdicts
+from sida.workflow.preset.trainings import teacher_training, training
 
 #: Functions of a preset and a name that make jobs, by the folder of their specs.
 MAKERS: dict[str, Callable[[Preset, str], Job]] = {

@@ -3,13 +3,13 @@
 import os
 from typing import Any
 
-from eval.results.stored import read_stored, unchanged_rows
 from sida.config.lookup import ROOT
+from sida.eval.results.stored import read_stored, unchanged_rows
 from sida.files.atomic import sha256_json
-from workflow.preset.digests import deciding
-from workflow.preset.measuring import measurement
-from workflow.preset.preset import Preset
-from workflow.preset.trainings import teacher_training, training
+from sida.workflow.preset.digests import deciding
+from sida.workflow.preset.measuring import measurement
+from sida.workflow.preset.preset import Preset
+from sida.workflow.preset.trainings import teacher_training, training
 
 
 def stored_rows(preset: Preset) -> frozenset[str]:

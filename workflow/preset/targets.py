@@ -9,11 +9,11 @@ from pathlib import PurePath
 
 from sida.assets.registry import is_address
 from sida.errors import UserError, suggestion
-from workflow.preset import Preset
-from workflow.preset.jobs import any_of
-from workflow.preset.measuring import sampled_rows
-from workflow.preset.products import layout_needs
-from workflow.preset.specs import Jobs
+from sida.workflow.preset import Preset
+from sida.workflow.preset.jobs import any_of
+from sida.workflow.preset.measuring import sampled_rows
+from sida.workflow.preset.products import layout_needs
+from sida.workflow.preset.specs import Jobs
 
 #: Formats of the products.
 _TABLE, _FIGURE, _CLAIMS = ("tex", "csv", "md", "html", "json"), ("pdf", "png", "csv"), ("md", "json")

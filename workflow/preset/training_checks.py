@@ -9,9 +9,9 @@ from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping
 from sida.errors import UserError, inside, settings_in
 from sida.methods.registry import DistillConfig, checked_method, resolve_settings
-from workflow.preset.preset import Preset
-from workflow.preset.rows import Row
-from workflow.preset.trainings import teacher_training, training
+from sida.workflow.preset.preset import Preset
+from sida.workflow.preset.rows import Row
+from sida.workflow.preset.trainings import teacher_training, training
 
 #: Settings of a training that the sheet gives; the others are of the recipe.
 _OF_A_ROW = ("alpha", "guide", "init")

@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from eval.measuring.monitor_settings import MONITOR
 from sida.assets.registry import is_counted
 from sida.config.recipe import EvaluationPoints
-from workflow.preset.jobs import Job, code_files, common_settings, data_files, needs_of
-from workflow.preset.measuring import protocol_files
-from workflow.preset.outside_code import outside_code
-from workflow.preset.preset import Preset
+from sida.eval.measuring.monitor_settings import MONITOR
+from sida.workflow.preset.jobs import Job, code_files, common_settings, data_files, needs_of
+from sida.workflow.preset.measuring import protocol_files
+from sida.workflow.preset.outside_code import outside_code
+from sida.workflow.preset.preset import Preset
 
 #: Settings of an evaluation about its times; the monitor takes the other settings.
 _POINTS = {field.name for field in dataclasses.fields(EvaluationPoints)}

@@ -4,9 +4,9 @@ import os
 import shlex
 
 from sida.assets.registry import load_registry
-from workflow.preset.jobs import any_of
-from workflow.preset.measuring import measuring_parts, sampled_rows
-from workflow.start import Start
+from sida.workflow.preset.jobs import any_of
+from sida.workflow.preset.measuring import measuring_parts, sampled_rows
+from sida.workflow.start import Start
 
 START = Start(workflow, config)
 PRESET, JOBS, REQUESTS = START.preset, START.jobs, START.requests

@@ -16,7 +16,7 @@ rule fetch:
     message:
         "asset {wildcards.asset}: fetching"
     shell:
-        "python -m workflow assets fetch {wildcards.asset:q} --record {output:q} 2>&1 | tee -i {log:q}"
+        "python -m sida.workflow assets fetch {wildcards.asset:q} --record {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule import_checkpoint:
@@ -36,7 +36,7 @@ rule import_checkpoint:
     message:
         "checkpoint {wildcards.checkpoint}: importing without executing it"
     shell:
-        "python -m workflow convert {params.source:q} {output.network:q} 2>&1 | tee -i {log:q}"
+        "python -m sida.workflow convert {params.source:q} {output.network:q} 2>&1 | tee -i {log:q}"
 
 
 # An existing archive is used even if its sources have changed.
@@ -59,7 +59,7 @@ rule prepare_data:
     message:
         "data {wildcards.archive}: preparing"
     shell:
-        "python -m workflow data prepare {params.flags:q} --workers {threads} 2>&1 | tee -i {log:q}"
+        "python -m sida.workflow data prepare {params.flags:q} --workers {threads} 2>&1 | tee -i {log:q}"
 
 
 rule encode_data:
@@ -82,4 +82,4 @@ rule encode_data:
     message:
         "data {wildcards.archive}: encoding"
     shell:
-        "python -m workflow.launch {resources.gpu} workflow data encode {params.flags:q} --workers {threads} 2>&1 | tee -i {log:q}"
+        "python -m sida.workflow.launch {resources.gpu} sida.workflow data encode {params.flags:q} --workers {threads} 2>&1 | tee -i {log:q}"

@@ -39,7 +39,7 @@ for first, last, rows in measuring_parts(PRESET):
         message:
             "measure {wildcards.run}: trials {params.trials}"
         shell:
-            "python -m workflow.launch {resources.gpu} workflow measure --spec {params.spec:q} --out {params.folder:q}"
+            "python -m sida.workflow.launch {resources.gpu} sida.workflow measure --spec {params.spec:q} --out {params.folder:q}"
             " --trials {params.trials} 2>&1 | tee -i {log:q}"
 
 
@@ -65,7 +65,7 @@ rule sample:
     message:
         "sample {wildcards.run}: the images of trial {wildcards.trial}"
     shell:
-        "python -m workflow.launch {resources.gpu} workflow sample --spec {params.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "python -m sida.workflow.launch {resources.gpu} sida.workflow sample --spec {params.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule collect:
@@ -89,7 +89,7 @@ rule collect:
     message:
         "measurements: collecting"
     shell:
-        "python -m workflow collect {params.folder:q} --runs {params.runs:q} {params.stored:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "python -m sida.workflow collect {params.folder:q} --runs {params.runs:q} {params.stored:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
 # Measurements of one table or figure, so that it can be made without the others.
@@ -116,4 +116,4 @@ rule collect_part:
     message:
         "{wildcards.name}: collecting its measurements"
     shell:
-        "python -m workflow collect {params.folder:q} --runs {params.runs:q} {params.stored:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "python -m sida.workflow collect {params.folder:q} --runs {params.runs:q} {params.stored:q} --out {output:q} 2>&1 | tee -i {log:q}"

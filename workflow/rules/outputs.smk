@@ -32,7 +32,7 @@ rule table:
     message:
         "table {wildcards.table}: building"
     shell:
-        "python -m workflow table {input.layout:q} {params.measurements:q} --runs {params.spec:q}"
+        "python -m sida.workflow table {input.layout:q} {params.measurements:q} --runs {params.spec:q}"
         " --results {params.results:q} --mode {params.mode} --spec {params.spec:q} --out {output.tex:q}"
         " 2>&1 | tee -i {log:q}"
 
@@ -64,7 +64,7 @@ rule figure:
     message:
         "figure {wildcards.figure}: drawing"
     shell:
-        "python -m workflow.launch {resources.gpu} workflow figure --layout {input.layout:q} {params.measurements:q} --runs {params.spec:q}"
+        "python -m sida.workflow.launch {resources.gpu} sida.workflow figure --layout {input.layout:q} {params.measurements:q} --runs {params.spec:q}"
         " --results {params.results:q} --spec {params.spec:q} --out {output.pdf:q} 2>&1 | tee -i {log:q}"
 
 
@@ -90,7 +90,7 @@ rule claims:
     message:
         "claims: deciding by rule"
     shell:
-        "python -m workflow claims --claims {input.claims:q} {params.measurements:q} --runs {params.spec:q}"
+        "python -m sida.workflow claims --claims {input.claims:q} {params.measurements:q} --runs {params.spec:q}"
         " --results {params.results:q} --out {output.md:q} 2>&1 | tee -i {log:q}"
 
 
@@ -113,7 +113,7 @@ rule paper:
     message:
         "paper: all tables and figures with their provenance"
     shell:
-        "python -m workflow paper {params.results:q} {params.own:q} --require-pdf 2>&1 | tee -i {log:q}"
+        "python -m sida.workflow paper {params.results:q} {params.own:q} --require-pdf 2>&1 | tee -i {log:q}"
 
 
 rule index:
@@ -135,7 +135,7 @@ rule index:
     message:
         "index: everything on one page"
     shell:
-        "python -m workflow page {params.results:q} --title {params.title:q} {params.own:q} --again {params.again:q}"
+        "python -m sida.workflow page {params.results:q} --title {params.title:q} {params.own:q} --again {params.again:q}"
         " --out {output:q} 2>&1 | tee -i {log:q}"
 
 
@@ -159,5 +159,5 @@ rule manifest:
     message:
         "manifest: hashing every artefact"
     shell:
-        "python -m workflow manifest {params.results:q} --preset {params.spec:q} --command {params.again:q} --out {output:q}"
+        "python -m sida.workflow manifest {params.results:q} --preset {params.spec:q} --command {params.again:q} --out {output:q}"
         " 2>&1 | tee -i {log:q}"

@@ -23,7 +23,7 @@ rule train_teacher:
     message:
         "teacher {wildcards.teacher}: training"
     shell:
-        "python -m workflow.launch --nodes {resources.nodes} {resources.gpu} workflow train-teacher"
+        "python -m sida.workflow.launch --nodes {resources.nodes} {resources.gpu} sida.workflow train-teacher"
         " --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i -a {log:q} {params.folder:q}/training.log"
 
 
@@ -54,7 +54,7 @@ rule distill:
     message:
         "student {wildcards.run}: distilling"
     shell:
-        "python -m workflow.launch --nodes {resources.nodes} {resources.gpu} workflow distill"
+        "python -m sida.workflow.launch --nodes {resources.nodes} {resources.gpu} sida.workflow distill"
         " --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i -a {log:q} {params.folder:q}/training.log"
 
 

@@ -8,10 +8,10 @@ import sida
 from plugins.diffusers.tests.pipelines import diffusers, write_pipeline
 from sida.networks.official import find_source, import_network
 from sida.sampling import one_step
+from sida.workflow.cli import main
 from tests.near import assert_near
 from tests.plugins import needs
 from tests.slow import quick_but
-from workflow.cli import main
 
 
 @needs("exchange")

@@ -14,25 +14,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.results.logs import has_log, log_path, read_log
-from eval.results.measurements import read_measurement
-from eval.results.retraining import load_retraining
-from eval.results.stored import STORED, unchanged_rows
-from eval.results.summary import measured_in
-from eval.tables.model import Table
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.lookup import ROOT
 from sida.config.settings import load_spec
 from sida.errors import UserError
+from sida.eval.results.logs import has_log, log_path, read_log
+from sida.eval.results.measurements import read_measurement
+from sida.eval.results.retraining import load_retraining
+from sida.eval.results.stored import STORED, unchanged_rows
+from sida.eval.results.summary import measured_in
+from sida.eval.tables.model import Table
 from sida.files.atomic import read_hashed_json
 from sida.files.ordinary import file_below, ordinary_files
-from workflow.planning.costs import Costs
-from workflow.preset import Preset
-from workflow.preset.files import listed_name
-from workflow.preset.measuring import measurement
-from workflow.preset.products import layout_needs, product
-from workflow.preset.specs import job_named
-from workflow.preset.stored_rows import row_digest
+from sida.workflow.planning.costs import Costs
+from sida.workflow.preset import Preset
+from sida.workflow.preset.files import listed_name
+from sida.workflow.preset.measuring import measurement
+from sida.workflow.preset.products import layout_needs, product
+from sida.workflow.preset.specs import job_named
+from sida.workflow.preset.stored_rows import row_digest
 
 NOT_RECORDED = "not recorded"
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.tables.latex import escape
-from eval.tables.render import markdown, markdown_cell, template
+from sida.eval.tables.latex import escape
+from sida.eval.tables.render import markdown, markdown_cell, template
 from sida.plugins.exchange.checklist.facts import Answer
 
 #: Longest and shortest text, in characters, by which the widths of columns are shared.

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from eval.commands._options import output
 from sida.cli.main import Verb
 from sida.errors import UserError
+from sida.eval.commands._options import output
 from sida.plugins.exchange.board import SENT, read_sent, sent_rows
 from sida.plugins.exchange.board_page import write_board
 

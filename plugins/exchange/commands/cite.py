@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eval.commands._options import output
-from eval.results.bibliography import SUITE, bibliography, references
-from eval.tables.build import make_table
-from eval.tables.latex import cited_keys
 from sida.cli.main import Verb
 from sida.errors import UserError
+from sida.eval.commands._options import output
+from sida.eval.results.bibliography import SUITE, bibliography, references
+from sida.eval.tables.build import make_table
+from sida.eval.tables.latex import cited_keys
 from sida.files.atomic import json_text, write_files
 from sida.files.text_files import with_hash
 from sida.plugins.exchange.checklist.facts import Checklist
 from sida.plugins.exchange.checklist.text import to_latex, to_markdown
-from workflow.commands.archive import measured_folder, table_of
-from workflow.preset import load_preset
-from workflow.preset.files import find_preset, listed_name, presets, read_preset
+from sida.workflow.commands.archive import measured_folder, table_of
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.files import find_preset, listed_name, presets, read_preset
 
 #: Keys that any use of this suite cites: methods and teachers, metrics.
 _ALWAYS = (

@@ -16,7 +16,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _crate(args: argparse.Namespace) -> int:
     """Writes the crate."""
     from sida.plugins.exchange.crate import write_crate
-    from workflow.archive.manifest import CRATE
+    from sida.workflow.archive.manifest import CRATE
 
     count = write_crate(args.folder, args.license)
     print(f"{args.folder}/{CRATE}: {count} files")

@@ -8,24 +8,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.commands._options import pairs
-from eval.results.exchange import read_numbers
-from eval.results.published import PUBLISHED_DAY, load_published
-from eval.results.summary import Measurements, load_measurements, measured_in, measurements_file
 from sida.cli.main import Verb, existing
 from sida.config.lookup import typed_object
 from sida.errors import UserError
+from sida.eval.commands._options import pairs
+from sida.eval.results.exchange import read_numbers
+from sida.eval.results.published import PUBLISHED_DAY, load_published
+from sida.eval.results.summary import Measurements, load_measurements, measured_in, measurements_file
 from sida.files.atomic import atomic_folder, sha256_file, write_json
 from sida.files.ordinary import file_below
 from sida.plugins.exchange.hub_results import read_benchmarks
 from sida.plugins.exchange.records import measured_records, printed_records, record_path
-from workflow.commands.archive import measured_folder
-from workflow.preset import load_preset
-from workflow.preset.files import find_preset
+from sida.workflow.commands.archive import measured_folder
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.files import find_preset
 
 if TYPE_CHECKING:
-    from eval.results.sheet import SheetRow
-    from eval.results.summary import Measurements
+    from sida.eval.results.sheet import SheetRow
+    from sida.eval.results.summary import Measurements
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +99,7 @@ def _measurements(source: str) -> tuple[Measurements, Mapping[str, SheetRow]]:
 
 def _write_hub_folder(args: argparse.Namespace, out: Path) -> None:
     """Writes the folder for the Hugging Face Hub."""
-    from eval.measuring.images import names_function, program_format
+    from sida.eval.measuring.images import names_function, program_format
     from sida.plugins.exchange.hub_folder import write_generator_folder, write_hub_folder
 
     benchmarks = read_benchmarks(pairs(args.benchmark, "--benchmark"))

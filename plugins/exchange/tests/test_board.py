@@ -9,12 +9,12 @@ from collections import Counter
 import pytest
 import yaml
 
-from eval.results.csv_files import read_csv
-from eval.results.published import PUBLISHED, protocols
-from eval.results.summary import measurements_text
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
+from sida.eval.results.csv_files import read_csv
+from sida.eval.results.published import PUBLISHED, protocols
+from sida.eval.results.summary import measurements_text
 from sida.plugins.exchange.board import About, printed_rows, rank_groups, read_sent, sent_rows
 from sida.plugins.exchange.board_page import board_rows, write_board
 from tests.browser import browser, needs_chromium

@@ -16,10 +16,10 @@ from sida.config.lookup import ROOT
 from sida.errors import UserError
 from sida.files.atomic import read_hashed_json, sha256_file, write_hashed_json, write_json
 from sida.plugins.exchange.tests.validators import validate_crate
+from sida.workflow.archive.verify import verify
 from tests.refused import command, refused
 from tests.workflow.results_folder import write_results
 from tests.workflow.workspace import put
-from workflow.archive.verify import verify
 
 CRATE = "ro-crate-metadata.json"
 DOWNLOAD = {"id": "inception", "sha256": "ab" * 32, "size": 3, "url": "https://example.org/inception.pt"}

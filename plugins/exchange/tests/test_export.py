@@ -16,15 +16,15 @@ import yaml
 from huggingface_hub import ModelCard
 
 import sida
-from eval.results.measurements import write_csv
 from sida.config.samplers import Sampler
+from sida.eval.results.measurements import write_csv
 from sida.files.atomic import sha256_file
 from sida.plugins.exchange.hub_folder import model_source
+from sida.workflow.cli import main
 from tests.eval.metric_networks import write_network
 from tests.eval.synthetic_output import write_preset
 from tests.networks.made import SMALL, random_network
 from tests.refused import command, refused
-from workflow.cli import main
 
 #: A text of a stranger's measurements.
 ODD = "<script>x</script> [a](javascript:b) ![c](https://d.example/e.png) | \u202egnp"

@@ -2,7 +2,7 @@
 
 import torch
 
-from eval.features import get_extractor
+from sida.eval.features import get_extractor
 from tests.near import assert_near
 from tests.refused import refused
 

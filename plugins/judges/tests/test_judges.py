@@ -7,9 +7,9 @@ import pytest
 import timm
 import torch
 
-from eval.features import EXTRACTORS, get_extractor
 from sida.config.feature_networks import network_of
 from sida.data.pictures import to_square
+from sida.eval.features import EXTRACTORS, get_extractor
 from sida.plugins.judges.networks import MAE_FDR
 from tests.golden.vectors import load
 from tests.near import assert_near

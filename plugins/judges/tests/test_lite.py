@@ -7,8 +7,8 @@ import pytest
 import timm
 import torch
 
-from eval.features import get_extractor
-from eval.measuring.score import score_images
+from sida.eval.features import get_extractor
+from sida.eval.measuring.score import score_images
 from sida.files.pickles import PickleFile
 from sida.networks.discriminators import make_backbone
 from sida.plugins.judges.lite0 import published_network, weights_path

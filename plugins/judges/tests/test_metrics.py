@@ -9,14 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import eval.metrics.precision_recall
-from eval.measuring.measure import measure
-from eval.measuring.references import Reference
-from eval.metrics.kinds import METRIC_KINDS
-from eval.metrics.metric import Sides
-from eval.metrics.statistics import FeatureStatistics
-from eval.results.measurements import long_rows, record_identity
+import sida.eval.metrics.precision_recall
 from sida.config.datasets import dataset_spec
+from sida.eval.measuring.measure import measure
+from sida.eval.measuring.references import Reference
+from sida.eval.metrics.kinds import METRIC_KINDS
+from sida.eval.metrics.metric import Sides
+from sida.eval.metrics.statistics import FeatureStatistics
+from sida.eval.results.measurements import long_rows, record_identity
 from sida.files.atomic import json_text
 from sida.plugins.judges.memorisation import memorisation, nearest
 from sida.plugins.judges.sliced import sliced_distance
@@ -66,7 +66,7 @@ def test_blocks_do_not_matter_and_neighbours_are_named(monkeypatch):
     rows, data = draw(200, 0), draw(300, 1)
     expected = nearest(rows, data)
     assert torch.equal(expected[1], torch.cdist(rows, data).argmin(1))
-    monkeypatch.setattr(eval.metrics.precision_recall, "_BLOCK_ELEMENTS", 700)
+    monkeypatch.setattr(sida.eval.metrics.precision_recall, "_BLOCK_ELEMENTS", 700)
     for whole, parts in zip(expected, nearest(rows, data)):
         assert torch.equal(whole, parts)
 

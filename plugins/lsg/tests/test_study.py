@@ -5,11 +5,11 @@ from collections import defaultdict
 
 import pytest
 
-from eval.results.stored import read_stored
-from eval.results.summary import load_measurements
 from sida.config.registries import FOLDER
-from workflow.preset import load_preset
-from workflow.preset.stored_rows import row_digest
+from sida.eval.results.stored import read_stored
+from sida.eval.results.summary import load_measurements
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.stored_rows import row_digest
 
 STUDY = FOLDER / "lsg/study"
 DIGITS, FASHION = STUDY / "stored", STUDY / "fashion/stored"

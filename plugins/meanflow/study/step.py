@@ -20,8 +20,8 @@ from sida.methods.distillation import make_trainer
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.training.batches import StepBatches
 from sida.training.iteration import StudentTrainer
-from workflow.preset import Preset, load_preset
-from workflow.preset.trainings import training
+from sida.workflow.preset import Preset, load_preset
+from sida.workflow.preset.trainings import training
 
 HERE = Path(__file__).parent
 #: By preset of this folder: steps of a group, and the file of the times.

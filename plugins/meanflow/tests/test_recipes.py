@@ -6,24 +6,24 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from eval.results.published import load_published
-from eval.tables.layout import load_layout
 from plugins.meanflow.tests.test_training import RUNS, spec_of
 from sida.config.registries import FOLDER
 from sida.config.settings import from_mapping
 from sida.data import load_dataset
+from sida.eval.results.published import load_published
+from sida.eval.tables.layout import load_layout
 from sida.methods.distillation import make_trainer
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.plugins.meanflow.method import MeanFlowOptions
+from sida.workflow.planning.costs import Costs
+from sida.workflow.planning.steps import student_cost
+from sida.workflow.preset import preset_from
+from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.measuring import measurement
+from sida.workflow.preset.trainings import training
 from tests.refused import refused
 from tests.workflow.workspace import settings_of, shipped
-from workflow.planning.costs import Costs
-from workflow.planning.steps import student_cost
-from workflow.preset import preset_from
-from workflow.preset.checks import check_preset
-from workflow.preset.measuring import measurement
-from workflow.preset.trainings import training
 
 #: Steps, images of a step, rate, weight of a step in the evaluated average, β₂, options that differ from v1's.
 STATED = {

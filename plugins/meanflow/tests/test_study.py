@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import pytest
 import scipy.stats
 
-from eval.results.stored import read_stored
-from eval.results.summary import load_measurements
 from sida.config.registries import FOLDER
-from workflow.preset import load_preset
-from workflow.preset.stored_rows import row_digest
+from sida.eval.results.stored import read_stored
+from sida.eval.results.summary import load_measurements
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.stored_rows import row_digest
 
 PLUGIN = FOLDER / "meanflow"
 STUDY = PLUGIN / "study"

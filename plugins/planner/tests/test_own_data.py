@@ -12,20 +12,20 @@ import pytest
 import yaml
 from PIL import Image
 
-from eval.results.extended import read_extended
 from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
 from sida.data import ImageArchive
+from sida.eval.results.extended import read_extended
 from sida.networks import build_network
 from sida.plugins.planner.pictures import check_listed, first_picture
 from sida.plugins.planner.plan import make_plan, wall_hours
+from sida.workflow.cli import main
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.measuring import measurement
+from sida.workflow.preset.trainings import teacher_training, training
 from tests.data.test_archive import tar_of
 from tests.plugins import needs
-from workflow.cli import main
-from workflow.preset import load_preset
-from workflow.preset.checks import check_preset
-from workflow.preset.measuring import measurement
-from workflow.preset.trainings import teacher_training, training
 
 
 @pytest.fixture(autouse=True)

@@ -7,15 +7,15 @@ import types
 import pytest
 import torch
 
-from eval.contrasts import seeds_to_detect
-from eval.results.retraining import load_retraining
 from sida.config.lookup import ROOT
+from sida.eval.contrasts import seeds_to_detect
+from sida.eval.results.retraining import load_retraining
 from sida.plugins.planner import doctor
 from sida.plugins.planner.plan import Plan, Planned, make_plan, show_plan, wall_hours
+from sida.workflow.cli import main
+from sida.workflow.planning.costs import Cost, Costs
+from sida.workflow.preset.files import find_preset
 from tests.workflow.workspace import TINY, put, shipped
-from workflow.cli import main
-from workflow.planning.costs import Cost, Costs
-from workflow.preset.files import find_preset
 
 PAPER = shipped("paper")
 
@@ -103,7 +103,7 @@ def test_released_networks_are_those_of_the_papers_preset_and_others_are_named(p
     words, hours = "without the evaluations of 1 networks that the preset does not describe", []
     for described in (True, False):
         if not described:
-            monkeypatch.setattr("workflow.planning.costs._published_networks", dict)
+            monkeypatch.setattr("sida.workflow.planning.costs._published_networks", dict)
         job = ("measure_0_9", {"run": "teacher-edm-imagenet64"}, [], list("abcdefghij"))
         plan = planned("released", job, card="H200")
         hours.append(sum(job.gpu_hours for job in plan.jobs.values()))

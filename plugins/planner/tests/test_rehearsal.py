@@ -7,14 +7,14 @@ import json
 import pytest
 import yaml
 
-from eval.measuring.protocol import load_protocol
-from eval.results.identity import comparable
+from sida.eval.measuring.protocol import load_protocol
+from sida.eval.results.identity import comparable
 from sida.plugins.planner import rehearsal
 from sida.plugins.planner.doctor import examine
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.files import find_preset
 from tests.refused import refused
-from workflow.preset import load_preset
-from workflow.preset.checks import check_preset
-from workflow.preset.files import find_preset
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,11 @@ import yaml
 from sida.assets.registry import load_registry
 from sida.networks import build_network
 from sida.plugins.planner import rehearsal, small
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.files import find_preset
+from sida.workflow.preset.trainings import teacher_training, training
 from tests.refused import refused
-from workflow.preset import load_preset
-from workflow.preset.checks import check_preset
-from workflow.preset.files import find_preset
-from workflow.preset.trainings import teacher_training, training
 
 
 def test_a_rehearsal_has_stand_ins_of_all_files_and_few_steps(tmp_path, monkeypatch):

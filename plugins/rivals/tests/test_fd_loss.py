@@ -37,9 +37,9 @@ def told(call):
     except UserError as error:
         print(error)
 
-spec = {"every_kimg": 1, "monitor": "eval.measuring.monitor:make_monitor", "kwargs": {"trails": 2}}
+spec = {"every_kimg": 1, "monitor": "sida.eval.measuring.monitor:make_monitor", "kwargs": {"trails": 2}}
 told(lambda: FDLossOptions().assets(32))
-assert "eval" not in sys.modules
+assert "sida.eval" not in sys.modules
 told(lambda: from_mapping(EvaluationSettings, spec, "spec.evaluation"))
 told(lambda: FDLossOptions().assets(32))
 assert "torch" not in sys.modules
@@ -49,7 +49,7 @@ assert "torch" not in sys.modules
 def test_judges_and_monitors_are_those_that_a_package_above_registers():
     done = subprocess.run([sys.executable, "-c", ALONE_AND_TOGETHER], cwd=ROOT, capture_output=True, text=True)
     alone, monitor, together = done.stdout.splitlines()
-    assert "import eval" in alone
+    assert "import sida.eval" in alone
     # A monitor's name brings the package that registers its arguments.
     assert monitor.startswith("spec.evaluation.kwargs.trails: ")
     assert "trials" in monitor
@@ -194,5 +194,5 @@ def test_digest_holds_the_judges_networks(monkeypatch, method):
     spec = {"name": "x", "method": method, "dataset": DATASET, "teacher": "t", "init": "t", "total_kimg": 1}
     spec |= {"batch_size": 16, "lr": 1e-3, "options": {"judges": ["digits"]}}
     before = digest(spec)
-    monkeypatch.setattr("eval.features.digits.weights_digest", lambda state: "another network")
+    monkeypatch.setattr("sida.eval.features.digits.weights_digest", lambda state: "another network")
     assert digest(spec) != before

@@ -4,15 +4,15 @@ import math
 
 import pytest
 
-from eval.results.published import load_published
-from eval.tables.layout import load_layout
 from sida.config.registries import FOLDER
+from sida.eval.results.published import load_published
+from sida.eval.tables.layout import load_layout
 from sida.methods import METHODS
+from sida.workflow.planning.assumptions import load_assumptions
+from sida.workflow.planning.steps import student_cost
 from tests.studies.papers.test_recipes import resolved
 from tests.work import assert_work_of
 from tests.workflow.workspace import shipped
-from workflow.planning.assumptions import load_assumptions
-from workflow.planning.steps import student_cost
 
 
 @pytest.fixture(scope="module")

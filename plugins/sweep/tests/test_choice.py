@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from eval.features.registry import Features
-from eval.measuring.protocol import load_protocol
-from eval.measuring.references import Reference
-from eval.measuring.trial import TrialSums, compute_metrics
-from eval.metrics.statistics import FeatureStatistics
+from sida.eval.features.registry import Features
+from sida.eval.measuring.protocol import load_protocol
+from sida.eval.measuring.references import Reference
+from sida.eval.measuring.trial import TrialSums, compute_metrics
+from sida.eval.metrics.statistics import FeatureStatistics
 from sida.plugins.sweep.choice import choose
 from sida.plugins.sweep.sweep import SEARCHED, search_protocol
 

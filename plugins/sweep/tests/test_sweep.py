@@ -5,17 +5,17 @@ import json
 import pytest
 import yaml
 
-from eval.measuring.measure import Measurer
-from eval.measuring.protocol import load_protocol
-from eval.results.measurements import score_of
+from sida.eval.measuring.measure import Measurer
+from sida.eval.measuring.protocol import load_protocol
+from sida.eval.results.measurements import score_of
 from sida.networks.file import read_metadata, save_network
 from sida.plugins.sweep.grid import make_averages, read_grid
 from sida.plugins.sweep.sweep import search_protocol
+from sida.workflow.cli import main
 from tests.eval.measuring.specs import content, metric
 from tests.networks.made import random_network
 from tests.refused import command, refused
 from tests.training.toy import NETWORK
-from workflow.cli import main
 
 
 @pytest.fixture(scope="module")

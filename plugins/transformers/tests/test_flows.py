@@ -15,6 +15,10 @@ from sida.sampling import SeedStreams, heun
 from sida.sampling.guidance import Guide, Unlabelled
 from sida.sampling.samplers import draw_batch
 from sida.training.iteration import Distiller
+from sida.workflow.planning.costs import Costs
+from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.measuring import measurement
+from sida.workflow.preset.trainings import training
 from tests.golden.vectors import load_tensors
 from tests.near import assert_near, relative_error
 from tests.networks.made import random_network
@@ -22,10 +26,6 @@ from tests.refused import command, refusal, refused
 from tests.training.toy import NETWORK, SID_STUDENT, student_trainer
 from tests.workflow.test_guidance import GUIDED, HEUN, SIDA
 from tests.workflow.workspace import study
-from workflow.planning.costs import Costs
-from workflow.preset.checks import check_preset
-from workflow.preset.measuring import measurement
-from workflow.preset.trainings import training
 
 FLOAT32 = {"dtype": torch.float32}
 

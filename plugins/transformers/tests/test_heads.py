@@ -12,8 +12,8 @@ from sida.networks.file import load_network
 from sida.plugins.transformers.networks import SiTPrecond
 from sida.training import readings
 from sida.training.teacher import VelocityLoss
+from sida.workflow.cli import main
 from tests.refused import command, refused
-from workflow.cli import main
 
 SIZES = {"img_resolution": 8, "img_channels": 1, "label_dim": 10, "hidden_size": 64, "depth": 1}
 TABLE = "y_embedder.embedding_table.weight"

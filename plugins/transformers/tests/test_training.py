@@ -10,9 +10,9 @@ from sida.methods import distill
 from sida.networks.file import load_network
 from sida.plugins.transformers.networks import SiTPrecond
 from sida.training import train_teacher
+from sida.workflow.cli import main
 from tests.refused import refused
 from tests.training.toy import STUDENT, TEACHER, of_method
-from workflow.cli import main
 
 KWARGS = {
     "img_resolution": 8, "img_channels": 1, "label_dim": 10, "hidden_size": 16, "depth": 2, "num_heads": 2,

@@ -1,11 +1,11 @@
 """Rows and table of edm2_sCM's released students: each file has a row, each printed number of these students a cell."""
 
-from eval.results.published import load_published
-from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT
 from sida.config.registries import FOLDER
 from sida.config.samplers import read_sampler
+from sida.eval.results.published import load_published
+from sida.eval.tables.layout import load_layout
 from tests.workflow.workspace import shipped
 
 

@@ -6,15 +6,15 @@ import json
 import math
 from pathlib import Path
 
-from eval.claims.claim import Claim
-from eval.claims.evidence import Evidence
-from eval.claims.finding import Operand
-from eval.claims.rules import RULES
-from eval.claims.write import Verdict, decide
-from eval.results.published import load_published
-from eval.results.retraining import Retraining
-from eval.results.sheet import SheetRow
-from eval.results.summary import Measurement, Measurements
+from sida.eval.claims.claim import Claim
+from sida.eval.claims.evidence import Evidence
+from sida.eval.claims.finding import Operand
+from sida.eval.claims.rules import RULES
+from sida.eval.claims.write import Verdict, decide
+from sida.eval.results.published import load_published
+from sida.eval.results.retraining import Retraining
+from sida.eval.results.sheet import SheetRow
+from sida.eval.results.summary import Measurement, Measurements
 
 PUBLISHED = load_published()
 A, B = Operand(run="a"), Operand(run="b")

@@ -8,11 +8,12 @@ import shutil
 
 import pytest
 
-from eval.claims.claim import STUDIES, check_permission, load_claims
-from eval.claims.evidence import Evidence, show
-from eval.claims.finding import UNDECIDED, Finding, Operand
-from eval.claims.rules import no_rule
-from eval.claims.write import (
+from sida.config.lookup import ALLOW, ROOT
+from sida.eval.claims.claim import STUDIES, check_permission, load_claims
+from sida.eval.claims.evidence import Evidence, show
+from sida.eval.claims.finding import UNDECIDED, Finding, Operand
+from sida.eval.claims.rules import no_rule
+from sida.eval.claims.write import (
     Verdict,
     comparisons,
     decide,
@@ -22,15 +23,14 @@ from eval.claims.write import (
     verdicts_markdown,
     verdicts_record,
 )
-from eval.results.retraining import load_retraining
-from eval.results.sheet import SheetRow, read_runs
-from eval.results.summary import Estimate, Measurements, load_measurements
-from sida.config.lookup import ALLOW, ROOT
+from sida.eval.results.retraining import load_retraining
+from sida.eval.results.sheet import SheetRow, read_runs
+from sida.eval.results.summary import Estimate, Measurements, load_measurements
 from sida.files.text_files import with_hash
+from sida.workflow.preset.placeholders import placeholders
 from tests.eval.claims.evidence import STILL, claim, claim_of, curve, evidence, lines, made, rows_of, spread
 from tests.refused import refused
 from tests.workflow.workspace import put, shipped
-from workflow.preset.placeholders import placeholders
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_claims_can_be_decided_from_what_their_preset_trains_and_measures(preset
     assert sum(bool(f.numbers) for f in findings) > 5
 
 
-HEAD = "from eval.claims import *\nCLAIMS = Claims('x')\n"
+HEAD = "from sida.eval.claims import *\nCLAIMS = Claims('x')\n"
 #: A claim of a file, with its decorator's arguments and its body.
 ENTRY = "@CLAIMS.claim({}'Q')\ndef q(evidence):\n    {}\n"
 

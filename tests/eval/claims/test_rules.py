@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from eval.claims.evidence import Evidence, logged_quantity
-from eval.claims.finding import Finding, Operand, decided
-from eval.claims.write import combined
-from eval.contrasts import Interval
-from eval.results.retraining import Retraining
-from eval.results.sheet import SheetRow
+from sida.eval.claims.evidence import Evidence, logged_quantity
+from sida.eval.claims.finding import Finding, Operand, decided
+from sida.eval.claims.write import combined
+from sida.eval.contrasts import Interval
+from sida.eval.results.retraining import Retraining
+from sida.eval.results.sheet import SheetRow
 from tests.eval.claims.evidence import (
     PUBLISHED,
     STILL,

@@ -8,13 +8,13 @@ import random
 
 import pytest
 
-from eval.claims.evidence import Evidence
-from eval.claims.finding import Operand
-from eval.results.logs import Point
-from eval.results.retraining import Retraining, load_retraining
-from eval.results.sheet import SheetRow
-from eval.tables.build import build_table
-from eval.tables.layout import load_layout
+from sida.eval.claims.evidence import Evidence
+from sida.eval.claims.finding import Operand
+from sida.eval.results.logs import Point
+from sida.eval.results.retraining import Retraining, load_retraining
+from sida.eval.results.sheet import SheetRow
+from sida.eval.tables.build import build_table
+from sida.eval.tables.layout import load_layout
 from tests.eval.claims.evidence import PUBLISHED, A, B, Logged, lines, made, outcome, rows_of
 from tests.eval.claims.test_rules import under
 from tests.slow import quick_but

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from eval.features import extractor_entry, get_extractor
-from eval.features.digits import DIGITS_NETWORK, weights_digest
-from eval.features.registry import EXTRACTORS
 from sida.assets.registry import load_registry
 from sida.config.lookup import ALLOW, ROOT
 from sida.data import load_dataset
+from sida.eval.features import extractor_entry, get_extractor
+from sida.eval.features.digits import DIGITS_NETWORK, weights_digest
+from sida.eval.features.registry import EXTRACTORS
 from sida.files.atomic import sha256_file
 from sida.files.tensors import read_tensors
 from tests.assets.fault_server import write_registry

@@ -12,19 +12,19 @@ import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from eval.figures import style
-from eval.figures.curves import Panel, ReferenceLine, curves_csv, identities_on
-from eval.figures.layout import Sources, load_figure_layout
-from eval.figures.plot import KEPT_LABEL, NO_DATA, draw_curves
-from eval.results.csv_files import parse_csv
-from eval.results.logs import Curve, Point, pool, read_evaluations
-from eval.results.sheet import read_runs
-from eval.results.summary import Estimate, load_measurements
 from sida.config.lookup import ROOT
+from sida.eval.figures import style
+from sida.eval.figures.curves import Panel, ReferenceLine, curves_csv, identities_on
+from sida.eval.figures.layout import Sources, load_figure_layout
+from sida.eval.figures.plot import KEPT_LABEL, NO_DATA, draw_curves
+from sida.eval.results.csv_files import parse_csv
+from sida.eval.results.logs import Curve, Point, pool, read_evaluations
+from sida.eval.results.sheet import read_runs
+from sida.eval.results.summary import Estimate, load_measurements
 from sida.files.atomic import sha256_file
+from sida.workflow.cli import main
 from tests.eval.synthetic_output import CURVES, csv_rows, inputs_of, measurement_lines, write_csv, write_jsonl
 from tests.refused import refused
-from workflow.cli import main
 
 FIGURES, PAPERS = ROOT / "config/figures", ROOT / "studies/papers"
 
@@ -341,7 +341,7 @@ def test_faulty_layouts_end_with_one_line(preset, tmp_path, refusal, change, mes
 
 DRAW = """
 import sys
-from eval.figures.style import new_figure, save
+from sida.eval.figures.style import new_figure, save
 figure = new_figure(2, 1.5)
 axes = figure.subplots()
 axes.plot([1, 3, 2], label="x")

@@ -9,19 +9,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.figures.layout import load_figure_layout
-from eval.figures.samples import Grid, draw_grid, draw_grids, picture
 from sida.config.lookup import ROOT
 from sida.data import LatentDecoder
 from sida.data.archive import dataset_json
+from sida.eval.figures.layout import load_figure_layout
+from sida.eval.figures.samples import Grid, draw_grid, draw_grids, picture
 from sida.files.atomic import sha256_file
 from sida.networks.file import load_network
 from sida.sampling import Drawer
+from sida.workflow.cli import main
 from tests.data.test_archive import npy, write_zip
 from tests.eval.metric_networks import StandInVae, write_network
 from tests.eval.synthetic_output import CURVES, csv_rows
 from tests.sampling.images import generate
-from workflow.cli import main
 
 DIGITS = {"name": "digits", "kind": "digits", "resolution": 8, "channels": 1, "label_dim": 10}
 UNET = {"model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}

@@ -15,21 +15,21 @@ import pytest
 import torch
 from PIL import Image
 
-from eval.measuring.arrays import as_pixels
-from eval.measuring.functions import CallableSource
-from eval.measuring.images import ImageFiles
-from eval.measuring.order import dealt_order
-from eval.measuring.protocol import load_protocol
-from eval.measuring.score import score_images
-from eval.measuring.stores import open_images
-from eval.measuring.trial import ImageBatch
-from eval.results.exchange import exchanged
 from sida.config.lookup import ROOT
+from sida.eval.measuring.arrays import as_pixels
+from sida.eval.measuring.functions import CallableSource
+from sida.eval.measuring.images import ImageFiles
+from sida.eval.measuring.order import dealt_order
+from sida.eval.measuring.protocol import load_protocol
+from sida.eval.measuring.score import score_images
+from sida.eval.measuring.stores import open_images
+from sida.eval.measuring.trial import ImageBatch
+from sida.eval.results.exchange import exchanged
+from sida.workflow.cli import main
 from tests.data.test_archive import png, tar_of, write_folder, write_zip
 from tests.eval.measuring.specs import TINY, noise
 from tests.eval.metric_networks import images
 from tests.refused import command, refused
-from workflow.cli import main
 
 
 def encode(image: np.ndarray, mode: str | None = None, form: str = "PNG") -> bytes:
@@ -353,7 +353,7 @@ def test_a_function_of_no_module_is_known_by_its_code(scope):
 WITHOUT_TORCH = """
 import contextlib, io, json, sys
 sys.modules["torch"] = sys.modules["scipy"] = None
-from workflow.cli import main
+from sida.workflow.cli import main
 for words in json.loads(sys.argv[1]):
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors):

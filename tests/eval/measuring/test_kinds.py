@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from eval.features import get_extractor
-from eval.measuring.measure import measure
-from eval.measuring.monitor import make_monitor, monitor_facts
-from eval.measuring.protocol import load_protocol
-from eval.metrics.metric import Metric
-from eval.results.measurements import long_rows
 from sida.config.datasets import dataset_spec
 from sida.data import load_dataset
+from sida.eval.features import get_extractor
+from sida.eval.measuring.measure import measure
+from sida.eval.measuring.monitor import make_monitor, monitor_facts
+from sida.eval.measuring.protocol import load_protocol
+from sida.eval.metrics.metric import Metric
+from sida.eval.results.measurements import long_rows
 from sida.networks import build_network
 from sida.networks.file import save_network
 from tests.eval.measuring.specs import DIGITS, data_spec, metric, protocol

@@ -9,34 +9,34 @@ import numpy as np
 import pytest
 import torch
 
-from eval.features import get_extractor
-from eval.measuring import finished
-from eval.measuring.functions import CallableSource, as_batch
-from eval.measuring.measure import Measurer, measure
-from eval.measuring.protocol import load_protocol
-from eval.measuring.sources import DataSource, NetworkSource
-from eval.metrics.frechet import frechet_distance
-from eval.metrics.inception_score import inception_score
-from eval.metrics.kinds import Frechet, Precision
-from eval.metrics.precision_recall import neighbour_shares
-from eval.results.measurements import collect, long_rows, read_measurement, record_identity, trial_path
-from eval.results.summary import MEASUREMENT_COLUMNS
 from sida import machine
 from sida.config.labels import load_labels
 from sida.data import load_dataset
 from sida.data.archive import dataset_json
+from sida.eval.features import get_extractor
+from sida.eval.measuring import finished
+from sida.eval.measuring.functions import CallableSource, as_batch
+from sida.eval.measuring.measure import Measurer, measure
+from sida.eval.measuring.protocol import load_protocol
+from sida.eval.measuring.sources import DataSource, NetworkSource
+from sida.eval.metrics.frechet import frechet_distance
+from sida.eval.metrics.inception_score import inception_score
+from sida.eval.metrics.kinds import Frechet, Precision
+from sida.eval.metrics.precision_recall import neighbour_shares
+from sida.eval.results.measurements import collect, long_rows, read_measurement, record_identity, trial_path
+from sida.eval.results.summary import MEASUREMENT_COLUMNS
 from sida.files import text_files
 from sida.files.atomic import sha256_file
 from sida.files.ordinary import UnreadableError
 from sida.files.text_files import HASH_KEY
 from sida.sampling import SeedStreams
+from sida.workflow.cli import main
 from tests.data.test_archive import npy, png, write_counts, write_zip
 from tests.eval.measuring.specs import DIGITS, data_spec, metric, small_protocol
 from tests.eval.metric_networks import write_network
 from tests.eval.synthetic_output import trial_record
 from tests.refused import refused
 from tests.training.toy import NETWORK
-from workflow.cli import main
 
 HERE = "tests.eval.measuring.test_measure"
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 import yaml
 
-from eval.features import get_extractor
-from eval.measuring.measure import Measurer, measure
-from eval.measuring.monitor import make_monitor, monitor_facts
-from eval.measuring.monitor_settings import SEED0
-from eval.measuring.protocol import load_protocol
 from sida.config.lookup import find_file
 from sida.data import LatentDecoder, load_dataset
 from sida.data.archive import dataset_json, image_name
+from sida.eval.features import get_extractor
+from sida.eval.measuring.measure import Measurer, measure
+from sida.eval.measuring.monitor import make_monitor, monitor_facts
+from sida.eval.measuring.monitor_settings import SEED0
+from sida.eval.measuring.protocol import load_protocol
 from sida.files.atomic import read_jsonl
 from sida.methods import distill
 from sida.networks.file import load_network, read_metadata
@@ -159,7 +159,7 @@ def test_edm2_students_are_judged_by_decoded_images(latents, tmp_path, monkeypat
     kwargs = {"dataset": latents, "protocol": protocol, "num_samples": 32, "extractors": options}
     # The references are the decoded images of the start itself, so its distances are 0.
     kwargs["references"] = references(tmp_path, options, samples.images)
-    evaluation = {"every_kimg": 0.016, "monitor": "eval.measuring.monitor:make_monitor", "kwargs": kwargs}
+    evaluation = {"every_kimg": 0.016, "monitor": "sida.eval.measuring.monitor:make_monitor", "kwargs": kwargs}
     spec = {**SHORT, "dataset": latents, "teacher": teacher, "evaluation": evaluation}
     path = distill(spec, tmp_path / "run")
     records = read_jsonl(tmp_path / "run" / "evaluations.jsonl")

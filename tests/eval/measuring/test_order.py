@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eval.measuring.order import Trials, arranged
+from sida.eval.measuring.order import Trials, arranged
 from tests.refused import refused
 
 

@@ -6,13 +6,13 @@ import json
 import pytest
 import yaml
 
-from eval.commands._options import extractor_options, pairs, parse_trials
-from eval.measuring.protocol import Protocol, load_protocol
-from eval.results.identity import Identity, comparable
 from sida.assets.registry import load_registry
 from sida.config.datasets import dataset_spec
 from sida.config.lookup import file_names
 from sida.data.load import check_labels
+from sida.eval.commands._options import extractor_options, pairs, parse_trials
+from sida.eval.measuring.protocol import Protocol, load_protocol
+from sida.eval.results.identity import Identity, comparable
 from tests.assets.fault_server import write_registry
 from tests.data.test_archive import write_counts
 from tests.eval.measuring.specs import content, metric

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from eval.features.registry import make_extractors
-from eval.measuring.protocol import load_protocol
-from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
-from eval.measuring.references import Reference, load_references
-from eval.metrics.statistics import FeatureStatistics
 from sida.data import load_dataset
+from sida.eval.features.registry import make_extractors
+from sida.eval.measuring.protocol import load_protocol
+from sida.eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
+from sida.eval.measuring.references import Reference, load_references
+from sida.eval.metrics.statistics import FeatureStatistics
+from sida.workflow.cli import main
 from tests.eval.measuring.specs import DIGITS, metric, protocol
 from tests.eval.metric_networks import images, pictures, write_inception
 from tests.near import assert_near
 from tests.refused import refused
-from workflow.cli import main
 
 
 def moments(width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -219,7 +219,7 @@ def test_features_of_a_data_set_that_took_long_serve_later_measurements(tmp_path
     computed, count = load()
     assert count == 1797
     assert not (tmp_path / "cache" / "references").exists()  # a second of work is no file
-    monkeypatch.setattr("eval.measuring.kept_features._SHORTEST", 0)
+    monkeypatch.setattr("sida.eval.measuring.kept_features._SHORTEST", 0)
     assert load()[1] == 1797
     (kept,) = (tmp_path / "cache" / "references").iterdir()
     read, count = load()
@@ -235,12 +235,12 @@ def test_features_of_a_data_set_that_took_long_serve_later_measurements(tmp_path
         assert load(load_protocol(protocol(metric("fd"), metric("recall", "recall"), **change)))[1] == 1797
     before = len([*kept.parent.iterdir()])
     with monkeypatch.context() as patch:
-        patch.setattr("eval.measuring.kept_features.source_digest", lambda: "other")
+        patch.setattr("sida.eval.measuring.kept_features.source_digest", lambda: "other")
         assert [load()[1], load()[1]] == [1797, 0]
     # Another device has files of its own, and large features none.
     with monkeypatch.context() as patch:
-        patch.setattr("eval.measuring.kept_features.device_name", lambda device: "other")
-        patch.setattr("eval.measuring.kept_features._LARGEST", 1000)
+        patch.setattr("sida.eval.measuring.kept_features.device_name", lambda device: "other")
+        patch.setattr("sida.eval.measuring.kept_features._LARGEST", 1000)
         assert [load()[1], load()[1]] == [1797, 1797]
     kept.write_bytes(kept.read_bytes()[:-100])
     capsys.readouterr()

@@ -15,26 +15,26 @@ import torch
 import yaml
 from PIL import Image
 
-import eval
-from eval.commands.score_options import ScoreOptions
-from eval.features import get_extractor
-from eval.measuring.measure import Measurer, measure
-from eval.measuring.protocol import load_protocol
-from eval.measuring.score import Score, score_images
-from eval.measuring.score_plan import plan_score
-from eval.measuring.stores import open_images
-from eval.metrics.kernel_distance import kernel_distance
-from eval.results.identity import comparable
-from eval.tables.scores import latex_row, row_columns
+import sida.eval
 from sida.assets.registry import load_registry
 from sida.data import load_dataset
 from sida.errors import UserError
+from sida.eval.commands.score_options import ScoreOptions
+from sida.eval.features import get_extractor
+from sida.eval.measuring.measure import Measurer, measure
+from sida.eval.measuring.protocol import load_protocol
+from sida.eval.measuring.score import Score, score_images
+from sida.eval.measuring.score_plan import plan_score
+from sida.eval.measuring.stores import open_images
+from sida.eval.metrics.kernel_distance import kernel_distance
+from sida.eval.results.identity import comparable
+from sida.eval.tables.scores import latex_row, row_columns
 from sida.files.atomic import write_text
+from sida.workflow.cli import main
 from tests.eval.measuring.specs import DIGITS, TINY, metric, noise, protocol
 from tests.eval.metric_networks import images, tiny_dino, write_inception
 from tests.plugins import needs
 from tests.refused import command, refused
-from workflow.cli import main
 
 
 def words(options: dict[str, dict[str, str]]) -> list[str]:
@@ -61,7 +61,7 @@ def score_of_grey(folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def dinov2_of_module():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eval.features.dinov2.load_hub_model", tiny_dino)
+        patch.setattr("sida.eval.features.dinov2.load_hub_model", tiny_dino)
         yield
 
 
@@ -147,7 +147,7 @@ def test_classes_that_the_network_does_not_have_are_no_accuracy_of_zero(tmp_path
 
 
 def test_a_plan_has_the_protocol_trials_and_resumption_before_any_network_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr("eval.measuring.measure.make_extractors", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("sida.eval.measuring.measure.make_extractors", lambda *_: pytest.fail("loaded"))
     path = saved(tmp_path / "a.npz", images(90, 8, 1))
     plan = plan_score(path, "digits", num_samples=30, extractors={"inception": {"size": 1}}, fast=True)
     assert (plan.protocol.name, plan.protocol.num_samples, plan.trials, plan.resumes) == ("digits-n30", 30, 3, True)
@@ -197,7 +197,7 @@ def test_a_row_that_the_table_does_not_take_is_refused_before_the_first_image(tm
         if mine.reference:
             raise UserError(where, "another reference")
 
-    monkeypatch.setattr("eval.tables.scores.require_in_column", require)
+    monkeypatch.setattr("sida.eval.tables.scores.require_in_column", require)
     monkeypatch.setattr(Measurer, "sums", lambda *_: pytest.fail("drawn"))
     assert "column 'fd'" in refusal(*score_of_grey(tmp_path), "--dataset", json.dumps(DIGITS))
 
@@ -206,7 +206,7 @@ def test_numbers_are_printed_also_if_their_row_cannot_be(tmp_path, monkeypatch, 
     def fails(*_):
         raise UserError("", "no row")
 
-    monkeypatch.setattr("eval.commands.scores.latex_row", fails)
+    monkeypatch.setattr("sida.eval.commands.scores.latex_row", fails)
     assert main(score_of_grey(tmp_path)) == 1
     assert "FD ↓" in capsys.readouterr().out
 
@@ -292,7 +292,7 @@ def test_a_processor_takes_the_fast_network_unless_a_file_is_given(stand_ins, tm
     folder, _, settings = stand_ins
     own = settings["extractors"]["inception"]
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
-    monkeypatch.setattr("eval.features.inception.fetch", lambda asset: Path(own["path"]))
+    monkeypatch.setattr("sida.eval.features.inception.fetch", lambda asset: Path(own["path"]))
     write_text(tmp_path / load_registry()["inception"].target, "downloaded")
     cases = {"default": {}, "asked for": {"fast": False}, "own file": {"extractors": {"inception": own}}}
     scores = {case: score_images(folder / "samples.npz", TINY, trials=1, **given) for case, given in cases.items()}
@@ -360,7 +360,7 @@ def test_trials_stay_while_the_output_cannot_be_written(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.npz", images(60, 8, 1))
     ask = ["score", path, "--protocol", "digits", "--num-samples", 30, "--out", tmp_path / "out.json"]
     with monkeypatch.context() as patch:
-        patch.setattr("eval.commands.scores.write_hashed_json", full_disk)
+        patch.setattr("sida.eval.commands.scores.write_hashed_json", full_disk)
         refused("No space left", command, *ask)
     monkeypatch.setattr(Measurer, "sums", None)
     assert "2 trials" in command(*ask)
@@ -511,18 +511,18 @@ def test_a_program_in_a_file_is_scored_with_permission(tmp_path, monkeypatch, ca
 def test_a_score_remarks_on_its_sets(digits, count, settings, remark):
     if size := settings.get("against"):
         settings = settings | {"against": np.repeat(digits[0][:size], count // size, 0)}
-    found = eval.score(digits[0][:count], "digits", **settings)
+    found = sida.eval.score(digits[0][:count], "digits", **settings)
     assert any(remark in line for line in found.remarks)
     assert found.values("fd")[0] >= 0
 
 
 def test_a_function_is_the_second_set(digits):
-    found = eval.score(digits[0][:300], "digits", against=noise)
+    found = sida.eval.score(digits[0][:300], "digits", against=noise)
     assert found.values("fd")[0] > 100
     assert not any("fewer" in remark for remark in found.remarks)
-    refused("k: 3 neighbours", eval.score, digits[0][:300], "digits", num_samples=3)
+    refused("k: 3 neighbours", sida.eval.score, digits[0][:300], "digits", num_samples=3)
     for sets in ((digits[0][:2], digits[0]), (digits[0], digits[0][:2])):
-        refused("k: 3 neighbours among 2", eval.score, sets[0], "digits", against=sets[1])
+        refused("k: 3 neighbours among 2", sida.eval.score, sets[0], "digits", against=sets[1])
 
 
 @pytest.mark.parametrize(
@@ -530,13 +530,13 @@ def test_a_function_is_the_second_set(digits):
 )
 def test_pixels_of_sets_that_differ_in_size_or_channels_are_refused_with_both(first, remedy):
     told = rf"(run 'noise'|images) and against: .*8×8 in 1 channels, 16×16 in 3 channels; .*{remedy}.*pair-quick"
-    refused(told, eval.score, first, "pair-pixels", num_samples=40, against=images(40, 16))
+    refused(told, sida.eval.score, first, "pair-pixels", num_samples=40, against=images(40, 16))
 
 
 @needs("judges")
 def test_a_functions_first_batch_is_checked_before_features_of_the_second_set(digits, monkeypatch, capsys):
     """They take half an hour for 50,000 pictures."""
-    monkeypatch.setattr("eval.measuring.references.features_of", Mock(side_effect=AssertionError("features")))
+    monkeypatch.setattr("sida.eval.measuring.references.features_of", Mock(side_effect=AssertionError("features")))
 
     def channels_last(seeds):
         return np.stack([np.full((12, 20, 3), seed % 256, np.uint8) for seed in seeds])
@@ -548,7 +548,7 @@ def test_a_functions_first_batch_is_checked_before_features_of_the_second_set(di
         return noise(range(int(n)))
 
     for function, told in ((channels_last, "N, H, W, C"), (floats, "uint8"), (of_a_number, "a number of images")):
-        refused(told, eval.score, function, "pair-quick", against=images(30, 16))
+        refused(told, sida.eval.score, function, "pair-quick", against=images(30, 16))
 
 
 def test_a_function_draws_as_many_images_as_the_second_set_has():
@@ -558,21 +558,21 @@ def test_a_function_draws_as_many_images_as_the_second_set_has():
         drawn.update(seeds)
         return noise(seeds)
 
-    score = eval.score(counted, "pair-pixels", against=images(37, 8, 1))
+    score = sida.eval.score(counted, "pair-pixels", against=images(37, 8, 1))
     assert (score.records[0]["n"], drawn) == (37, set(range(37)))
-    assert eval.score(noise, "pair-pixels", num_samples=41, against=images(37, 8, 1)).records[0]["n"] == 41
+    assert sida.eval.score(noise, "pair-pixels", num_samples=41, against=images(37, 8, 1)).records[0]["n"] == 41
 
 
 def test_subsets_of_the_kernel_distance_follow_the_protocols_first_seed(digits):
     kid = metric("kid", "kernel", "pixels", subsets=3, subset_size=20)
     reals, rows = (get_extractor("pixels")(torch.from_numpy(images)) for images in (digits[0], digits[0][:60]))
     for seed in (0, 5):
-        found = eval.score(digits[0][:60], protocol(kid, num_samples=60, seed0=seed), against=digits[0])
+        found = sida.eval.score(digits[0][:60], protocol(kid, num_samples=60, seed0=seed), against=digits[0])
         assert found.values("kid") == pytest.approx([kernel_distance(reals, rows, 3, 20, seed)], rel=1e-4)
 
 
 def test_a_score_without_any_value_has_an_empty_frame(digits):
-    found = eval.score(digits[0][:20], protocol(metric("a", "accuracy", reference=None)))
+    found = sida.eval.score(digits[0][:20], protocol(metric("a", "accuracy", reference=None)))
     assert (len(found.frame()), [*found.frame()][-1]) == (0, "trials")
     assert "not measured" in str(found)
 

@@ -13,27 +13,27 @@ import jsonschema
 import numpy as np
 import pytest
 
-from eval.claims.write import read_verdicts
-from eval.report.paper import training_time
-from eval.results import load
-from eval.results.agreement import RETRAINING, agreement, agreement_of_two
-from eval.results.bibliography import SUITE, bibliography, cited_label, references
-from eval.results.exchange import exchanged, read_exchanged, read_numbers
-from eval.results.logs import kept_images, read_evaluations, read_log
-from eval.results.measurements import long_rows, read_measurement, write_csv
-from eval.results.published import load_published
-from eval.results.retraining import Retraining, load_retraining
-from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements, measurements_text
-from eval.tables.build import make_table
-from eval.tables.latex import to_latex
 from sida.config.lookup import ROOT
+from sida.eval.claims.write import read_verdicts
+from sida.eval.report.paper import training_time
+from sida.eval.results import load
+from sida.eval.results.agreement import RETRAINING, agreement, agreement_of_two
+from sida.eval.results.bibliography import SUITE, bibliography, cited_label, references
+from sida.eval.results.exchange import exchanged, read_exchanged, read_numbers
+from sida.eval.results.logs import kept_images, read_evaluations, read_log
+from sida.eval.results.measurements import long_rows, read_measurement, write_csv
+from sida.eval.results.published import load_published
+from sida.eval.results.retraining import Retraining, load_retraining
+from sida.eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements, measurements_text
+from sida.eval.tables.build import make_table
+from sida.eval.tables.latex import to_latex
 from sida.files.atomic import write_hashed_json
 from sida.files.text_files import number_in
+from sida.workflow.cli import main
 from tests.eval import synthetic_output as made_up
 from tests.eval.synthetic_output import measurement_lines
 from tests.refused import refused
 from tools.write_schemas import SCHEMAS, json_schema
-from workflow.cli import main
 
 
 @pytest.fixture

@@ -7,21 +7,21 @@ import re
 import pytest
 import yaml
 
-from eval.claims.finding import Operand
-from eval.features import EXTRACTORS
-from eval.measuring.sources import exposure_of_decoder, exposure_of_parts
-from eval.results.identity import Identity, comparable, identity_of, joined, read_exposure, reason_against
-from eval.results.sheet import SheetRow, exposure_of, official_exposure, read_runs
-from eval.results.summary import Measurements
-from eval.tables.build import build_table
-from eval.tables.latex import to_latex
-from eval.tables.layout import load_layout
-from eval.tables.render import to_html, to_markdown
 from sida.assets.registry import load_registry
 from sida.config import registries
 from sida.config.feature_networks import BACKBONES, network_of
 from sida.config.lookup import find_file
 from sida.config.samplers import read_sampler
+from sida.eval.claims.finding import Operand
+from sida.eval.features import EXTRACTORS
+from sida.eval.measuring.sources import exposure_of_decoder, exposure_of_parts
+from sida.eval.results.identity import Identity, comparable, identity_of, joined, read_exposure, reason_against
+from sida.eval.results.sheet import SheetRow, exposure_of, official_exposure, read_runs
+from sida.eval.results.summary import Measurements
+from sida.eval.tables.build import build_table
+from sida.eval.tables.latex import to_latex
+from sida.eval.tables.layout import load_layout
+from sida.eval.tables.render import to_html, to_markdown
 from sida.methods import distill
 from sida.methods.method import Exposure
 from sida.methods.registry import METHODS, exposure_of_training
@@ -171,13 +171,13 @@ def test_training_seeds_that_are_pooled_with_one_that_met_it_are_not_bold(tmp_pa
 def test_published_numbers_follow_the_same_rule(tmp_path, monkeypatch):
     rows = [{"run": "honest"}, {"label": "GDD-I", "published": "table1-gdd-i-{metric}", "nfe": "1"}]
     monkeypatch.setattr(
-        "eval.results.published.published_exposures", lambda: {"GDD-I": read_exposure("loss:inception")}
+        "sida.eval.results.published.published_exposures", lambda: {"GDD-I": read_exposure("loss:inception")}
     )
     for mode in ("paper", "audit"):
         made = table(tmp_path, None, mode=mode, rows=rows)
         assert bold(made) <= {"2.000"}
         assert [cell.mark for line in made.rows for cell in line.cells if cell.kind == "published"] == ["‡"]
-    monkeypatch.setattr("eval.results.published.published_exposures", dict)
+    monkeypatch.setattr("sida.eval.results.published.published_exposures", dict)
     for mode in ("paper", "audit"):
         assert not bold(table(tmp_path, None, mode=mode, rows=rows))
 

@@ -7,19 +7,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from eval.measuring.protocol import load_protocol
-from eval.results.exchange import exchanged
-from eval.results.measurements import write_csv
-from eval.results.published import protocols
-from eval.tables.scores import row_columns, table_protocol, unfitting
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT
 from sida.config.settings import load_spec
+from sida.eval.measuring.protocol import load_protocol
+from sida.eval.results.exchange import exchanged
+from sida.eval.results.measurements import write_csv
+from sida.eval.results.published import protocols
+from sida.eval.tables.scores import row_columns, table_protocol, unfitting
 from sida.files.atomic import write_hashed_json
+from sida.workflow.cli import main
 from tests.eval.synthetic_output import csv_rows, digest_of, inputs_of
 from tests.refused import refused
 from tests.workflow.workspace import put
-from workflow.cli import main
 
 OPTIONS = ("--nfe", "4", "--family", "Two & More", "--saw", "loss:digits")
 SHEET = "run\tfamily\tlabel\tmethod\tsampler\ntheirs\tOne Step\tTheirs\texternal\t\n"

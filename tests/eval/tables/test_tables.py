@@ -14,23 +14,23 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.report.paper import missing_latex
-from eval.results.bibliography import bibliography
-from eval.results.identity import Identity
-from eval.results.published import load_published
-from eval.results.retraining import Retraining
-from eval.results.sheet import SheetRow
-from eval.results.summary import Measurements, load_measurements
-from eval.tables.bold import _is_about
-from eval.tables.build import ResultsTable, build_table, load_table, make_table, table_paths, write_table
-from eval.tables.cells import TableLine, nfe_text, unlike
-from eval.tables.hyperparameters import LOGS, _text
-from eval.tables.latex import cited_keys, escape, latex_cell, number_column, to_latex
-from eval.tables.layout import BoldSpec, ColumnSpec, RowSpec, TableSources, load_layout, table_layout
-from eval.tables.model import Cell, Column, Row, Table
-from eval.tables.notes import summary_sentence
-from eval.tables.render import page_of, to_csv, to_html, to_markdown, to_terminal
 from sida.config.lookup import ROOT
+from sida.eval.report.paper import missing_latex
+from sida.eval.results.bibliography import bibliography
+from sida.eval.results.identity import Identity
+from sida.eval.results.published import load_published
+from sida.eval.results.retraining import Retraining
+from sida.eval.results.sheet import SheetRow
+from sida.eval.results.summary import Measurements, load_measurements
+from sida.eval.tables.bold import _is_about
+from sida.eval.tables.build import ResultsTable, build_table, load_table, make_table, table_paths, write_table
+from sida.eval.tables.cells import TableLine, nfe_text, unlike
+from sida.eval.tables.hyperparameters import LOGS, _text
+from sida.eval.tables.latex import cited_keys, escape, latex_cell, number_column, to_latex
+from sida.eval.tables.layout import BoldSpec, ColumnSpec, RowSpec, TableSources, load_layout, table_layout
+from sida.eval.tables.model import Cell, Column, Row, Table
+from sida.eval.tables.notes import summary_sentence
+from sida.eval.tables.render import page_of, to_csv, to_html, to_markdown, to_terminal
 from sida.files.text_files import with_hash
 from tests.eval.claims.evidence import lines, spread
 from tests.eval.synthetic_output import TRUTH, csv_rows, measurement_lines, write_csv
@@ -365,7 +365,7 @@ def test_a_layout_is_checked_before_the_first_job_without_ranks(tmp_path, measur
     settings["columns"] = [{"head": "A", "key": "a", "sid": "sid-a1.0", "sida": "sida-a1.0"}]
     printed = table_layout(settings, "own.yaml")
     refused(r"own\.yaml: rows\[0\]\.published.*'no-such-number'", printed.check, TableSources(None, runs))
-    monkeypatch.setattr("eval.tables.bold.interval_of", None)
+    monkeypatch.setattr("sida.eval.tables.bold.interval_of", None)
     load_layout(MAIN).check(sources)
     with pytest.raises(TypeError):
         load_layout(MAIN).build(sources)

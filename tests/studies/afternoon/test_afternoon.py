@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from eval.tables.build import make_table
-from eval.tables.render import to_markdown
 from sida.config.lookup import ROOT
+from sida.eval.tables.build import make_table
+from sida.eval.tables.render import to_markdown
+from sida.workflow.commands.archive import table_of
+from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.products import find_needs, product
 from tests.plugins import needs
 from tests.workflow.workspace import shipped
-from workflow.commands.archive import table_of
-from workflow.preset.checks import check_preset
-from workflow.preset.products import find_needs, product
 
 STUDY = ROOT / "studies/afternoon"
 

@@ -6,19 +6,19 @@ from statistics import mean, stdev
 
 import pytest
 
-from eval.claims.claim import load_claims
-from eval.claims.evidence import Evidence
-from eval.claims.finding import UNDECIDED
-from eval.claims.write import decide
-from eval.results.logs import logs_of
-from eval.results.sheet import read_runs
-from eval.results.stored import files_of, stored_rows
-from eval.results.summary import load_measurements
 from sida.config.lookup import ROOT
+from sida.eval.claims.claim import load_claims
+from sida.eval.claims.evidence import Evidence
+from sida.eval.claims.finding import UNDECIDED
+from sida.eval.claims.write import decide
+from sida.eval.results.logs import logs_of
+from sida.eval.results.sheet import read_runs
+from sida.eval.results.stored import files_of, stored_rows
+from sida.eval.results.summary import load_measurements
+from sida.workflow.preset.extension import write_extension
 from studies.fashion import differences, scatter
 from tests.plugins import needs
 from tests.studies.test_pages import cells_by_label, values_of
-from workflow.preset.extension import write_extension
 
 pytestmark = needs("judges")
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import yaml
 
-from eval.claims.claim import load_claims
 from sida.config.lookup import ROOT
+from sida.eval.claims.claim import load_claims
+from sida.workflow.planning.costs import Costs
+from sida.workflow.planning.driver import driver_cards
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.files import find_preset
+from sida.workflow.preset.measuring import measurement
 from tests.plugins import needs
 from tests.workflow.workspace import Workspace, forked_snakemake, shipped
-from workflow.planning.costs import Costs
-from workflow.planning.driver import driver_cards
-from workflow.preset import load_preset
-from workflow.preset.checks import check_preset
-from workflow.preset.files import find_preset
-from workflow.preset.measuring import measurement
 
 pytestmark = needs("judges", "kernels")
 

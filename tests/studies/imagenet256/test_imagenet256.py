@@ -4,14 +4,14 @@ import pytest
 import yaml
 
 from sida.config.lookup import ROOT, find_file
+from sida.workflow.planning.costs import Costs
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.files import find_preset
+from sida.workflow.preset.measuring import measurement
+from sida.workflow.preset.remarks import unshown_remark
 from tests.plugins import needs
 from tests.refused import refused
-from workflow.planning.costs import Costs
-from workflow.preset import load_preset
-from workflow.preset.checks import check_preset
-from workflow.preset.files import find_preset
-from workflow.preset.measuring import measurement
-from workflow.preset.remarks import unshown_remark
 
 pytestmark = needs("judges")
 

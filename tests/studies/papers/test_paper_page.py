@@ -5,11 +5,11 @@ import re
 import pytest
 
 from sida.config.lookup import ROOT
+from sida.workflow.planning.costs import Costs
+from sida.workflow.preset.products import layout_needs
+from sida.workflow.preset.targets import Targets
+from sida.workflow.preset.trainings import training
 from tests.workflow.workspace import shipped
-from workflow.planning.costs import Costs
-from workflow.preset.products import layout_needs
-from workflow.preset.targets import Targets
-from workflow.preset.trainings import training
 
 PAGE = (ROOT / "docs/paper.md").read_text()
 #: Cells of a line of the page: number of the table or figure, content, command, hours, ...

@@ -14,34 +14,34 @@ import scipy.stats
 import torch
 import yaml
 
-from eval.measuring.protocol import load_protocol
-from eval.results.conditions import matching
-from eval.results.identity import comparable
-from eval.results.published import load_published
-from eval.results.summary import Measurements
-from eval.tables.build import build_table
-from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT, find_file
+from sida.eval.measuring.protocol import load_protocol
+from sida.eval.results.conditions import matching
+from sida.eval.results.identity import comparable
+from sida.eval.results.published import load_published
+from sida.eval.results.summary import Measurements
+from sida.eval.tables.build import build_table
+from sida.eval.tables.layout import load_layout
 from sida.files.atomic import sha256_file
 from sida.methods import METHODS
 from sida.networks import build_network
 from sida.networks.file import read_metadata
+from sida.workflow.planning.costs import Costs
+from sida.workflow.preset import load_preset, preset_from
+from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.measuring import measurement
+from sida.workflow.preset.placeholders import placeholders
+from sida.workflow.preset.products import layout_needs
+from sida.workflow.preset.remarks import unshown_remark
+from sida.workflow.preset.stored_rows import row_digest
+from sida.workflow.preset.trainings import gpus_of, most_gpus, training
 from tests.assets.fault_server import serve, write_registry
 from tests.data.test_archive import png, write_zip
 from tests.eval.synthetic_output import csv_rows
 from tests.files.made_pickles import MARK, write_genuine
 from tests.plugins import needs
 from tests.workflow.workspace import Workspace, forked_snakemake, jobs_in, settings_of, shipped
-from workflow.planning.costs import Costs
-from workflow.preset import load_preset, preset_from
-from workflow.preset.checks import check_preset
-from workflow.preset.measuring import measurement
-from workflow.preset.placeholders import placeholders
-from workflow.preset.products import layout_needs
-from workflow.preset.remarks import unshown_remark
-from workflow.preset.stored_rows import row_digest
-from workflow.preset.trainings import gpus_of, most_gpus, training
 
 
 def dry_run(folder: Path, preset: str, *arguments: str) -> tuple[dict[str, int], str]:

@@ -6,18 +6,18 @@ from collections.abc import Callable
 
 import pytest
 
-from eval.results.published import load_published
-from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
+from sida.eval.results.published import load_published
+from sida.eval.tables.layout import load_layout
 from sida.methods.gdd import GDDOptions, official_backbones
 from sida.methods.registry import DistillConfig, resolve_recipe
+from sida.workflow.planning.steps import network_cost, student_cost
+from sida.workflow.preset import Preset
+from sida.workflow.preset.trainings import training
 from tests.eval.synthetic_output import csv_rows
 from tests.work import assert_work_of
-from workflow.planning.steps import network_cost, student_cost
-from workflow.preset import Preset
-from workflow.preset.trainings import training
 
 DATASETS = {"afhqv2": "afhq64-v2", "cifar10": "cifar10-cond", "imagenet512-latents": "imagenet512"}
 OURS = {"sid": "SiD", "sida": "SiDA", "sid2a": "SiD2A"}

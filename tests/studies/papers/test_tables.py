@@ -10,25 +10,25 @@ from pathlib import Path
 
 import pytest
 
-from eval.measuring.protocol import load_protocol
-from eval.results.identity import comparable
-from eval.results.logs import logged
-from eval.results.published import load_published, protocols, published_number
-from eval.results.summary import Measurements, load_measurements
-from eval.tables.build import build_table, write_table
-from eval.tables.hyperparameters import LOGS, HyperRow
-from eval.tables.layout import TableSources, load_layout, load_table_layout
-from eval.tables.render import to_csv, to_markdown
 from sida.config.settings import from_mapping
+from sida.eval.measuring.protocol import load_protocol
+from sida.eval.results.identity import comparable
+from sida.eval.results.logs import logged
+from sida.eval.results.published import load_published, protocols, published_number
+from sida.eval.results.summary import Measurements, load_measurements
+from sida.eval.tables.build import build_table, write_table
+from sida.eval.tables.hyperparameters import LOGS, HyperRow
+from sida.eval.tables.layout import TableSources, load_layout, load_table_layout
+from sida.eval.tables.render import to_csv, to_markdown
 from sida.methods.registry import DistillConfig
+from sida.workflow.preset import load_preset
+from sida.workflow.preset.products import product
+from sida.workflow.preset.trainings import training
 from tests.eval.conftest import _registered, recorded_cache  # noqa: F401
 from tests.eval.synthetic_output import csv_rows, measurement_lines, write_csv, write_released
 from tests.eval.tables.test_tables import assert_one_page, needs_latex, pdflatex, text_of
 from tests.refused import refused, refusing
 from tests.workflow.workspace import shipped
-from workflow.preset import load_preset
-from workflow.preset.products import product
-from workflow.preset.trainings import training
 
 ROOT = Path(__file__).parents[3]
 PAPERS = ROOT / "studies/papers"
