@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from sida.config.recipe import EXCLUDED_FROM_DIGEST
+from sida.eval.measuring.monitor_settings import MONITOR
 from sida.eval.measuring.protocol import OF_ALL_TRIALS
 from sida.eval.results.extended import read_extended
 from sida.files.atomic import sha256_file
 from sida.files.ordinary import open_ordinary
 
+#: Former names of moved monitors, which digests of stored rows hold.
+_RECORDED_MONITORS = {MONITOR: "eval.measuring.monitor:make_monitor"}
 #: Folders of specs with a data set, which may be kept in memory or not.
 _WITH_DATA = ("teachers", "students", "measurements", "samples")
 
@@ -31,7 +34,8 @@ def deciding(stage: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
         kwargs = _without_cache(evaluation["kwargs"])
         # An evaluation has its own number of trials, and no table shows its values.
         kwargs["protocol"] = {key: value for key, value in kwargs["protocol"].items() if key not in OF_ALL_TRIALS}
-        spec = {**spec, "evaluation": {**evaluation, "kwargs": kwargs}}
+        monitor = _RECORDED_MONITORS.get(evaluation["monitor"], evaluation["monitor"])
+        spec = {**spec, "evaluation": {**evaluation, "monitor": monitor, "kwargs": kwargs}}
     return _without_cache(spec) if stage in _WITH_DATA else spec
 
 
