@@ -111,7 +111,7 @@ def score(
         allow_duplicates: Accept equal images.
         against: Images that replace the protocol's references, for a comparison of two sets (protocol ``pair``);
             files, images in memory, a function or a generator (seeds 0, 1, 2, …, as many as the first set has images).
-        groups: ``trials`` or ``classes``: meaning of folders of images or parts of their names, where both fit.
+        groups: ``trials`` or ``classes``: meaning of folders of images, where several trials are taken.
         value_range: Values of floats in memory that stand for black and white, such as ``(-1, 1)``.
 
     Raises:

@@ -47,7 +47,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--like", metavar="TABLE", help="a row for this table, with its protocol, columns and decimals")
     add_integer(parser, "--trials", "disjoint trials (default: all that fit)", 1, metavar="T")
-    groups = "meaning of folders or parts of names, where both fit"
+    groups = "meaning of folders, where several trials are taken"
     add("--groups", choices=["trials", "classes"], help=groups)
     add("--labels", choices=["auto", "none"], help="none: leave classes of images in files out (default: auto)")
     add_integer(parser, "--num-samples", "images of a trial (with --against: default as many as there)", 2)

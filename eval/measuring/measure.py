@@ -4,7 +4,7 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,6 @@ from sida.errors import Progress, UserError, suggestion
 from sida.eval.features.base import Extractor
 from sida.eval.features.pixels import PixelExtractor
 from sida.eval.features.registry import make_extractors
-from sida.eval.measuring.finished import FinishedBatches
 from sida.eval.measuring.functions import CallableSource
 from sida.eval.measuring.images import ImageFiles, check_second
 from sida.eval.measuring.order import Trials
@@ -27,12 +26,13 @@ from sida.eval.measuring.protocol import Protocol
 from sida.eval.measuring.references import Reference, held_out_shares, load_references, records_of
 from sida.eval.measuring.sources import DataSource, MeasureSpec, NetworkSource, Source
 from sida.eval.measuring.stores import ImageStore, open_images
-from sida.eval.measuring.trial import ImageBatch, TrialSums, compute_metrics, cpu_threads, run_pass, sized
+from sida.eval.measuring.trial import ImageBatch, KeptBatches, TrialSums, compute_metrics, cpu_threads, run_pass, sized
 from sida.eval.metrics.kinds import Mean
 from sida.eval.results.identity import Identity, joined
-from sida.eval.results.measurements import extended, missing_metrics, read_measurement, trial_path, write_measurement
+from sida.eval.results.measurements import is_kept, read_measurement, trial_path, write_measurement
 from sida.files.atomic import sha256_json
 from sida.files.ordinary import UnreadableError
+from sida.files.parts import PartFolder
 from sida.machine import keep_freed_memory, take_device, tf32
 
 
@@ -186,20 +186,16 @@ class Measurer:
         self.check_alike(batch.images.shape[1:])
         self._begun[trial] = itertools.chain([batch], images)
 
-    def sums(
-        self, trial: int, metrics: Collection[str], progress: Progress, done: int, kept: FinishedBatches | None = None
-    ) -> TrialSums:
-        """Sums over the images of a trial for some metrics.
+    def sums(self, trial: int, progress: Progress, done: int, kept: KeptBatches | None = None) -> TrialSums:
+        """Sums over the images of a trial.
 
         Args:
             trial: Its number.
-            metrics: Keys of the metrics.
             progress: Counts from ``done`` images on.
             done: Finished images before the trial.
-            kept: Finished batches of an interrupted attempt, and place of those to come.
+            kept: Batches of an interrupted attempt, and place of those to come.
         """
-        protocol = self.protocol.part(metrics)
-        sums = TrialSums(protocol, self.spec.device)
+        protocol, sums = self.protocol, TrialSums(self.protocol, self.spec.device)
         with tf32(protocol.allow_tf32):
             for outputs, classes in kept or ():
                 sums.update(outputs, classes, sums.count)
@@ -208,20 +204,18 @@ class Measurer:
         if first or trial not in self._begun:
             self.begin(trial, first)
         images = self._begun.pop(trial)
-        extractors = {name: self.extractors[name] for name in protocol.extractors()}
         ahead = 3 if self.spec.device.startswith("cuda") else 0
-        keep = None if kept is None else kept.add
-        return run_pass(
-            images, extractors, sums, first, ahead, lambda count: progress.update(done + first + count), 0, keep
-        )
+        count = lambda images: progress.update(done + first + images)
+        return run_pass(images, self.extractors, sums, first, ahead, count, 0, None if kept is None else kept.add)
 
-    def kept_batches(self, trial: int, metrics: Collection[str], folder: Path) -> FinishedBatches | None:
-        """Finished batches of a trial's metrics in a folder; None for images of files, which are quickly read again."""
+    def kept_batches(self, trial: int, folder: Path) -> KeptBatches | None:
+        """Kept batches of a trial in a folder; None for images of files, which are quickly read again."""
         if isinstance(self.source, ImageFiles):
             return None
-        identities = {key: str(self.identities[key]) for key in metrics}
+        identities = {key: str(identity) for key, identity in self.identities.items()}
         facts = {"images": self.digest, "trial": trial, "metrics": identities, "batch": self.batch_size}
-        return FinishedBatches(folder, sha256_json({**facts, "code": machine.source_digest()}), self.spec.device)
+        job = sha256_json({**facts, "code": machine.source_digest()})
+        return KeptBatches(PartFolder(folder, job), self.spec.device)
 
     def names(self) -> dict[str, Any]:
         """Names of run and protocol in a trial's record; fields that change a number are also in the digest."""
@@ -256,35 +250,32 @@ class Measurer:
 
 
 class TrialRecords:
-    """Records of the trials of one job, a file for each: which metrics are missing, and their measuring.
+    """Records of the trials of one job, a file for each: which of them are missing, and their measuring.
 
     A workflow manager removes the declared outputs of a job before it starts and when it fails; undeclared files, such
-    as the copies, stay. So values that are still valid are not measured again.
+    as the copies, stay. So trials that are still valid are not measured again.
 
     Args:
         measurer: The measurement.
         trials: Trial numbers of the job.
         out: Folder of ``trial-<t>.json``.
-        copies: Folder of copies that stay after the job; None has none.
+        copies: Folder of copies, and of an interrupted trial's parts, that stay after the job; None has none.
     """
 
     def __init__(self, measurer: Measurer, trials: Sequence[int], out: Path, copies: Path | None = None) -> None:
         self._measurer, self._trials, self._out, self._copies = measurer, trials, out, copies
 
     @functools.cached_property
-    def missing(self) -> dict[int, list[str]]:
-        """Metrics to measure, by trial; files of an earlier attempt are restored from copies."""
+    def missing(self) -> list[int]:
+        """Trials to measure; files of an earlier attempt are restored from copies."""
         measurer = self._measurer
         if not any(folder is not None and folder.is_dir() for folder in (self._out, self._copies)):
             # Identities need the feature networks; a wrong image is refused before they are loaded.
-            return {trial: [metric.key for metric in measurer.protocol.metrics] for trial in self._trials}
+            return [*self._trials]
         criteria = measurer.digest, measurer.identities, measurer.names()
-        missing = {}
         for trial in self._trials:
             self._copy_back(trial)
-            if keys := missing_metrics(trial_path(self._out, trial), *criteria):
-                missing[trial] = keys
-        return missing
+        return [trial for trial in self._trials if not is_kept(trial_path(self._out, trial), *criteria)]
 
     def _copy_back(self, trial: int) -> None:
         """Writes a file that is missing from its copy, if the same code measured it."""
@@ -296,11 +287,11 @@ class TrialRecords:
                 raise
             except UserError:  # a damaged copy: the trial is measured again
                 return
-            if _code_of(record) == machine.source_digest():
+            if record["environment"].get("code") == machine.source_digest():
                 write_measurement(path, record)
 
     def measure(self, title: str, interval: float = 10) -> dict[int, dict[str, Any]]:
-        """Measures the missing metrics and writes the records; returns these by trial.
+        """Measures the missing trials and writes their records; returns these by trial.
 
         Args:
             title: Stage in lines of progress.
@@ -309,47 +300,38 @@ class TrialRecords:
         Raises:
             UserError: Broken images, a metric that is not finite, or a full disk.
         """
-        protocol = self._measurer.protocol
+        measurer, protocol = self._measurer, self._measurer.protocol
         size, total = protocol.num_samples, len(self._trials) * protocol.num_samples
         done = total - len(self.missing) * size
         progress = Progress(title, total, "img", done=done, interval=interval)
         records: dict[int, dict[str, Any]] = {}
-        kept: dict[int, FinishedBatches] = {}
-        source, finished = self._measurer.source, [trial for trial in self._trials if trial not in self.missing]
+        source, finished = measurer.source, [trial for trial in self._trials if trial not in self.missing]
         if self.missing and isinstance(source, ImageFiles) and not source.allow_duplicates:
             # Copies of the images of a finished trial are refused as in one call.
             for first, last in map(protocol.seeds, finished):
-                for _ in source.batches(range(first, last + 1), self._measurer.batch_size):
+                for _ in source.batches(range(first, last + 1), measurer.batch_size):
                     pass
 
-        def record(trial: int, sums: TrialSums, seconds: float, last: bool) -> None:
-            measurement = {**self._measurer.record(trial, sums), "seconds": round(seconds, 3)}
-            if len(self.missing[trial]) < len(protocol.metrics):
-                measurement = extended(trial_path(self._out, trial), measurement)
+        def record(trial: int, sums: TrialSums, kept: KeptBatches | None, seconds: float, last: bool) -> None:
+            measurement = {**measurer.record(trial, sums), "seconds": round(seconds, 3)}
             for folder in filter(None, (self._copies, self._out)):
                 write_measurement(trial_path(folder, trial), measurement)
-            if trial in kept:
-                kept[trial].remove()
+            if kept is not None:
+                kept.remove()
             records[trial] = measurement
             # The images of the next trial are counted already.
             progress.update(None, _headline(protocol, measurement), force=last)
 
         # Metrics are computed while the next trial is drawn, and the setting is one of the whole process.
-        with tf32(protocol.allow_tf32), _overlapped(self._measurer.spec) as submit:
-            for trial, keys in self.missing.items():
-                start = time.monotonic()
-                folder = self._copies and self._copies / f"batches-{trial}"
-                if folder and (batches := self._measurer.kept_batches(trial, keys, folder)):
-                    kept[trial] = batches
-                sums = self._measurer.sums(trial, keys, progress, done, kept.get(trial))
+        with tf32(protocol.allow_tf32), _overlapped(measurer.spec) as submit:
+            for trial in self.missing:
+                start, kept = time.monotonic(), None
+                if self._copies is not None:
+                    kept = measurer.kept_batches(trial, self._copies / f"parts-{trial}")
+                sums = measurer.sums(trial, progress, done, kept)
                 done += size
-                submit(functools.partial(record, trial, sums, time.monotonic() - start, done == total))
+                submit(functools.partial(record, trial, sums, kept, time.monotonic() - start, done == total))
         return records
-
-
-def _code_of(record: Mapping[str, Any]) -> str | None:
-    """Digest of the code that measured the latest value of a record."""
-    return [record["environment"], *record.get("added", {}).values()][-1].get("code")
 
 
 def measure(
@@ -357,7 +339,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Measures the trials of a generator and writes ``<out>/trial-<t>.json``.
 
-    Existing values of the same images and settings are kept, so that a metric added to a protocol is measured alone.
+    Trials whose files have the same images and settings are kept.
 
     Args:
         spec: See :class:`MeasureSpec`.

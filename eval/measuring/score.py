@@ -185,8 +185,7 @@ def run_score(plan: ScorePlan, fits: CheckIdentities | None = None) -> Score:
     measurer, trials = plan.measurer(), range(plan.trials)
     lasting = trials_folder(_digest(measurer)) if plan.resumes else contextlib.nullcontext()
     with cpu_threads(plan.spec.threads), tempfile.TemporaryDirectory() as scratch, lasting as unfinished:
-        folder = unfinished or Path(scratch) / "trials"
-        job = TrialRecords(measurer, trials, folder)
+        job = TrialRecords(measurer, trials, folder := Path(scratch) / "trials", unfinished)
         finished = [trial for trial in trials if trial not in job.missing]
         records = {trial: read_measurement(trial_path(folder, trial)) for trial in finished}
         if finished:

@@ -56,11 +56,11 @@ class ScorePlan:
 
     @property
     def resumes(self) -> bool:
-        """Whether an interrupted score keeps its finished trials.
+        """Whether an interrupted score resumes.
 
-        Python objects may change between two calls in a way that no digest shows; one trial has nothing to resume.
+        Python objects may change between two calls in a way that no digest shows.
         """
-        return self.function is None and self.trials > 1
+        return self.function is None
 
     def measurer(self) -> Measurer:
         """The measurement, with the images that are open already."""
@@ -99,12 +99,12 @@ def plan_score(
             a reference or the network's file is an option. The record names the variant; values of both are comparable.
         against: Folder, zip, tar, npz or npy of images that replace the protocol's references: all images of both sets
             are compared, and the values are comparable only with values of the same second set.
-        groups: ``trials`` or ``classes``: meaning of folders or parts of names, where both fit.
+        groups: ``trials`` or ``classes``: meaning of folders.
         labels: ``none`` leaves classes of images in files out; ``auto``, the default, reads them where they are.
         saw: Networks of the generator's exposure (``docs/score.md``); by default from the method in the header of a
             network file, if it is a method of this suite, else unknown.
         opened: The images in files and the second set, if they are open already.
-        **settings: Other fields of :class:`~sida.eval.measuring.sources.MeasureSpec` (dataset, references, device ...).
+        **settings: Other fields of :class:`~sida.eval.measuring.sources.MeasureSpec` (dataset, device, ...).
 
     Raises:
         UserError: Images that cannot be measured under this protocol; the message names the file and the remedy.

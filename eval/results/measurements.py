@@ -49,7 +49,6 @@ def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
     record = read_hashed_json(path, _AGAIN)
     try:
         _ = [{**record.get(key, {})} for key in ("details", "source", "held_out")], record["spec_sha256"]
-        _ = [{**later} for later in record.get("added", {}).values()]
         fault = contradiction(record)
         checked_lines(long_rows([record]), str(path))
         # A metric without a value has the reason in its details.
@@ -81,65 +80,37 @@ def _is_of_files(record: Mapping[str, Any]) -> bool:
     return record.get("sampler", {}).get("kind") == "images"
 
 
-def missing_metrics(
+def is_kept(
     path: str | os.PathLike[str], spec_sha256: str, identities: Mapping[str, Identity], names: Mapping[str, Any]
-) -> list[str]:
-    """Metrics that a file does not have; all of them if the file is not a valid measurement of these images.
+) -> bool:
+    """Whether a file has the measurement of a trial; fields that decide no value are updated in it.
 
     Args:
         path: File of a trial, which may be missing.
         spec_sha256: Digest of what decides the images of the trial.
-        identities: Identities of the wanted metrics by key; a value with another identity is not kept.
-        names: Fields that decide no value (label, family, protocol, ...), which are updated in a file that is kept.
+        identities: Identities of the metrics by key.
+        names: Fields that decide no value (label, family, protocol, ...).
 
     Raises:
         UnreadableError: The file cannot be read. Its content may be valid, so it is not measured again.
     """
     if not Path(path).is_file():
-        return list(identities)
+        return False
     try:
         record = read_measurement(path)
     except UnreadableError:
         raise
     except UserError as error:
         say(f"{error} (which is done now)")
-        return list(identities)
-    if record["spec_sha256"] != spec_sha256:
-        return list(identities)
+        return False
     keys = {*record["metrics"], *record.get("details", {})}
-    missing = [
-        key for key, identity in identities.items() if key not in keys or record_identity(record, key) != identity
-    ]
-    if not missing and any(record.get(key) != value for key, value in names.items()):
-        write_measurement(path, _joined(record, {}, names))
-    return missing
-
-
-def extended(path: str | os.PathLike[str], record: Mapping[str, Any]) -> dict[str, Any]:
-    """A measurement with further metrics of the same images; the other values stay as they are.
-
-    Args:
-        path: The measurement.
-        record: Measurement of the further metrics, whose protocol lists all metrics.
-    """
-    earlier = read_measurement(path)
-    added = dict.fromkeys([*record["metrics"], *record["details"]], record["environment"])
-    names = {key: record.get(key) for key in ("run", "method", "label", "family", "nfe", "kept_at", "protocol")}
-    return _joined(earlier, {**record, "added": added}, names)
-
-
-def _joined(earlier: Mapping[str, Any], later: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
-    """A measurement with the metrics of its protocol from two records, the later ones first."""
-    metrics, result = names["protocol"]["fields"]["metrics"], {**earlier, **names}
-    for part in ("metrics", "details", "metric_references", "held_out", "added"):
-        both = {**earlier.get(part, {}), **later.get(part, {})}
-        result[part] = {key: both[key] for key in metrics if key in both}
-    extractors = {**earlier["extractors"], **later.get("extractors", {})}
-    result["extractors"] = {
-        name: extractors[name] for name in {m["extractor"]: 0 for m in metrics.values() if "extractor" in m}
-    }
-    result["reference"] = next(iter(result["metric_references"].values()), {})
-    return {key: value for key, value in result.items() if key not in ("held_out", "added") or value}
+    if record["spec_sha256"] != spec_sha256 or not keys <= identities.keys():
+        return False
+    if any(key not in keys or record_identity(record, key) != identity for key, identity in identities.items()):
+        return False
+    if any(record.get(key) != value for key, value in names.items()):
+        write_measurement(path, {**record, **names})
+    return True
 
 
 def collect(folder: str | os.PathLike[str], runs: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -200,11 +171,9 @@ def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) 
         changes += [f"{key} ({why})"] if why and key in metrics[1] else []
     changes += [f"metric '{key}'" for key in sorted({*metrics[0]} ^ {*metrics[1]})]
     changes += ["network_sha256"] if first.get("network_sha256") != other.get("network_sha256") else []
-    # Old records do not have the version.
-    for key in {**dict.fromkeys(first.get("added", {})), **dict.fromkeys(other.get("added", {})), "": None}:
-        codes = [measured_by(record, key).get("code") for record in (first, other)]
-        if all(codes) and codes[0] != codes[1]:
-            changes.append(f"the version of the code that measured {key or 'it'} ({codes[0]}, {codes[1]})")
+    codes = [record["environment"].get("code") for record in (first, other)]
+    if all(codes) and codes[0] != codes[1]:  # old records do not have the version
+        changes.append(f"the version of the code ({codes[0]}, {codes[1]})")
     # The remaining difference is the source of the images: sampler, guide, data, function or files.
     if not changes and first["spec_sha256"] != other["spec_sha256"]:
         fields = differences(first.get("source", {}), other.get("source", {}), "source.")
@@ -215,12 +184,6 @@ def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) 
             f"differs from trial {first['trial']} of the same run in {', '.join(changes)}",
             "delete the older trials and measure again",
         )
-
-
-def measured_by(record: Mapping[str, Any], metric: str = "") -> Mapping[str, Any]:
-    """Environment that measured a metric: its own if the metric was added later, else the trial's."""
-    environment: Mapping[str, Any] = record.get("added", {}).get(metric, record["environment"])
-    return environment
 
 
 def record_identity(record: Mapping[str, Any], metric: str) -> Identity:
@@ -255,7 +218,7 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         images |= {"order": record.get("source", {}).get("order")}
         images |= {name: record.get(name) for name in ("trained", "trained_on")}
         for metric, value in record["metrics"].items():
-            identity, environment = record_identity(record, metric), measured_by(record, metric)
+            identity, environment = record_identity(record, metric), record["environment"]
             facts = {name: environment.get(name) for name in ("device", "code_version", "date")}
             facts["held_out"] = record.get("held_out", {}).get(metric)
             facts |= {name: getattr(identity, name) for name in ("protocol", "settings", "classes", "resolution")}

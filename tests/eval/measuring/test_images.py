@@ -301,19 +301,17 @@ def test_a_generator_is_asked_for_a_part_again_in_another_batch(function, fault)
 
 
 def sorted_files(tmp_path, digits, count=400):
-    """The same images sorted by class: with labels, by folders, by names."""
+    """The same images sorted by class: with labels, by folders."""
     order = np.argsort(digits[1][:count], kind="stable")
     images, classes = digits[0][order], digits[1][order]
     encoded = [(index, png(image[0]), label) for index, (image, label) in enumerate(zip(images, classes))]
     np.savez(tmp_path / "labels.npz", arr_0=images, arr_1=classes)
     write_folder(tmp_path / "folders", {f"c{label}/{index:05d}.png": data for index, data, label in encoded})
-    write_folder(tmp_path / "names", {f"class{label}_{index:05d}.png": data for index, data, label in encoded})
-    write_folder(tmp_path / "ends", {f"{index:05d}-{label}.png": data for index, data, label in encoded})
     members = {f"{index:06d}.png": data for index, data, _ in encoded}
     members |= {f"{index:06d}.cls": str(label).encode() for index, _, label in encoded}
     (tmp_path / "classes.tar").write_bytes(tar_of(dict(sorted(members.items()))))
     np.save(tmp_path / "bare.npy", images)
-    return [tmp_path / name for name in ("labels.npz", "folders", "names", "ends", "classes.tar")]
+    return [tmp_path / name for name in ("labels.npz", "folders", "classes.tar")]
 
 
 def test_images_sorted_by_class_are_dealt_and_the_record_says_so(tmp_path, digits):

@@ -14,21 +14,19 @@ from sida.config.labels import load_labels
 from sida.data import load_dataset
 from sida.data.archive import dataset_json
 from sida.eval.features import get_extractor
-from sida.eval.measuring import finished
+from sida.eval.measuring import trial as trials_of
 from sida.eval.measuring.functions import CallableSource, as_batch
 from sida.eval.measuring.measure import Measurer, measure
 from sida.eval.measuring.protocol import load_protocol
 from sida.eval.measuring.sources import DataSource, NetworkSource
 from sida.eval.metrics.frechet import frechet_distance
 from sida.eval.metrics.inception_score import inception_score
-from sida.eval.metrics.kinds import Frechet, Precision
 from sida.eval.metrics.precision_recall import neighbour_shares
-from sida.eval.results.measurements import collect, long_rows, read_measurement, record_identity, trial_path
+from sida.eval.results.measurements import collect, read_measurement, trial_path
 from sida.eval.results.summary import MEASUREMENT_COLUMNS
 from sida.files import text_files
 from sida.files.atomic import sha256_file
 from sida.files.ordinary import UnreadableError
-from sida.files.text_files import HASH_KEY
 from sida.sampling import SeedStreams
 from sida.workflow.cli import main
 from tests.data.test_archive import npy, png, write_counts, write_zip
@@ -180,31 +178,15 @@ def test_trials_are_kept_when_nothing_changed_and_measured_again_otherwise(tmp_p
     assert "measure student" in capsys.readouterr().err
 
 
-def test_a_further_metric_is_measured_alone_and_leaves_the_other_values(tmp_path, network, monkeypatch):
-    out, first = tmp_path / "m" / "student", small_protocol(num_samples=100)
-    first["metrics"] = [metric for metric in first["metrics"] if metric["key"] in ("fd", "is", "precision")]
-    spec = network_spec(network, protocol=first)
-    before = {record["trial"]: record for record in measure(spec, out, [0, 1])}
-    more = {**first, "metrics": [*first["metrics"], {"key": "fd_pixel", "kind": "frechet", "reference": "data"}]}
-    more["metrics"][-1]["extractor"] = "pixels"
-    computed = []
-    monkeypatch.setattr(Frechet, "compute", lambda self, sides: computed.append(self.key) or (2.0 + len(computed), {}))
-    monkeypatch.setattr(Precision, "compute", lambda self, sides: pytest.fail("measured again"))
-    measure(spec | {"protocol": more}, out, [0, 1])
-    assert computed == ["fd_pixel", "fd_pixel"]
-    assert measure(spec | {"protocol": more}, out, [0, 1]) == []
-    for record in collect(tmp_path / "m"):
-        earlier = before[record["trial"]]
-        assert record["metrics"] == {**earlier["metrics"], "fd_pixel": 3.0 + record["trial"]}
-        assert (record["environment"], record["spec_sha256"]) == (earlier["environment"], earlier["spec_sha256"])
-        assert set(record["added"]) == {"fd_pixel"}
-        kept = {row["metric"]: record_identity(record, row["metric"]) for row in long_rows([earlier])}
-        assert kept == {key: record_identity(earlier, key) for key in kept}
-    # A changed setting measures its own metric again, and one that is gone leaves with its value.
-    changed = {**more, "metrics": [{**m, "k": 5} if m["key"] == "precision" else m for m in more["metrics"][1:]]}
-    monkeypatch.setattr(Precision, "compute", lambda self, sides: (0.25, {}))
-    (record,) = measure(spec | {"protocol": changed}, out, [0])
-    assert record["metrics"] == {"is": before[0]["metrics"]["is"], "precision": 0.25, "fd_pixel": 3.0}
+def test_a_trial_with_other_metrics_is_measured_again(tmp_path, network):
+    first = small_protocol(num_samples=60)
+    fewer = {**first, "metrics": [one for one in first["metrics"] if one["key"] in ("fd", "is")]}
+    changed = {**fewer, "metrics": [{**one, "splits": 5} if one["key"] == "is" else one for one in fewer["metrics"]]}
+    for asked in (fewer, first, fewer, changed):
+        spec = network_spec(network, protocol=asked)
+        (record,) = measure(spec, tmp_path, [0])
+        assert record["metrics"].keys() | record["details"].keys() == {one["key"] for one in asked["metrics"]}
+        assert measure(spec, tmp_path, [0]) == []
 
 
 @pytest.mark.parametrize("change", ["nothing", "code", "settings"])
@@ -234,12 +216,14 @@ def test_finished_trials_outlive_the_removal_of_outputs_of_a_failed_job(tmp_path
     assert sorted(path.name for path in out.glob("*.json")) == [f"trial-{trial}.json" for trial in trials]
 
 
-@pytest.mark.parametrize("change", ["nothing", "settings", "damage"])
-def test_an_interrupted_trial_resumes_at_its_last_kept_batch(tmp_path, network, monkeypatch, change):
+@pytest.mark.parametrize(
+    ("change", "drawn_again"), [("nothing", 40), ("settings", 100), ("damage", 80), ("neighbour", 80), ("folder", 80)]
+)
+def test_an_interrupted_trial_resumes_at_its_last_part(tmp_path, network, monkeypatch, change, drawn_again):
     spec = network_spec(network, protocol=small_protocol(num_samples=100, trials=1), batch_size=10)
     (whole,) = measure(spec, tmp_path / "whole", [0])
-    assert not [*(tmp_path / "whole/state").glob("batches-*")]  # a short trial has no files
-    monkeypatch.setattr(finished, "SECONDS", 0.0)
+    assert not [*(tmp_path / "whole/state").glob("parts-*")]  # a short trial has none
+    monkeypatch.setattr(trials_of, "PART_SECONDS", 0.0)
     original, drawn = NetworkSource.batches, []
 
     def batches(self, seeds, size):
@@ -253,18 +237,23 @@ def test_an_interrupted_trial_resumes_at_its_last_kept_batch(tmp_path, network, 
     interrupting, out = True, tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         measure(spec, out, [0])
-    files = sorted((out / "state/batches-0").iterdir())
+    files = sorted((out / "state/parts-0").iterdir())
     assert len(files) == 6
     if change == "damage":
         files[2].write_bytes(files[2].read_bytes()[:-1])
+    if change == "neighbour":
+        files[2].write_bytes(files[3].read_bytes())
+    if change == "folder":
+        files[2].unlink()
+        files[2].mkdir()
     if change == "settings":
         spec["sampler"] = {"kind": "one_step", "init_sigma": 2.0}
     interrupting = False
     drawn.clear()
     (resumed,) = measure(spec, out, [0])
-    assert sum(drawn) == {"nothing": 40, "settings": 100, "damage": 80}[change]
+    assert sum(drawn) == drawn_again
     assert (resumed["metrics"] == whole["metrics"]) == (change != "settings")
-    assert not [*(out / "state").glob("batches-*")]
+    assert not [*(out / "state").glob("parts-*")]
 
 
 @pytest.mark.parametrize("name", ["trial-0.json", "state/trial-0.json"])
@@ -376,7 +365,7 @@ def test_commands_end_to_end(tmp_path, capsys, monkeypatch, refusal):
     assert "1 trials measured, 1 kept" in capsys.readouterr().out
     assert main(collecting) == 0
     rows = list(csv.DictReader(out.open()))
-    assert tuple(rows[0]) == (*MEASUREMENT_COLUMNS, HASH_KEY)
+    assert tuple(rows[0]) == MEASUREMENT_COLUMNS
     assert {row["metric"] for row in rows} == {"fd", "is", "precision", "recall", "fd_pixel", "accuracy"}
     record = read_measurement(folder / "data" / "trial-1.json")
     row = next(row for row in rows if (row["metric"], row["trial"]) == ("fd", "1"))

@@ -154,7 +154,7 @@ def test_a_plan_has_the_protocol_trials_and_resumption_before_any_network_is_loa
     assert plan.spec.extractors == {"inception_cpu": {"size": 1}}
     assert (plan.files.store.count, plan.second, plan.spec.label) == (90, None, "a.npz")
     pair = plan_score(path, "pair", against=path)
-    assert (pair.protocol.num_samples, pair.trials, pair.resumes) == (90, 1, False)
+    assert (pair.protocol.num_samples, pair.trials, pair.resumes) == (90, 1, True)
     assert pair.spec.references == {"against": str(path)}
     # A Python object may change between two calls, so its trials are not kept.
     drawn = plan_score(noise, "digits", num_samples=30, trials=2)
