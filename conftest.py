@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sida.eval  # noqa: F401 - registers what trainings need, as the command does
-from tests import fences
+from tests import forks
 from tests.golden import vectors
 from tests.plugins import missing_names
 
@@ -79,7 +79,7 @@ def _single_thread():
 
 @pytest.fixture(scope="session", autouse=True)
 def _forked_readers():
-    with fences.forked():
+    with forks.forked():
         yield
 
 

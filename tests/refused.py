@@ -16,7 +16,7 @@ from sida.errors import UserError
 from sida.workflow.cli import main
 
 #: Most seconds of processor time until something is refused, on a busy machine, too. A child has a limit of memory
-#: of its own (tests/files/test_fence.py).
+#: of its own (tests/files/test_convert.py).
 MOST_SECONDS = 30
 
 

@@ -22,7 +22,7 @@ from sida.config.lookup import ROOT
 from sida.data import archive, prepare
 from sida.eval.results.csv_files import MOST_CELLS
 from sida.eval.tables.render import to_markdown
-from sida.files import fenced
+from sida.files import convert
 from sida.files.ordinary import MOST_FILES
 from sida.files.tensors import MAX_HEADER_BYTES, MAX_HEADER_VALUES
 from sida.files.text_files import MOST_JSON, MOST_LEVELS, MOST_TEXT_BYTES, MOST_VALUES, MOST_YAML
@@ -253,13 +253,12 @@ def test_the_catalogue_of_workflows_finds_this_one():
 def test_limits_of_the_page_of_reliability_are_those_of_the_code():
     page = (ROOT / "docs/reliability.md").read_text()
     for said in (
-        f"{fenced.MEMORY >> 20} MiB and its imports", f"| {fenced.SECONDS:.0f} s, and a second for each 2 MB",
-        f"for a picture {archive._SECONDS_PER_FILE * 1000:.0f} ms", f"an answer's arrays | {fenced.RESULT >> 20} MiB",
+        f"{convert.MEMORY >> 20} MiB and its imports", f"| {convert.SECONDS:.0f} s, and a second for each 2 MB",
+        f"for a picture {archive._SECONDS_PER_FILE * 1000:.0f} ms", f"part of an archive | {convert.OUTPUT >> 30} GiB",
         f"unpacks to {archive.FREE_BYTES >> 20} MiB, or {archive.MAX_RATIO} times",
         f"{prepare.FREE_BYTES >> 20} MiB, and {prepare.MOST_RATIO:,} times",
         f"1 GiB, or {archive.MAX_RATIO} times the file's bytes", f"CSV | {MOST_TEXT_BYTES >> 20} MiB",
-        f"{fenced._MOST_TEXT >> 20} MiB; {fenced._MOST_VALUES:,}; {fenced._MOST_AXES} axes below 2⁴⁸",
-        f"below 2⁴⁸; {fenced._MOST_DIGITS} digits",
+        f"{convert._MOST_AXES} axes below 2⁴⁸; {archive._LARGEST >> 20} MiB",
         f"{MOST_YAML:,} characters, {MOST_VALUES:,} values, {MOST_LEVELS} levels; {MOST_JSON:,} values",
         f"{MOST_CELLS:,} cells",
         f"{MAX_HEADER_BYTES >> 20} MiB, {MAX_HEADER_VALUES:,} values", f"{MOST_FILES:,} files and folders",
@@ -269,7 +268,7 @@ def test_limits_of_the_page_of_reliability_are_those_of_the_code():
         f"{autoencoder._MOST_BLOCKS} blocks of {get_args(body.Few)[1].most} layers",
     ):  # fmt: skip
         assert said in page, said
-    assert fenced._LONGEST_AXIS == 1 << 48
+    assert convert._LONGEST_AXIS == 1 << 48
 
 
 def test_each_fault_has_tests_that_exist():

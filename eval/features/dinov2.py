@@ -58,8 +58,8 @@ def unpack_code(archive: Path) -> Path:
     if PurePosixPath("hubconf.py") not in members or any(".." in name.parts for name in members):
         raise UserError(archive, "is not an archive of a repository with hubconf.py", "fetch it again")
     contents: dict[Path, bytes] = {}
-    for name, index in members.items():
-        contents[folder / name] = files.read(index)
+    for name, content in zip(members, files.read([*members.values()])):
+        contents[folder / name] = content
         if len(contents) > _FILES or sum(map(len, contents.values())) > _BYTES:
             raise UserError(archive, f"holds more than {_FILES:,} Python files or {_BYTES:,} bytes of them")
     for path, content in contents.items():

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sida.data.archive import ask_shared
 from sida.errors import UserError
 from sida.eval.claims.rules import RULES, rule_text
 from sida.eval.claims.write import CHANCE, VERDICT_MARKS, read_verdicts
@@ -25,7 +24,8 @@ from sida.eval.tables.build import load_table
 from sida.eval.tables.model import Table
 from sida.eval.tables.render import html_text, page_of, spelled, template
 from sida.files.atomic import write_text
-from sida.files.ordinary import file_below
+from sida.files.convert import convert
+from sida.files.ordinary import file_below, open_ordinary
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -157,6 +157,7 @@ def reduced_png(source: Path) -> bytes:
     from PIL import Image
 
     stream = io.BytesIO()
-    picture = Image.fromarray(ask_shared("rgb", source)[1]["pixels"])
+    with open_ordinary(source) as file:
+        picture = Image.fromarray(convert("sida.data.reader:rgb", file, source)[1]["pixels"])
     picture.quantize(256, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
     return stream.getvalue()

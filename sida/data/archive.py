@@ -1,39 +1,45 @@
-"""Reads encoded pictures of unknown origin from a folder or an archive, in a fenced child process
-(:mod:`sida.data.reader`).
+"""Encoded pictures of a folder or an archive, by name.
 
 Data sets have the EDM format, images in a zip or folder with ``dataset.json``:
 
     00000/img00000000.png … , dataset.json = {"labels": [["00000/img00000000.png", 3], …]} or {"labels": null}
 
 PNG (or any lossless picture) or npy of shape (C, H, W). Source: NVlabs/edm:dataset_tool.py, training/dataset.py.
+
+Pictures of an archive as ``sida data prepare`` writes it are decoded here. All others are converted in parts, each by a
+child process (:mod:`sida.files.convert`) with a reader of :mod:`sida.data.reader`.
 """
+
+from __future__ import annotations
 
 import bisect
 import collections
-import contextlib
-import functools
+import errno
 import hashlib
 import itertools
 import json
 import math
 import os
 import re
-import resource
 import shlex
+import struct
 import tempfile
+import zipfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
 from sida.data.label_files import LABEL_FILES, WITHOUT_LABELS, same_name
-from sida.data.pictures import PICTURES, UNREAD
+from sida.data.members import Location, unpacked
+from sida.data.pictures import PICTURES, UNREAD, decode_own
 from sida.errors import UserError, counted, errors_at, near_path
 from sida.files.atomic import sha256_file
 from sida.files.content import ARRAYS, NETWORK, START, kind_of_file, refuse_text
-from sida.files.fenced import RESULT, Child, check_answer
-from sida.files.ordinary import open_ordinary, size_on_disk
+from sida.files.convert import convert
+from sida.files.ordinary import UnreadableError, open_ordinary, ordinary_files, read_ordinary, size_on_disk
 
 #: File that describes an archive's latents.
 LATENTS_FILE = "latents.json"
@@ -42,33 +48,31 @@ CLASS = ".cls"
 _DRAW = "draw its images first (sida sample), or score it alone (sida score FILE)"
 _INNER = "unpack them, move them, or put all into one archive (tar -cf all.tar -C FOLDER .), whose tars are read"
 _EXPORT = "give its pictures in a folder, zip or tar, or all images in one array of an npz or npy"
-#: Members of a request, and bytes of the images of an answer.
-MEMBERS, PART = 64, RESULT // 4
-#: Processor time in seconds that a request may take for a byte and for a member.
+#: Members of a part, and bytes of its members or of its images.
+MEMBERS, PART = 8192, 64 << 20
+#: Processor time in seconds that a part may take for a byte and for a member.
 SECONDS, _SECONDS_PER_FILE = 1 / 2e6, 0.02
 #: Bytes to which any packed archive may unpack, and largest ratio of larger ones: images hardly shrink, bombs shrink
-#: a lot.
-FREE_BYTES, MAX_RATIO = 64 << 20, 20
-READER = "sida.data.reader:Reader"
+#: a lot. Largest file of a folder in bytes.
+FREE_BYTES, MAX_RATIO, _LARGEST = 64 << 20, 20, 256 << 20
+READER = "sida.data.reader"
 #: Names of files that do not belong to a data set: files of macOS, Windows and network drives, and hidden ones.
 _SYSTEM = re.compile(
     r"(^|/)((__MACOSX|@eaDir|\$RECYCLE\.BIN|System Volume Information)/|(Thumbs\.db|desktop\.ini|\.DS_Store)$)"
 )
 _HIDDEN = re.compile(r"(^|/)\.(?!\.?/)")
-#: Usual names of grids of pictures; and number of pictures beside a grid whose sizes are compared with its size.
-_GRID = re.compile(r"(^|/)(([^/]*[-_])?grid([-_]?\d+)?|fakes(\d+|_init)|reals)\.\w+$")
-_COMPARED = 64
 _ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip", ".rar", ".7z")
+#: Names of an archive as ``sida data prepare`` and ``encode`` write it.
+_OURS = re.compile(r"\d{5}/img(-mean-std-)?\d{8}\.(png|npy)|dataset\.json|latents\.json")
+#: A part, the value that its reader returned, and arrays.
+Answer = tuple[Sequence[int] | np.ndarray, Any, dict[str, np.ndarray]]
 
 
 class Files:
     """Named byte strings of a folder, a zip or a tar (also packed, or with tars in it).
 
-    Opening lists all members, for which a packed archive is unpacked, and reads headers of pictures if a name is that
-    of a grid; children end with the object.
-
-    Hidden files, files of operating systems, and grids of pictures are left out. A grid has a usual name
-    (``grid.png``), and beside or below it lie more pictures, all of one size, which is smaller than the grid's.
+    Opening lists all members, for which a packed archive is unpacked. Hidden files and files of operating systems are
+    left out.
 
     Args:
         path: Archive or folder; its content decides its kind.
@@ -82,15 +86,16 @@ class Files:
         is_folder: Whether it is a folder.
 
     Raises:
-        UserError: The path is missing, of an unknown format, or the archive is damaged.
+        UserError: The path is missing, of an unknown format, the archive is damaged, or there are links, pipes or
+            devices.
     """
 
     def __init__(self, path: str | os.PathLike[str], workers: int = 1) -> None:
         self.path, self.workers, self.is_folder = str(path), workers, Path(path).is_dir()
         self._archive: IO[bytes] | None = None
-        self._idle: list[Child] = []
+        self._is_own = False
         if self.is_folder:
-            member_names, folders = _walk(Path(path))
+            self.names, folders, self._locations = _walk(self.path)
         else:
             self._archive = open_ordinary(path, "" if os.path.exists(path) else near_path(path))
             self._size = size_on_disk(self._archive)
@@ -99,26 +104,24 @@ class Files:
             if not kind:
                 refuse_text(path, start)
                 kind = kind_of_file(path)
+            if kind == NETWORK and b'"latents"' in start:  # LightningDiT
+                raise UserError(path, "holds latents of another program", "encode the pictures (sida data encode)")
             # Only the members of a torch zip archive show whether it is a program.
             if kind and not (kind == NETWORK and start.startswith(b"PK")):
                 prepare = f"make one of it: sida data prepare --source {shlex.quote(str(path))} --out ARCHIVE.zip"
                 remedy = _DRAW if kind == NETWORK else prepare if kind in ARRAYS else _EXPORT
                 raise UserError(path, f"is {kind}, not an archive", remedy)
-            member_names, folders, locations = self._index()
-        self.names = member_names
-        self._locations = None if self.is_folder else locations
+            self.names, folders, self._locations = self._own_index(start) or self._index(start)
         rules = {"of an operating system": _SYSTEM.search, "hidden": _HIDDEN.search}
         omitted = {
             reason: self._leave_out([i for i, n in enumerate(self.names) if rule(n)]) for reason, rule in rules.items()
         }
-        grids = self._leave_out(self._grids())
-        omitted["grids of pictures" if len(grids) > 1 else "grid of pictures"] = grids
         parts = [f"{len(names):,} {reason}, such as {min(names)}" for reason, names in omitted.items() if names]
         count = sum(map(len, omitted.values()))
         self.left_out = f"{count:,} file{'s' * (count > 1)} left out ({'; '.join(parts)})" if count else ""
-        emptied = {os.path.dirname(name.rstrip("/")) for name in omitted["hidden"]}
-        folders = [folder for folder in {*folders, *emptied} if not (_HIDDEN.search(folder) or _SYSTEM.search(folder))]
-        self.bare = sorted(folder for folder in folders if not self._below(folder))
+        folders = sorted({*folders, *(os.path.dirname(name) for name in omitted["hidden"])} - {""})
+        folders = [folder for folder in folders if not (_HIDDEN.search(folder) or _SYSTEM.search(f"{folder}/"))]
+        self.bare = [folder for folder in folders if not self._below(folder)]
 
     def _leave_out(self, indices: Collection[int]) -> list[str]:
         """Removes files from the list, and returns their names."""
@@ -127,65 +130,54 @@ class Files:
         if removed:
             remaining = [index for index in range(len(self)) if index not in removed]
             self.names = [self.names[index] for index in remaining]
-            self._locations = None if self._locations is None else self._locations[remaining]
+            self._locations = self._locations[remaining]
         return names
 
-    def _grids(self) -> set[int]:
-        """Indices of grids of samples: pictures with a grid's name, larger than the equal-sized pictures near them."""
-        by_folder: dict[str, list[int]] = {}
-        for index, name in enumerate(self.names):
-            if _GRID.search(name) and name.lower().endswith(tuple(PICTURES)):
-                by_folder.setdefault(name.rpartition("/")[0], []).append(index)
-        grids: set[int] = set()
-        for folder, suspects in by_folder.items():
-            below = [i for i in self._below(folder) if self.names[i].lower().endswith(tuple(PICTURES))]
-            others = [index for index in below if not _GRID.search(self.names[index])]
-            if len(suspects) >= len(others):
-                continue
-            # A sample at equal distances suffices: one other size means that there is no set of equal pictures.
-            sizes = self._sizes(others[:: -(-len(others) // _COMPARED)])
-            if len({*sizes}) == 1:
-                (width, height), own = sizes[0], self._sizes(suspects)
-                grids |= {
-                    i for i, (w, h) in zip(suspects, own) if w >= width and h >= height and w + h > width + height
-                }
-        return grids
-
     def _below(self, folder: str) -> range:
-        """Indices of the files below a folder; of all files, if its name is empty."""
-        if not folder:
-            return range(len(self))
+        """Indices of the files below a folder."""
         # Names are sorted, and "0" is the character after "/".
         return range(bisect.bisect_left(self.names, f"{folder}/"), bisect.bisect_left(self.names, f"{folder}0"))
 
-    def _sizes(self, members: Sequence[int]) -> list[tuple[int, int]]:
-        """Width and height of pictures; zeros for a damaged one."""
-        answers = self.ask("headers", members, MEMBERS)
-        return [(int(width), int(height)) for _, value, _ in answers for width, height, _ in value]
+    def _own_index(self, start: bytes) -> tuple[list[str], list[str], np.ndarray] | None:
+        """As :meth:`_index` of an archive in the form that this package writes; None for any other."""
+        assert self._archive is not None
+        name = start[30 : 30 + int.from_bytes(start[26:28], "little")].decode(errors="replace")
+        if not start.startswith(b"PK\3\4") or not _OURS.fullmatch(name):
+            return None
+        try:
+            members = sorted(zipfile.ZipFile(self._archive).infolist(), key=lambda info: info.filename)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
+            return None
+        names = [info.filename for info in members]
+        plain = all(not info.flag_bits & 1 and info.compress_type == zipfile.ZIP_STORED for info in members)
+        if not plain or not all(map(_OURS.fullmatch, names)) or len({*names}) < len(names):
+            return None
+        if sum(info.file_size for info in members) > self._size:
+            return None
+        self._is_own = True
+        rows = [(i.header_offset, i.compress_size, i.file_size, i.CRC, i.compress_type) for i in members]
+        return names, [], np.array(rows, np.int64).reshape(-1, 5)
 
-    def _index(self) -> tuple[list[str], list[str], np.ndarray]:
-        """Names, empty folders and locations of members; a packed archive is first unpacked into a nameless file."""
+    def _index(self, start: bytes) -> tuple[list[str], list[str], np.ndarray]:
+        """Names, folders and locations of members; a packed archive is first unpacked into a nameless file."""
+        assert self._archive is not None
+        if start.startswith((b"\x1f\x8b", b"BZ", b"\xfd7")):
+            most = max(FREE_BYTES, MAX_RATIO * self.size)
+            plain = self._of_archive("unpack", output=most)[1]["bytes"]
+            self._archive = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this object
+            self._archive.write(plain.data)
+            self._archive.flush()
         # A directory of a million members takes half a gigabyte.
-        with self._lent(1, min(1 << 30, self.size // 8)) as (child,):
-            answer, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
-            if answer is None:
-                self._archive = self._unpacked(child)
-                answer, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
-        locations = arrays.get("locations", np.empty((0, 5), np.int64))
-        check_answer(answer is not None and locations.shape == (len(answer[0]), 5), self.path)
-        names, folders = answer
-        return names, folders, locations
+        _, arrays = self._of_archive("index", memory=min(1 << 30, self.size // 8))
+        names, folders = (arrays[key].tobytes().decode(errors="surrogateescape") for key in ("names", "folders"))
+        listed = names.split("\0") if len(arrays["locations"]) else []
+        assert len(listed) == len(arrays["locations"])
+        return listed, folders.split("\0"), arrays["locations"]
 
-    def _unpacked(self, child: Child) -> IO[bytes]:
-        most = max(FREE_BYTES, MAX_RATIO * self.size)
-        with tempfile.TemporaryFile() as plain:
-            while len(piece := child.ask("unpack")[1]["bytes"]):
-                plain.write(piece.tobytes())
-                if plain.tell() > most:
-                    raise UserError(self.path, f"unpacks to more than {most:,} bytes", "that is not a data set")
-            plain.flush()
-            # Opened again read-only, since a child must not write. The file has no name to open.
-            return open(f"/proc/self/fd/{plain.fileno()}", "rb")
+    def _of_archive(self, reader: str, **limits: int) -> tuple[Any, dict[str, np.ndarray]]:
+        assert self._archive is not None
+        os.lseek(self._archive.fileno(), 0, os.SEEK_SET)  # the child reads on from there
+        return convert(f"{READER}:{reader}", self._archive, self.path, seconds=self.size * SECONDS, **limits)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -249,19 +241,17 @@ class Files:
     @property
     def size(self) -> int:
         """Bytes of the archive up to its first hole, or of the folder's files."""
-        if not self.is_folder:
-            return self._size
-        paths = (os.path.join(self.path, name) for name in self.names)
-        return sum(os.path.getsize(path) for path in paths if os.path.exists(path))
+        return int(self._locations[:, 1].sum()) if self.is_folder else self._size
 
-    def read(self, index: int) -> bytes:
-        """Content of a member.
+    def read(self, members: Sequence[int]) -> Iterator[bytes]:
+        """Yields the contents of members.
 
         Raises:
-            UserError: The member cannot be read, or its checksum is wrong.
+            UserError: A member cannot be read, or its checksum is wrong.
         """
-        ((_, _, arrays),) = self.ask("content", [index], 1)
-        return arrays["content"].tobytes()
+        for _, sizes, arrays in self.ask("contents", members, MEMBERS):
+            content, ends = arrays["contents"], [*itertools.accumulate(sizes)]
+            yield from (content[end - size : end].tobytes() for size, end in zip(sizes, ends))
 
     def digest(self, members: Iterable[int] | None = None) -> str:
         """SHA-256 of an archive's bytes, or of names and contents of a folder's files, in order.
@@ -271,97 +261,96 @@ class Files:
         """
         if not self.is_folder:
             return sha256_file(self.path)
-        total = hashlib.sha256()
-        for name in self.names if members is None else (self.names[index] for index in members):
-            with open_ordinary(os.path.join(self.path, name)) as stream:
-                content = hashlib.file_digest(stream, "sha256").digest()
-                total.update(f"{name}\0{stream.tell()}\0".encode() + content)
-        return total.hexdigest()
+        return _digest(self.path, self.names if members is None else (self.names[index] for index in members))
 
-    def ask(
-        self, method: str, members: Sequence[int] | np.ndarray, count: int, *args: Any
-    ) -> Iterator[tuple[Sequence[int] | np.ndarray, Any, dict[str, np.ndarray]]]:
-        """Asks :class:`sida.data.reader.Reader` for members, ``count`` at a time; yields members and answer in order.
+    def ask(self, reader: str, members: Sequence[int] | np.ndarray, count: int, *args: Any) -> Iterator[Answer]:
+        """Converts members by a reader of :mod:`sida.data.reader`, at most ``count`` at a time, in order.
 
-        Several children work on several parts at a time.
+        Several children work on several parts at a time, ahead of the caller.
         """
-        if self.is_folder:
-            count = min(count, _files_at_once())
-        parts = [members[start : start + count] for start in range(0, len(members), count)]
-        with self._lent(max(1, min(self.workers, len(parts)))) as children:
-            for part, child in zip(parts, children):
-                self._send(child, method, part, args)
-            for number, part in enumerate(parts):
-                child = children[number % len(children)]
-                value, arrays = child.receive()
-                # The child works on its next part while the caller uses this one.
-                if number + len(children) < len(parts):
-                    self._send(child, method, parts[number + len(children)], args)
-                yield part, value, arrays
+        parts = list(self._parts(np.asarray(members, np.int64), count))
+        waiting: collections.deque[Future[Answer]] = collections.deque()
+        with ThreadPoolExecutor(max(1, min(self.workers, len(parts)))) as pool:
+            try:
+                for part in parts:
+                    waiting.append(pool.submit(self._converted, reader, part, args))
+                    if len(waiting) > self.workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
 
-    def _send(self, child: Child, method: str, part: Sequence[int] | np.ndarray, args: tuple[Any, ...]) -> None:
-        names = [self.names[int(index)] for index in part]
-        locations: Sequence[Sequence[int] | None]
-        if self._locations is None:
-            locations, files = [None] * len(names), [self._opened(name) for name in names]
-            size = sum(os.fstat(file.fileno()).st_size for file in files)
-        else:
-            rows = self._locations[np.asarray(part, dtype=np.int64)]
-            locations, files, size = rows.tolist(), [self._opened()], int(rows[:, 1].sum())
+    def _parts(self, members: np.ndarray, count: int) -> Iterator[np.ndarray]:
+        """Parts of at most ``count`` members and :data:`PART` bytes, or of one member."""
+        start = total = 0
+        for index, size in enumerate(self._locations[members, 1].tolist()):
+            if index > start and (total + size > PART or index - start == count):
+                yield members[start:index]
+                start, total = index, 0
+            total += size
+        if start < len(members):
+            yield members[start:]
+
+    def _converted(self, reader: str, part: np.ndarray, args: tuple[Any, ...]) -> Answer:
+        rows = self._locations[part]
+        listed: list[tuple[str, Location]] = [(self.names[i], row) for i, row in zip(part.tolist(), rows.tolist())]
+        size = int(rows[:, 1].sum())
         seconds = len(part) * _SECONDS_PER_FILE + size * SECONDS
-        child.send(method, [*zip(names, locations)], *args, files=files, seconds=seconds)
-
-    def _opened(self, name: str = "") -> BinaryIO:
-        """The archive or, of a folder, one of its files, for a child."""
         if self._archive is not None:
-            # Children share the file's position. Only readers of a complete archive use it, from its start; members are
-            # read from their own offsets.
-            os.lseek(self._archive.fileno(), 0, os.SEEK_SET)
-            return os.fdopen(os.dup(self._archive.fileno()), "rb")
-        path = os.path.join(self.path, name)
-        if os.path.islink(path) and not os.path.exists(path):
-            raise UserError(path, "is a link to a missing file", "remove it")
-        with errors_at(f"{self.path}: {name}"):
-            return open_ordinary(path)
-
-    @contextlib.contextmanager
-    def _lent(self, count: int, memory: int = 0) -> Iterator[list[Child]]:
-        """Lends children to one thread: idle ones of this process (a fork starts its own), and new ones."""
-        children: list[Child] = []
-        while len(children) < count:
-            try:  # Other threads take idle children as well.
-                child = self._idle.pop()
-            except IndexError:
-                child = Child(READER, self.path, memory)
-            if child.close.alive and child.owner == os.getpid():
-                children.append(child)
-        try:
-            yield children
-        except BaseException:  # also from the caller: the children still have answers that nobody will read
-            for child in children:
-                child.close()
-            raise
-        self._idle += children
+            return part, *convert(f"{READER}:{reader}", self._archive, self.path, listed, *args, seconds=seconds)
+        with tempfile.TemporaryFile() as joined:
+            for position, (name, _) in enumerate(listed):
+                with errors_at(self.path):
+                    content = read_ordinary(os.path.join(self.path, name), _LARGEST)
+                listed[position] = name, (joined.tell(), len(content), len(content), -1, 0)
+                joined.write(content)
+            joined.flush()
+            return part, *convert(f"{READER}:{reader}", joined, self.path, listed, *args, seconds=seconds)
 
     def images(
         self, members: Sequence[int] | np.ndarray, shape: Sequence[int] | None = None, kind: str | None = None,
         only_pictures: bool = False,
     ) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:  # fmt: skip
-        """Images of members in parts: facts and images of :meth:`sida.data.reader.Reader.images`."""
+        """Images of members in parts.
+
+        Args:
+            members: Indices of the members.
+            shape: ``(C, H, W)`` that all have; None takes that of the first one.
+            kind: Type of the images, likewise.
+            only_pictures: Whether to refuse arrays.
+
+        Yields:
+            Facts and images (n, C, H, W) of :func:`sida.data.reader.images`.
+        """
+        if self._is_own and (images := self._own_images(members, shape, kind, only_pictures)) is not None:
+            yield {"shape": [*images.shape[1:]], "kind": images.dtype.str, "lossy": [None] * len(images),
+                   "differing": None}, images  # fmt: skip
+            return
         count = 1
         if shape is not None:
             shape = [int(n) for n in shape]
-            per_answer = PART // (math.prod(shape) * np.dtype(kind).itemsize)
-            # Two parts or more for each worker, so that all of them work.
-            count = max(1, min(MEMBERS, per_answer, -(-len(members) // (2 * self.workers))))
-        for part, facts, arrays in self.ask("images", members, count, shape, kind, only_pictures):
-            answer = arrays.get("images")
-            number = len(facts["lossy"])
-            is_complete = (
-                answer is None if number == 0 else answer is not None and [*answer.shape] == [number, *facts["shape"]]
-            )
-            check_answer(is_complete and number + (facts["differing"] is not None) <= len(part), self.path)
-            yield facts, answer
+            count = max(1, min(MEMBERS, PART // (math.prod(shape) * np.dtype(kind).itemsize)))
+        for _, facts, arrays in self.ask("images", members, count, shape, kind, only_pictures):
+            yield facts, arrays.get("images")
+
+    def _own_images(
+        self, members: Sequence[int] | np.ndarray, shape: Sequence[int] | None, kind: str | None, only_pictures: bool
+    ) -> np.ndarray | None:
+        """Images of an archive of ours; None if one of them is not as this package writes it."""
+        assert self._archive is not None
+        file, images = self._archive.fileno(), []
+        for location in self._locations[np.asarray(members, np.int64)].tolist():
+            try:
+                image = decode_own(unpacked(file, *location), shape, kind, only_pictures)
+            except (UserError, ValueError, MemoryError, OverflowError, struct.error):
+                return None
+            if image is None:
+                return None
+            shape, kind = image.shape, image.dtype.str
+            images.append(image)
+        return np.stack(images) if images else None
 
     def labels(self, members: Sequence[int] | np.ndarray) -> np.ndarray | None:
         """Classes of members, int64 ``(N,)``, by one of :data:`~sida.data.label_files.LABEL_FILES`, or by a file
@@ -380,9 +369,7 @@ class Files:
             if (index := self.find(prefix + file)) is not None:
                 relative = [name.removeprefix(prefix) for name in names]
                 ((_, _, arrays),) = self.ask("labels", [index], 1, relative)
-                rows = arrays.get("labels")
-                check_answer(rows is None or rows.shape == (len(names),), self.where(index))
-                return rows
+                return arrays.get("labels")
         return self._classes(names) if any(name.endswith(CLASS) for name in self.names) else None
 
     def latents(self) -> dict[str, str]:
@@ -399,25 +386,41 @@ class Files:
         return dict(facts)
 
     def _classes(self, pictures: Sequence[str]) -> np.ndarray:
-        classes = []
+        labels: list[int] = []
         indices = {same_name(name): index for index, name in enumerate(self.names) if name.endswith(CLASS)}
         for picture in pictures:
             # WebDataset's key of 0000.image.png is 0000.
             folder, base = os.path.split(picture)
             names = [os.path.join(folder, key + CLASS) for key in (os.path.splitext(base)[0], base.partition(".")[0])]
             name = next((name for name in names if same_name(name) in indices), names[0])
-            index = indices.get(same_name(name))
-            if index is None or not re.fullmatch(rb"[0-9]{1,5}", text := self.read(index)[:20].strip()):
-                fault = f"{name} is missing or holds no class"
-                raise UserError(self.path, fault, f"write a whole number, or {WITHOUT_LABELS}")
-            classes.append(int(text))
-        return np.array(classes, np.int64)
+            labels.append(indices.get(same_name(name), -1))
+            if labels[-1] < 0:
+                raise self._no_class(name)
+        texts = [text[:20].strip() for text in self.read(labels)]
+        for index, text in zip(labels, texts):
+            if not re.fullmatch(rb"[0-9]{1,5}", text):
+                raise self._no_class(self.names[index])
+        return np.array([*map(int, texts)], np.int64)
+
+    def _no_class(self, name: str) -> UserError:
+        return UserError(
+            self.path, f"{name} is missing or holds no class", f"write a whole number, or {WITHOUT_LABELS}"
+        )
 
 
-def _files_at_once() -> int:
-    """Files of a request: fewer than this process may have open (``ulimit -n``)."""
-    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return MEMBERS if allowed == resource.RLIM_INFINITY else max(1, min(MEMBERS, allowed // 2 - 20))
+def folder_digest(folder: str | os.PathLike[str]) -> str:
+    """As :meth:`Files.digest` of a folder of the user's own, whose files may be links, as in the Hub's cache."""
+    names = sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+    return _digest(folder, (name for name in names if not (_HIDDEN.search(name) or _SYSTEM.search(name))))
+
+
+def _digest(folder: str | os.PathLike[str], names: Iterable[str]) -> str:
+    total = hashlib.sha256()
+    for name in names:
+        with open_ordinary(os.path.join(folder, name)) as stream:
+            content = hashlib.file_digest(stream, "sha256").digest()
+            total.update(f"{name}\0{stream.tell()}\0".encode() + content)
+    return total.hexdigest()
 
 
 def common_folder(names: Sequence[str]) -> str:
@@ -428,60 +431,39 @@ def common_folder(names: Sequence[str]) -> str:
 
 
 def is_intact_zip(path: str | os.PathLike[str]) -> bool:
-    """Whether a zip archive (or npz) has members, and all have the bytes of their checksums.
+    """Whether a zip archive (or npz) of ours has members, and all have the bytes of their checksums.
 
     Raises:
-        UserError: The file cannot be read, or a limit was exceeded; its content may be intact.
+        UnreadableError: The file cannot be read; its content may be intact.
     """
-    return ask_shared("intact", path)[0] is True
+    with open_ordinary(path) as stream:
+        try:
+            archive = zipfile.ZipFile(stream)
+            members = archive.infolist()
+            # Members of ours are stored as they are; packed ones could unpack for ever.
+            plain = all(info.compress_type == zipfile.ZIP_STORED for info in members)
+            fits = sum(info.file_size for info in members) <= os.fstat(stream.fileno()).st_size
+            return bool(members) and plain and fits and archive.testzip() is None
+        except OSError as error:
+            if error.errno not in (None, errno.EINVAL):
+                raise UnreadableError(path, f"cannot be read ({error.strerror})") from None
+            return False
+        except Exception:  # The library raises many kinds for bytes that are not a zip archive.
+            return False
 
 
-def ask_shared(method: str, path: str | os.PathLike[str], *args: Any) -> tuple[Any, dict[str, np.ndarray]]:
-    """Asks a child of this process that reads many files, one after the other: starting a child takes long."""
-    stream = open_ordinary(path)
-    try:
-        return _shared(os.getpid()).ask(method, *args, files=[stream], seconds=size_on_disk(stream) * SECONDS)
-    except UserError as error:
-        _shared.cache_clear()
-        raise type(error)(path, error.fault, error.remedy) from None
+def _walk(folder: str) -> tuple[list[str], list[str], np.ndarray]:
+    """Names of the files of a folder, sorted, its folders, and the locations of the files, of which the sizes count."""
+    folders: list[str] = []
+    places = ("", ".")
 
+    def refuse(name: str, fault: str) -> None:
+        if not _HIDDEN.search(name):
+            raise UserError(os.path.join(folder, name), *fault.split("; ", 1))
 
-@functools.cache
-def _shared(process: int) -> Child:
-    return Child(READER, "a file")
-
-
-def _walk(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the files of a folder, which may have links, sorted, and its empty folders.
-
-    A hidden folder counts as one file, whose name ends in a slash.
-    """
-    visited: dict[tuple[int, int], str] = {}
-    names: list[str] = []
-    empty: list[str] = []
-    for root, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
-        relative = Path(root).relative_to(folder).as_posix()
-        prefix = "" if relative == "." else f"{relative}/"
-        names += [f"{prefix}{name}/" for name in folders if name.startswith(".")]
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if not folders and not files:
-            empty.append(relative)
-        # A link to a folder above would yield each image many times.
-        status = os.stat(root)
-        other = visited.setdefault((status.st_dev, status.st_ino), root)
-        if other != root:
-            raise UserError(root, f"is a link to, or from, {other}", "remove one, its images would count twice")
-        for name in files:
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                raise UserError(folder, f"the name {name!a} is not UTF-8", "rename the file") from None
-            names.append(prefix + name)
-    return sorted(names), empty
-
-
-def _unreadable(error: OSError) -> None:
-    raise UserError(error.filename, f"cannot be read ({error.strerror})", "its images would be left out")
+    sizes = ordinary_files(folder, math.inf, refuse, folders)
+    locations = np.array([(0, size, size, -1, 0) for size in sizes.values()], np.int64).reshape(-1, 5)
+    return [*sizes], [name for name in folders if name not in places], locations
 
 
 def image_name(index: int, suffix: str = ".png", prefix: str = "img") -> str:

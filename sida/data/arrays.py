@@ -1,29 +1,31 @@
-"""Reads images of unknown origin from arrays, in a fenced child process: ``.npz``, ``.npy``, MNIST's format (idx),
+"""Images of unknown origin in arrays, which a child process converts: ``.npz``, ``.npy``, MNIST's format (idx),
 pickles, files of ``torch.save`` and safetensors.
 """
 
+import contextlib
 import hashlib
 import math
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sida.data.archive import MAX_RATIO, PART, READER, SECONDS
-from sida.data.label_files import WITHOUT_LABELS
-from sida.data.reader import MAX_CLASSES
+from sida.data.archive import MAX_RATIO, SECONDS
+from sida.data.label_files import MAX_CLASSES, WITHOUT_LABELS
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.files.content import ARRAYS, START, first_bytes, holds_tensors, kind_of_file, refuse_text
-from sida.files.fenced import Child, check_answer
+from sida.files.convert import convert
 from sida.files.ordinary import open_ordinary, size_on_disk
 
 _IMAGES = ("arr_0", "images", "samples")
 _CLASSES = ("arr_1", "labels", "y", "classes", "label", "targets")
-#: Reader of pickles, and memory for each byte of the file: parts of it are copied.
-_TENSORS, _COPIES = "sida.files.tensor_arrays:Reader", 3
+#: Bytes of arrays that are read when the file is opened.
+_SMALL = 64 << 20
 #: Images of a part that is read at a time.
 _AT_ONCE = 256
 _IDX = re.compile(r"images[-.]idx3-ubyte(\.gz)?$")
@@ -34,34 +36,48 @@ _PARTS = re.compile(r"x_(train|test|val|valid)|(train|test|val|valid)_images")
 
 
 class Arrays:
-    """Arrays of numbers of a file by name; the array of an ``.npy`` or idx file under an empty name.
+    """Arrays of numbers of a file by name (:func:`sida.files.foreign.arrays`); the array of an ``.npy`` or idx file
+    under an empty name.
 
-    Names in pickles, files of ``torch.save`` and safetensors: :mod:`sida.files.tensor_arrays`. Other values, such as
-    texts and objects, are refused where they are needed.
+    Other values, such as texts and objects, are refused where they are needed.
+
+    Args:
+        path: The file, or the name of the file that ``content`` is from.
+        content: The file's bytes; None reads them from the path.
 
     Attributes:
         path: The file.
         shapes: Shape by name.
-        kinds: Type, and whether the first index runs fastest (Fortran's order), by name.
+        kinds: Type by name.
         unread: Fault of each other value, by name.
 
     Raises:
         UserError: The file is missing or damaged, or the array of an npy is not one of plain numbers.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path, stream = path, open_ordinary(path)
-        start = os.pread(stream.fileno(), START, 0)
-        refuse_text(path, start)
-        self._size, of_tensors = size_on_disk(stream), holds_tensors(start)
-        self._child = Child(_TENSORS, path, _COPIES * self._size) if of_tensors else Child(READER, path)
-        answer, _ = self._child.ask("arrays", files=[stream], seconds=self._size * SECONDS)
-        numbers, self.unread = answer["numbers"], answer["unread"]
-        self.shapes = {name: tuple(shape) for name, (shape, _, _) in numbers.items()}
-        self.kinds = {name: (np.dtype(kind), bool(fortran)) for name, (_, kind, fortran) in numbers.items()}
-        # A tensor can claim one element many times.
-        if of_tensors and (claimed := sum(map(math.prod, self.shapes.values()))) > self._size:
-            raise UserError(path, f"its tensors claim {claimed:,} elements in {self._size:,} bytes", "make it again")
+    def __init__(self, path: str | os.PathLike[str], content: bytes | None = None) -> None:
+        self.path, self._content = path, content
+        facts, self._stored = self._converted(None)
+        self.shapes = {name: tuple(shape) for name, (shape, _) in facts["numbers"].items()}
+        self.kinds = {name: np.dtype(kind) for name, (_, kind) in facts["numbers"].items()}
+        self.unread: dict[str, str] = facts["unread"]
+
+    def _converted(self, name: str | None) -> tuple[Any, dict[str, np.ndarray]]:
+        """Facts, and the named array; without a name small arrays."""
+        with contextlib.ExitStack() as stack:
+            if self._content is None:
+                stream: Any = stack.enter_context(open_ordinary(self.path))
+                refuse_text(self.path, os.pread(stream.fileno(), START, 0))
+            else:
+                stream = stack.enter_context(tempfile.TemporaryFile())
+                stream.write(self._content)
+                stream.seek(0)
+            size = size_on_disk(stream)
+            # Zeros pack to a thousandth, so that a small npz could fill the disk.
+            return convert(
+                "sida.files.foreign:arrays", stream, self.path, name, size, _SMALL,
+                memory=3 * size, seconds=size * SECONDS, output=max(1 << 30, MAX_RATIO * size),
+            )  # fmt: skip
 
     def first(self, names: Iterable[str]) -> str | None:
         """The first of some names that the file has; None without any.
@@ -75,34 +91,19 @@ class Arrays:
             raise UserError(where, self.unread[name], "save an array of numbers")
         return name
 
-    def elements(self, name: str, begin: int, end: int) -> np.ndarray:
-        """Elements of an array in the file's order; reading forwards is fast."""
-        dtype, parts = self.kinds[name][0], [np.empty(0, self.kinds[name][0].newbyteorder("="))]
-        # An answer of the child is limited in size.
-        for start in range(begin, end, step := PART // dtype.itemsize):
-            count = min(step, end - start)
-            parts.append(self._child.ask("rows", name, start, count)[1].get("rows", parts[0]))
-            check_answer(len(parts[-1]) == count, self.path)
-        return np.concatenate(parts)
-
     def read(self, name: str) -> np.ndarray:
-        """A whole array.
+        """An array, in memory or in a file that the system reads when it is used.
 
         Raises:
-            UserError: It is cut off, or claims far more bytes than the file has.
+            UserError: It is cut off, or has far more bytes than the file.
         """
-        count, (dtype, fortran) = math.prod(self.shapes[name]), self.kinds[name]
-        # Zeros pack to a thousandth, so that a small npz could fill the memory.
-        claimed = count * dtype.itemsize
-        if claimed > max(1 << 30, MAX_RATIO * self._size):
-            raise UserError(f"{self.path}[{name}]", f"claims {claimed:,} bytes in {self._size:,}", "make it again")
-        return self.elements(name, 0, count).reshape(self.shapes[name], order="F" if fortran else "C")
+        if name not in self._stored:
+            self._stored |= self._converted(name)[1]
+        return self._stored[name]
 
 
 class ImageArrays:
-    """Images in an array: ``arr_0`` (or the only array) of an npz or of a file of tensors, an npy, or idx; read as a
-    stream.
-
+    """Images in an array: ``arr_0`` (or the only array) of an npz or of a file of tensors, an npy, or idx.
     An npz may have the parts of a data set, as Keras (``x_train``, ``y_train``) and MedMNIST (``train_images``,
     ``train_labels``) name them.
 
@@ -137,12 +138,12 @@ class ImageArrays:
         self.classes = self._classes() if labels else None
 
     def read(self, begin: int, end: int) -> np.ndarray:
-        """Images ``begin … end − 1``, uint8 (N, C, H, W); a step backwards starts the stream again."""
-        pixels = math.prod(self._stored[1:])
-        images = self._arrays.elements(self._member, begin * pixels, end * pixels).reshape(-1, *self._stored[1:])
-        if images.ndim == 3:
-            return images[:, None]
-        return images.transpose(0, 3, 1, 2) if self._axis == 3 else images
+        """Images ``begin … end − 1``, uint8 (N, C, H, W)."""
+        images = self._arrays.read(self._member)[begin:end]
+        shape = (len(images), self.channels, *(self._stored[1:3] if self._axis == 3 else self._stored[2:]))
+        images = images.transpose(0, 3, 1, 2) if images.ndim == 4 and self._axis == 3 else images
+        # Another layout of the same values in memory would choose another algorithm, which rounds otherwise.
+        return np.ascontiguousarray(images).reshape(-1).reshape(shape)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yields the pixels ``(H, W[, 3])`` of each image."""
@@ -188,16 +189,17 @@ class ImageArrays:
 
     def _check(self) -> None:
         """Refuses an array that cannot be uint8 images with 1 or 3 channels."""
-        (dtype, fortran), axes = self._arrays.kinds[self._member], len(self._stored)
+        dtype, axes = self._arrays.kinds[self._member], len(self._stored)
         if dtype != np.uint8:
             remedy = "save images as uint8 in 0..255, of [-1, 1] by (x * 127.5 + 128).clip(0, 255)"
             raise UserError(self._where, f"holds {dtype}", remedy)
         if axes == 3 and self._stored[2] == 3:
             fault = f"has shape {self._stored}, that of one picture (H, W, C)"
             raise UserError(self._where, fault, "save all images in one array (N, H, W, C)")
-        if axes not in (3, 4) or 0 in self._stored or (axes == 4 and self._stored[self._axis] not in (1, 3)) or fortran:
-            fault = f"has shape {self._stored}{' in the order of Fortran' if fortran else ''}"
-            raise UserError(self._where, fault, "images must be (N, H, W, C) in the order of C, with 1 or 3 channels")
+        if axes not in (3, 4) or 0 in self._stored or (axes == 4 and self._stored[self._axis] not in (1, 3)):
+            raise UserError(
+                self._where, f"has shape {self._stored}", "images must be (N, H, W, C) with 1 or 3 channels"
+            )
 
     def _classes(self) -> np.ndarray | None:
         """Class of every image, int64 ``(N,)``, from the file or the file of classes beside it."""
@@ -260,6 +262,6 @@ def holds_images(path: str | Path) -> bool:
     if not holds_tensors(first_bytes(path)):
         return False
     file = Arrays(path)
-    axes = 2 if any(dtype.kind == "f" for dtype, _ in file.kinds.values()) else 1
-    pixels = any(file.kinds[name][0] == np.uint8 and len(shape) > axes for name, shape in file.shapes.items())
+    axes = 2 if any(dtype.kind == "f" for dtype in file.kinds.values()) else 1
+    pixels = any(file.kinds[name] == np.uint8 and len(shape) > axes for name, shape in file.shapes.items())
     return pixels or not {*file.shapes, *file.unread}.isdisjoint(("", *_IMAGES))

@@ -15,7 +15,6 @@ import numpy as np
 from sida.config.families import EDM2_LATENTS, LATENTS, Spread
 from sida.data.archive import LATENTS_FILE, Files
 from sida.errors import UserError, exact, one_line, say, suggestion
-from sida.files.fenced import check_answer
 from sida.late import torch
 
 #: Images that a sketch reads at a time.
@@ -367,8 +366,6 @@ class ImageArchive(Dataset):
                 differing, usual = (f"{'×'.join(map(str, sides))} {np.dtype(kind)}" for sides, kind in layouts)
                 remedy = "all images must be alike (sida data prepare makes them so)"
                 raise UserError(self.files.where(index), f"is {differing}, but {first} is {usual}", remedy)
-        # The child must not leave rows of the batch uninitialised.
-        check_answer(count == len(batch), self.files.path)
         if not self.is_pixels:
             self._make_deviations(batch[:, shape[0] // 2 :], raw_indices)
         return batch

@@ -1,4 +1,4 @@
-"""Labels of pictures by name from a file beside them, for the fenced child process (:mod:`sida.data.reader`).
+"""Labels of pictures by name from a file beside them, for the child process (:mod:`sida.data.reader`).
 
 Formats: ``{"labels": [[name, label], …]}`` or null in ``dataset.json`` (NVlabs/edm:dataset_tool.py); rows with
 ``file_name`` and ``label`` in ``metadata.jsonl`` or ``metadata.csv`` (huggingface/datasets, ImageFolder).
@@ -16,6 +16,8 @@ from sida.errors import UserError
 from sida.files.content import START, placeholder_in
 from sida.files.text_files import decoded
 
+#: Largest number of classes: labels become one-hot rows of this width.
+MAX_CLASSES = 100_000
 #: Names of the files; the first one that is there counts.
 LABEL_FILES = ("dataset.json", "metadata.jsonl", "metadata.csv")
 #: Remedy for labels that are not needed.

@@ -23,11 +23,12 @@ from sida.config.datasets import DATASET_KINDS, DatasetConfig, Split, dataset_sp
 from sida.config.labels import LabelCounts, load_labels
 from sida.config.lookup import foreign_faults
 from sida.config.settings import from_mapping, load_spec
-from sida.data.archive import ask_shared
+from sida.data.archive import READER, SECONDS
 from sida.data.dataset import Dataset, ImageArchive, InMemory, Sketch
 from sida.errors import UserError, settings_in
 from sida.files.atomic import sha256_json
-from sida.files.fenced import check_answer
+from sida.files.convert import convert
+from sida.files.ordinary import open_ordinary, size_on_disk
 from sida.late import torch
 
 
@@ -123,8 +124,11 @@ def counts_of(name: str | os.PathLike[str]) -> LabelCounts:
     """
     if not is_counted(name):
         return load_labels(name)
-    classes = ask_shared("labels", path := fetch(str(name)), [("", None)], None)[1].get("labels", np.empty(0))
-    check_answer(classes.ndim == 1, path)
+    path = fetch(str(name))
+    with open_ordinary(path) as stream:
+        seconds = size_on_disk(stream) * SECONDS
+        _, arrays = convert(f"{READER}:labels", stream, path, [("", None)], None, seconds=seconds)
+    classes = arrays.get("labels", np.empty(0))
     if not len(classes):
         raise UserError(path, "names no classes", "fetch it again")
     return LabelCounts(str(name), len(classes), tuple(np.bincount(classes).tolist()), f"labels of {path.name}")

@@ -1,10 +1,12 @@
 """Decodes pictures, crops and scales them to squares, and encodes PNG.
 
-Untrusted pictures are opened in a fenced child process alone (:mod:`sida.data.reader`). By default Pillow tries all its
+Pictures of strangers are opened in a child process alone (:mod:`sida.data.reader`). By default Pillow tries all its
 plugins on a file's content, and one of them starts Ghostscript. So this module allows a list of formats only.
 """
 
 import io
+import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from sida.errors import UserError, reason_of
 from sida.files.content import START, placeholder_in
+from sida.files.foreign import read_npy
 
 #: Pillow's name of the format by suffix. A picture's format may differ from its suffix (as a few of ImageNet's do), but
 #: must be one of these.
@@ -22,6 +25,8 @@ FORMATS = {
 PICTURES = frozenset(FORMATS)
 #: Suffixes of pictures that are not read.
 UNREAD = frozenset((".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".tga", ".psd", ".dng", ".exr"))
+#: Largest number of pixels of a picture that is decoded outside of a child.
+_MOST_PIXELS = 1 << 26
 #: Remedy for pictures that are not squares of one size.
 ONE_SIZE = "give --resolution N"
 # Texts in PNG files (settings of a program, a history) are not read; the reader's limits bound their memory.
@@ -172,6 +177,53 @@ def _lossy(form: str, encoded: bytes) -> str | None:
         size = int.from_bytes(encoded[offset + 4 : offset + 8], "little")
         offset += 8 + size + size % 2
     return None
+
+
+def checked_array(array: np.ndarray) -> np.ndarray:
+    """An image ``(C, H, W)`` in an array, uint8 or finite float32.
+
+    Raises:
+        UserError: The array is another one.
+    """
+    if array.ndim != 3 or array.dtype not in (np.uint8, np.float32) or not array.size:
+        actual = f"{'×'.join(map(str, array.shape))} {array.dtype}"
+        raise UserError("", f"npy must be (C, H, W) of uint8 or float32, got {actual}")
+    if array.dtype != np.uint8 and not np.isfinite(array).all():
+        raise UserError("", "holds NaN or infinities", "encode the image again")
+    return array
+
+
+def decode_own(content: bytes, shape: Sequence[int] | None, kind: str | None, only_pictures: bool) -> np.ndarray | None:
+    """Image ``(C, H, W)`` of a PNG or npy as this package writes it; None for any other, or of another shape or type.
+
+    Such a PNG has 8 bits a value, grey or RGB, and no chunk but IHDR, IDAT and IEND.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    if content.startswith(np.lib.format.MAGIC_PREFIX):
+        image = None if only_pictures else checked_array(read_npy(content))
+    else:
+        sides = _own_sides(content)
+        if sides is None or (shape is not None and sides != (*shape,)):
+            return None
+        image = np.asarray(open_picture(content))
+        image = image[None] if sides[0] == 1 else np.stack([*image.transpose(2, 0, 1)])
+    fits = image is not None and (shape is None or (image.shape, image.dtype) == ((*shape,), np.dtype(kind)))
+    return image if fits else None
+
+
+def _own_sides(content: bytes) -> tuple[int, int, int] | None:
+    """Channels, height and width of a PNG as this package writes it; None for any other."""
+    if content[:16] != b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" or len(content) < 33:
+        return None
+    width, height, depth, colours, *others = struct.unpack_from(">IIBBBBB", content, 16)
+    position, name = 33, b"IDAT"
+    while name == b"IDAT" and position + 12 <= len(content):
+        length, name = struct.unpack_from(">I4s", content, position)
+        position += 12 + length
+    is_own = name == b"IEND" and position == len(content) and depth == 8 and colours in (0, 2) and not any(others)
+    return (3 if colours else 1, height, width) if is_own and 0 < width * height <= _MOST_PIXELS else None
 
 
 def to_square(picture: Image.Image, transform: str, resolution: int | None, channels: int) -> Image.Image:

@@ -26,7 +26,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -35,15 +35,13 @@ from sida.config.datasets import Transform
 from sida.config.families import EDM2_LATENTS, Latents
 from sida.config.settings import Count, Range, Settings
 from sida.data.archive import CLASS, LATENTS_FILE, MEMBERS, PART, Files, dataset_json, image_name
-from sida.data.arrays import find_arrays
+from sida.data.arrays import Arrays, find_arrays
 from sida.data.folders import Classes, check_part, counted_classes, part_of, picture_labels
 from sida.data.label_files import LABEL_FILES
 from sida.data.pictures import ONE_SIZE, encode_png, to_square
 from sida.errors import Progress, SettingError, UserError, counted, errors_at, visible
 from sida.files.atomic import atomic_path, zip_member
-from sida.files.fenced import check_answer
 from sida.files.ordinary import refuse_same
-from sida.files.pickles import parse_pickle
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +65,8 @@ def read_cifar10(files: Files, batches: tuple[str, ...] = TRAINING) -> tuple[np.
     members = {_batch_name(name): index for index, name in enumerate(files.names)}
     if missing := [name for name in batches if name not in members]:
         raise UserError(files.path, f"has no member {missing[0]}", "fetch cifar-10-python.tar.gz again")
-    batches_read = [_read_batch(files.read(members[name]), files.where(members[name])) for name in batches]
+    indices = [members[name] for name in batches]
+    batches_read = [_read_batch(content, files.where(index)) for content, index in zip(files.read(indices), indices)]
     images, classes = (np.concatenate(parts) for parts in zip(*batches_read))
     return images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), classes
 
@@ -83,18 +82,23 @@ def _batch_name(name: str) -> str:
 
 def _read_batch(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     if where.endswith(".bin"):  # a byte of the class, then the image
+        images: np.ndarray
+        classes: np.ndarray
         rows = np.frombuffer(content, np.uint8)[: len(content) // 3073 * 3073].reshape(-1, 3073)
-        batch: Any = {"data": rows[:, 1:], "labels": rows[:, 0].tolist()} if rows.size == len(content) else None
+        images, classes = (rows[:, 1:], rows[:, 0]) if rows.size == len(content) else (rows[:0], rows[:0])
     else:
-        batch = parse_pickle(content, where)
-    record: Any = batch if isinstance(batch, dict) else {}
-    data, labels = record.get("data"), record.get("labels")
-    images = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape[1:] == (3072,) and data.size
-    classes = isinstance(labels, list) and all(type(label) is int and 0 <= label < 10 for label in labels)
-    if not images or not classes or len(labels) != len(data):
+        arrays = Arrays(where, content)
+        images, classes = (arrays.read(name) if name in arrays.shapes else np.empty(0) for name in ("data", "labels"))
+    is_whole = images.dtype == np.uint8 and images.shape[1:] == (3072,) and classes.shape == (len(images),)
+    if (
+        not is_whole
+        or classes.dtype.kind not in "iu"
+        or not images.size
+        or not 0 <= classes.min() <= classes.max() < 10
+    ):
         fault = "must hold 'data' uint8 (N, 3072) and as many 'labels' from 0 to 9"
         raise UserError(where, fault, "is this CIFAR-10?")
-    return data, np.array(labels, np.int64)
+    return images, classes.astype(np.int64)
 
 
 class Picture(NamedTuple):
@@ -308,21 +312,18 @@ def _squares(files: Files, members: np.ndarray, config: PrepareConfig, channels:
     # Bytes that all squares may still have: small pictures can claim to be huge.
     budget = FREE_BYTES + MOST_RATIO * files.size + 2 * channels * (side or 0) ** 2 * len(members)
     if side is None:  # the side of the first picture; 0 if that is damaged
-        ((_, value, _),) = files.ask("headers", members[:1], 1)
-        check_answer(len(value) == 1, files.path)
-        *sides, _ = value[0]
+        ((_, ((*sides, _),), _),) = files.ask("headers", members[:1], 1)
         side = min(sides)
     count = min(MEMBERS, max(1, PART // (channels * side**2))) if side else 1
-    for _, value, parts in files.ask("squares", members, count, config.transform, config.resolution, side, channels):
-        pictures = [str(index) for index, facts in enumerate(value) if isinstance(facts[1], bool)]
-        check_answer(len(value) <= count and [*parts] == pictures, files.path)
-        budget -= sum(png.nbytes for png in parts.values())
+    for _, value, arrays in files.ask("squares", members, count, config.transform, config.resolution, side, channels):
+        pixels = iter(arrays["squares"])
+        budget -= arrays["squares"].nbytes
         if budget < 0:
             raise UserError(files.path, "its pictures unpack to far more bytes than it has", "give --resolution")
-        for index, facts in enumerate(value):
+        for facts in value:
             if isinstance(facts[1], bool):
                 kind, is_resized, squeezed = facts
-                yield Picture(parts[str(index)].tobytes(), kind, is_resized, squeezed, side)
+                yield Picture(encode_png(next(pixels), 0) if side else b"", kind, is_resized, squeezed, side)
             else:
                 where, fault, remedy = facts
                 yield UserError(f"{files.path}{where}", fault, remedy)

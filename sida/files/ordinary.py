@@ -139,12 +139,15 @@ def _parts(folder: str | os.PathLike[str], name: str) -> list[str]:
     return parts
 
 
-def walk_below(folder: str | os.PathLike[str], limit: float = math.inf) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def walk_below(
+    folder: str | os.PathLike[str], limit: float = math.inf, folders: list[str] | None = None
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yields path and entry of everything below a folder except folders, in no order, without following links.
 
     Args:
         folder: The folder.
         limit: Largest number of files and folders.
+        folders: List that receives the names of the folders.
 
     Raises:
         UserError: A folder cannot be read, or there are more files and folders.
@@ -162,6 +165,8 @@ def walk_below(folder: str | os.PathLike[str], limit: float = math.inf) -> Itera
                         raise UserError(folder, f"has more than {limit:,} files", "is it the right folder?")
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(f"{inside}{entry.name}/")
+                        if folders is not None:
+                            folders.append(inside + entry.name)
                     else:
                         yield inside + entry.name, entry
         except OSError as error:
@@ -176,9 +181,12 @@ _NO_FILE = "is not an ordinary file", "remove it"
 
 
 def ordinary_files(
-    folder: str | os.PathLike[str], limit: float = MOST_FILES, fault: Callable[[str, str], object] | None = None
+    folder: str | os.PathLike[str],
+    limit: float = MOST_FILES,
+    fault: Callable[[str, str], object] | None = None,
+    folders: list[str] | None = None,
 ) -> dict[str, int]:
-    """Sizes of the ordinary files below a folder, by name, sorted: the one walk of results folders.
+    """Sizes of the ordinary files below a folder, by name, sorted: the one walk of folders.
 
     Readers and writers of a folder that may be a stranger's take these names and no others. Such a name has neither
     ``..`` nor a slash at its start, and no part of it is a link.
@@ -187,12 +195,13 @@ def ordinary_files(
         folder: The folder, which may be a link itself.
         limit: Largest number of files and folders.
         fault: Called with name and fault of each link, pipe and device; by default the first one raises.
+        folders: List that receives the names of the folders.
 
     Raises:
         UserError: A folder cannot be read, there are more files and folders, or something is not an ordinary file.
     """
     sizes: dict[str, int] = {}
-    for name, entry in sorted(walk_below(folder, limit)):
+    for name, entry in sorted(walk_below(folder, limit, folders)):
         if entry.is_symlink():
             reason = _LINK
         elif not entry.is_file(follow_symlinks=False):

@@ -28,7 +28,7 @@ import safetensors
 from sida.errors import UserError, errors_at, reason_of
 from sida.files.atomic import atomic_path
 from sida.files.content import ARRAYS, NETWORK, START, kind_of_file, refuse_packed, refuse_text
-from sida.files.fenced import SHAPE, fits
+from sida.files.convert import is_shape
 from sida.files.ordinary import UnreadableError, open_ordinary
 from sida.files.text_files import check_amount, check_hash, parse_json, with_hash
 
@@ -186,7 +186,7 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
     value = _header_value(path, text)
     metadata = value.pop("__metadata__", None) or {}
     for name, tensor in value.items():
-        if not fits(tensor["shape"], SHAPE):
+        if not is_shape(tensor["shape"]):
             raise TensorFileError(path, f"damaged: tensor '{name:.80}' has an impossible shape", _AGAIN)
     entries = (TensorEntry(n, t["dtype"], tuple(t["shape"]), *t["data_offsets"]) for n, t in sorted(value.items()))
     with errors_at(path):

@@ -16,6 +16,7 @@ from torch import nn
 from sida.config.registries import Registry
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError, reason_of, settings_in
+from sida.files.foreign import FOREIGN_WEIGHTS
 from sida.files.tensors import (
     RECORD_KEY,
     TensorHeader,
@@ -25,7 +26,6 @@ from sida.files.tensors import (
     read_tensor_header,
     write_tensors,
 )
-from sida.files.unpickler import FOREIGN_WEIGHTS
 from sida.networks.precond import Precond
 from sida.networks.unet_precond import ECTPrecond, EDM2Precond, EDMPrecond, GDDPrecond, VEPrecond, VPPrecond
 

@@ -21,8 +21,7 @@ from sida.config.settings import load_spec
 from sida.errors import UserError, one_line, say, settings_in, suggestion
 from sida.files.atomic import copy_file, sha256_file
 from sida.files.ordinary import refuse_same
-from sida.files.pickles import PickleFile, errors_of_answer
-from sida.files.state_dicts import open_state_dict
+from sida.files.state_dicts import ForeignWeights, convert_weights, open_state_dict
 from sida.files.tensors import read_tensor_header, starts_as_pickle
 from sida.networks.described import family_of
 from sida.networks.file import (
@@ -55,7 +54,7 @@ _SHARED_ARGUMENTS = 3
 _OF_FOLDER = ("network.safetensors", "generator/network.safetensors")
 
 
-def network_config(file: PickleFile, network_class: str | None = None) -> dict[str, Any]:
+def network_config(file: ForeignWeights, network_class: str | None = None) -> dict[str, Any]:
     """Recovers ``{"class", "kwargs"}`` for :func:`sida.networks.build_network`.
 
     Args:
@@ -130,6 +129,10 @@ def find_source(source: str, key: str = "ema") -> tuple[Path | NetworkFolder, As
     if path.is_dir():
         existing = next((path / name for name in _OF_FOLDER if (path / name).is_file()), None)
         if existing is None:
+            if next(path.glob("*.distcp"), None):
+                join = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
+                fault = "is a checkpoint of torch.distributed.checkpoint, in parts"
+                raise UserError(source, fault, f"join them first: {join} {source} net.pt")
             names = ", ".join([_OF_FOLDER[0], *additions("network_folders")])
             raise UserError(source, f"is a folder without {names}", "name the network's file, or the folder above")
         return existing, None
@@ -218,11 +221,10 @@ def import_network(
 
 def _network_of_pickle(path: Path, key: str, network_class: str | None) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """A pickled network without memory, its state, and facts about its origin."""
-    with PickleFile(path, "network", key) as file:
-        net = _network_of(file, network_class)
-        state = {name: file.tensor(name) for name in net.state_dict()}
-        with errors_of_answer(path):
-            facts = {"class": one_line(file.facts["class"]), "source_sha256": file.facts["source_sha256"]}
+    file = convert_weights(path, "network", key)
+    net = _network_of(file, network_class)
+    state = {name: file.tensor(name) for name in net.state_dict()}
+    facts = {"class": one_line(file.facts["class"]), "source_sha256": file.facts["source_sha256"]}
     return net, state, {**facts, "key": key}
 
 
@@ -242,26 +244,26 @@ def _network_of_state(
     named = network["kwargs"]
     with settings_in(f"{path}:"):
         cls = NETWORKS.find(network["class"], "class")
-    with open_state_dict(path, key) as (tensors, read, prefix, arguments):
-        keys = key.removesuffix(prefix).rstrip("."), prefix
-        if cls.landmarks:
-            bare, remark = unprefixed(path, cls.landmarks, tensors, *keys)
-            shapes = {short: tuple(tensors[name]) for short, name in bare.items()}
-            with settings_in(f"{path}:"):
-                reading = cls.read_state(shapes, network["kwargs"], arguments)
-            network, omitted, zero_rows = {**network, "kwargs": reading.kwargs}, reading.left_out, reading.zero_rows
-            names = {name: bare[short] for name, short in reading.names.items()}
-            remarks = [f"without {omitted}, which no image needs"] if omitted else []
-            remarks += [remark, *reading.remarks]
-        else:
-            net = build_on_meta(network, str(path))
-            shapes_needed = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-            names, remark = unwrapped(path, shapes_needed, tensors, *keys)
-            remarks = [remark]
-        shapes = {name: tuple(tensors[old]) for name, old in names.items()}
-        shapes |= {name: (shapes[name][0] + rows, *shapes[name][1:]) for name, rows in zero_rows.items()}
-        net = fitting_network(path, network, shapes, OTHER)
-        state = {} if described else {name: read(old) for name, old in names.items()}
+    tensors, read, prefix, arguments = open_state_dict(path, key, data=not described)
+    keys = key.removesuffix(prefix).rstrip("."), prefix
+    if cls.landmarks:
+        bare, remark = unprefixed(path, cls.landmarks, tensors, *keys)
+        shapes = {short: tuple(tensors[name]) for short, name in bare.items()}
+        with settings_in(f"{path}:"):
+            reading = cls.read_state(shapes, network["kwargs"], arguments)
+        network, omitted, zero_rows = {**network, "kwargs": reading.kwargs}, reading.left_out, reading.zero_rows
+        names = {name: bare[short] for name, short in reading.names.items()}
+        remarks = [f"without {omitted}, which no image needs"] if omitted else []
+        remarks += [remark, *reading.remarks]
+    else:
+        net = build_on_meta(network, str(path))
+        shapes_needed = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+        names, remark = unwrapped(path, shapes_needed, tensors, *keys)
+        remarks = [remark]
+    shapes = {name: tuple(tensors[old]) for name, old in names.items()}
+    shapes |= {name: (shapes[name][0] + rows, *shapes[name][1:]) for name, rows in zero_rows.items()}
+    net = fitting_network(path, network, shapes, OTHER)
+    state = {} if described else {name: read(old) for name, old in names.items()}
     state |= {name: pad(state[name], (0, 0, 0, rows)) for name, rows in zero_rows.items() if name in state}
     if cls.landmarks and not described:
         check_reading(path, network, state)
@@ -272,10 +274,12 @@ def _network_of_state(
     return net, state, omitted
 
 
-def _network_of(file: PickleFile, network_class: str | None) -> Any:
+def _network_of(file: ForeignWeights, network_class: str | None) -> Any:
     """The network of a pickle, without memory, whose tensors are those of the file."""
-    with errors_of_answer(file.path):
+    try:
         config = network_config(file, network_class)
+    except (LookupError, TypeError, ValueError):  # arguments of other types than the class takes
+        raise UserError(file.path, "records arguments that its class cannot have", "download it again") from None
     return fitting_network(Path(file.path), config, file.shapes)
 
 
@@ -312,12 +316,11 @@ def describe_file(
         net, _, omitted = _network_of_state(path, key, network, described=True)
         facts |= {"format": "state dict", **({"left_out": omitted} if omitted else {})}
     elif starts_as_pickle(path):
-        with PickleFile(path, "network", key) as file:
-            net = _network_of(file, network_class)
-            with errors_of_answer(path):
-                entries = sorted(one_line(name, 40) for name in file.facts["entries"])
-                facts |= {"format": "pickle", "entries": entries, "class_in_file": one_line(file.facts["class"])}
-                facts |= {"source_sha256": file.facts["source_sha256"], "inert": file.facts["inert"]}
+        file = convert_weights(path, "network", key, data=False)
+        net = _network_of(file, network_class)
+        entries = sorted(one_line(name, 40) for name in file.facts["entries"])
+        facts |= {"format": "pickle", "entries": entries, "class_in_file": one_line(file.facts["class"])}
+        facts |= {"source_sha256": file.facts["source_sha256"], "inert": file.facts["inert"]}
     else:
         facts |= read_metadata(path)
         net = fitting_network(path, facts["network"], read_tensor_header(path).shapes)

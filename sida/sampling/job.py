@@ -21,7 +21,7 @@ from sida.config.labels import LabelCounts
 from sida.config.samplers import Sampler, read_sampler
 from sida.config.settings import Count, Settings, from_mapping, load_spec
 from sida.data import Dataset, load_dataset
-from sida.data.archive import Files
+from sida.data.archive import folder_digest
 from sida.data.load import counts_of
 from sida.errors import Progress, SettingError, UserError, counted, one_line
 from sida.files.atomic import sha256_file
@@ -349,7 +349,7 @@ def decoder_digest(vae: str | None) -> str | None:
     Args:
         vae: As for :class:`sida.sampling.Drawer`. A name of a registered decoder is returned.
     """
-    return Files(vae).digest() if vae is not None and Path(vae).is_dir() else vae
+    return folder_digest(vae) if vae is not None and Path(vae).is_dir() else vae
 
 
 def is_registered_decoder(vae: str | None) -> bool:

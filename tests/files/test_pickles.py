@@ -18,12 +18,11 @@ import numpy as np
 import pytest
 import torch
 
-from sida.files.pickles import parse_pickle
+from sida.data.arrays import Arrays
 from sida.files.state_dicts import open_state_dict, read_state_dict
-from sida.files.unpickler import _Unpickler
+from sida.files.unpickler import Unpickler
 from tests.data.test_archive import zip_of as archive
-from tests.files.made_pickles import MARK, write_genuine
-from tests.networks.made import SMALL, random_network
+from tests.files.made_pickles import MARK
 from tests.refused import content_refused, refused
 
 
@@ -44,10 +43,6 @@ def beyond(size: int, shape: bytes = b"K\x05", stride: bytes = b"K\x01") -> byte
     return archive({"a/data.pkl": b"\x80\x02}" + text("w") + tensor + b"s.", "a/data/0": bytes(size)})
 
 
-def read_pickle(path):
-    return parse_pickle(path.read_bytes(), path)
-
-
 # What genuine programs write
 
 
@@ -57,18 +52,18 @@ def test_reference_statistics_come_back_as_they_were(tmp_path, protocol):
     value = {
         "fid": {"mu": rng.standard_normal(64), "sigma": rng.standard_normal((64, 64))},
         "fd_dinov2": {"mu": rng.standard_normal(8).astype(np.float32), "count": np.int64(50_000), "name": "img512"},
-        "many": [np.asfortranarray(np.eye(3, 4)), np.arange(5, dtype=">i2"), np.zeros(0)],
-        "plain": [None, True, 2**40, -1.5, "text" * 3000, {"a": [1, 2]}, np.bool_(True), ["a"]],
+        "many": {"turned": np.asfortranarray(np.eye(3, 4)), "big": np.arange(5, dtype=">i2"), "none": np.zeros(0)},
+        "plain": [None, True, 2**40, -1.5, "text" * 3000, {"a": [1, 2]}, ["a"]],
     }
     path = tmp_path / "ref.pkl"
     path.write_bytes(pickle.dumps(value, protocol=protocol))
-    result = read_pickle(path)
-    assert result["plain"] == value["plain"]
-    assert result["fd_dinov2"]["count"] == 50_000
-    pairs = [(result["fid"][k], value["fid"][k]) for k in ("mu", "sigma")] + list(zip(result["many"], value["many"]))
-    for ours, theirs in pairs:
-        assert ours.dtype == theirs.dtype.newbyteorder("=")
-        np.testing.assert_array_equal(ours, theirs)
+    result = Arrays(path)
+    assert result.read("fd_dinov2.count") == 50_000
+    names = {f"{group}.{name}": array for group in ("fid", "many") for name, array in value[group].items()}
+    for name, array in names.items():
+        assert result.kinds[name] == array.dtype.newbyteorder("=")
+        np.testing.assert_array_equal(result.read(name), array)
+    assert {"fd_dinov2.name", "plain"} == {*result.unread}
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -93,11 +88,16 @@ def test_weights_of_torch_save_are_read_exactly(tmp_path, zipped):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"a": [torch.zeros(2)], "b": [1]}, "holds no dictionary of tensors"),
+        ({"a": [torch.zeros(2)], "b": [1]}, "holds tensors without names: a"),
         # A counter is no tensor.
         (
             {"ema": {"a": torch.zeros(2), "step": 3, "lr": 0.1}, "net": {"a": torch.zeros(2), "b": torch.ones(1)}},
             r"ema \(1 tensor\), net \(2 tensors\).*--key",
+        ),
+        # Averages without names (score_sde) are better than the named weights beside them.
+        (
+            {"net": {"a": torch.zeros(2)}, "ema": {"decay": 0.9, "shadow_params": [torch.zeros(2)] * 2}},
+            r"without names: ema\.shadow_params \(2\); .*net \(1 tensor\); .*copy_to.*--key",
         ),
         (torch.nn.Linear(2, 2), r"holds no dictionary of tensors, but .*Linear.*; .*state_dict\(\)"),
         ({"a": torch.zeros(2).to(torch.float8_e5m2)}, "'a' is a tensor of a kind that is not read"),
@@ -106,7 +106,7 @@ def test_weights_of_torch_save_are_read_exactly(tmp_path, zipped):
         ({"a": torch.zeros(1).expand(10**6)}, "its tensors claim 1,000,000 elements"),
         ({"a": Path("x")}, "holds no dictionary of tensors"),
         ({"a": torch.eye(2).to_sparse(), "b": torch.zeros(1)}, "'a' is a tensor of a kind .*_rebuild_sparse_tensor"),
-        ({"a": torch.zeros(1, dtype=torch.complex64)}, "numbers of type torch.ComplexFloatStorage"),
+        ({"a": torch.zeros(1, dtype=torch.complex64)}, "'a' is of type torch.ComplexFloatStorage"),
     ],
 )
 def test_other_files_of_torch_save_are_one_line(tmp_path, value, message):
@@ -149,8 +149,13 @@ def test_arguments_of_a_training_are_plain_values_with_one_meaning(tmp_path):
     }
     arguments = argparse.Namespace(name="x" * 500, none=None, flag=True, path=Path("a"))
     torch.save({"ema": {"w": torch.zeros(2)}, "args": arguments, "config": config}, tmp_path / "w.pt")
-    with open_state_dict(tmp_path / "w.pt", "ema") as state:
-        assert state.arguments == {"heads": 4, "depth": 3, "name": "x" * 200, "none": None, "flag": True}
+    assert open_state_dict(tmp_path / "w.pt", "ema").arguments == {
+        "heads": 4,
+        "depth": 3,
+        "name": "x" * 200,
+        "none": None,
+        "flag": True,
+    }
 
 
 def test_a_tensor_beyond_its_memory_is_refused(tmp_path):
@@ -171,14 +176,9 @@ def test_a_tensor_of_an_impossible_shape_is_refused_before_its_elements_are_coun
     assert time.process_time() - begin < 5
 
 
-def test_objects_are_no_plain_values(tmp_path):
-    write_genuine(tmp_path / "n.pkl", random_network("EDMPrecond", SMALL))
-    refused(r"holds an object of class 'EDMPrecond'.*sida convert", read_pickle, tmp_path / "n.pkl")
-
-
-def test_the_unpickler_works_behind_the_fence_only():
-    with pytest.raises(RuntimeError, match="behind the fence"):
-        _Unpickler(io.BytesIO(b"N."))
+def test_the_unpickler_works_in_a_child_only():
+    with pytest.raises(RuntimeError, match="child process"):
+        Unpickler(io.BytesIO(b"N."))
 
 
 # What is refused: names outside the allow-list; damage, wrong sizes, cut files, other files; endless work
@@ -186,8 +186,6 @@ def test_the_unpickler_works_behind_the_fence_only():
 
 #: A dtype of objects that is given flags of its own (NPY_ITEM_REFCOUNT and the like) by BUILD: numpy follows pointers.
 FLAGGED = pickle.dumps(np.zeros(3072, np.uint8), 2).replace(b"u1", b"O8").replace(b"K\0t", b"K\x3ft")
-#: Pairs that hold one pair twice, 60 deep: small in a file, endless when they are written out.
-ENDLESS = functools.reduce(lambda pair, _: (pair, pair), range(60), ())
 
 
 @pytest.mark.parametrize(
@@ -205,16 +203,15 @@ ENDLESS = functools.reduce(lambda pair, _: (pair, pair), range(60), ())
         (pickle.dumps(np.array([Path("x")], dtype=object)), "numpy array of type object"),
         (FLAGGED, "numpy array of type|its reader ended|damaged"),
         (call("_codecs", "encode", text("x"), text("rot13")), "rot13"),
-        (b"", "empty, or not a pickle"),
+        (b"", "not a safetensors file"),
         (b"hello", "a text"),
         (b"\x80\x02}]K\x01s.", "damaged"),
         (b"\x80\x02B" + struct.pack("<I", 2**31) + b"x" * 1000, "damaged|memory"),
         (archive({"a/code.py": b"x"}), "no data.pkl"),
         (archive({"a/data.pkl": b"\x80\x02N.", "a/byteorder": b"big"}), "big-endian"),
-        (pickle.dumps(ENDLESS), "processor time|memory"),
     ],
 )
 def test_foreign_content_is_refused_soon_and_runs_nothing(tmp_path, monkeypatch, content, reason):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sida.files.fenced.SECONDS", 1)
-    content_refused(tmp_path / "n.pkl", content, reason, read_pickle)
+    monkeypatch.setattr("sida.files.convert.SECONDS", 1)
+    content_refused(tmp_path / "n.pkl", content, reason, read_state_dict)

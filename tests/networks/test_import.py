@@ -14,9 +14,8 @@ from safetensors.torch import save_file
 from sida.config import registries
 from sida.config.samplers import GeneratorSteps
 from sida.eval.measuring.images import names_network
-from sida.files.fenced import Child
 from sida.networks.file import load_network
-from sida.networks.official import describe_file, import_network
+from sida.networks.official import describe_file, find_source, import_network
 from sida.sampling import multi_step
 from sida.sampling.job import network_file
 from tests.assets.fault_server import use_registry
@@ -340,6 +339,12 @@ def test_a_wrong_key_or_class_is_named(options, reason):
     not_imported(write_genuine("n.pkl", tiny()), reason, **options)
 
 
+def test_a_checkpoint_in_parts_is_joined_by_the_command_that_is_told(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/__0_0.distcp").touch()
+    refused("in parts; join them first: .*dcp_to_torch .*parts net.pt", find_source, str(tmp_path / "parts"))
+
+
 def test_an_unknown_class_and_an_unknown_architecture_are_named():
     path = write_genuine("n.pkl", tiny(), renamed={"EDMPrecond": "iDDPMPrecond"})
     not_imported(path, "'iDDPMPrecond' is not read")
@@ -347,26 +352,6 @@ def test_an_unknown_class_and_an_unknown_architecture_are_named():
     not_imported(Path("w.pt"), "no architecture", network={"kwargs": {}})
     torch.save(torch.nn.Linear(3, 3), "net.pt")
     not_imported(Path("net.pt"), r"torch\.nn\.modules\.linear\.Linear.*state_dict")
-
-
-@pytest.mark.parametrize(
-    "lie",
-    [
-        {},
-        {"tensors": [["a"]]},
-        {"tensors": [["a", [-1]]]},
-        {"tensors": [["a", "x"]]},
-        {"class": ["EDMPrecond"], "args": [], "kwargs": {}},
-        {"class": "EDMPrecond", "args": 3, "kwargs": {}},
-        {"class": "EDMPrecond", "args": [], "kwargs": [1]},
-        {"class": "Precond", "args": [8, 1], "kwargs": {}},
-    ],
-)
-def test_a_reader_that_was_taken_over_and_lies_is_one_line(monkeypatch, lie):
-    answer, checked = {"value": {"tensors": [], **lie}, "arrays": {}}, Child._checked
-    lying = lambda child, text, deadline: checked(child, bytearray(json.dumps(answer).encode()), deadline)
-    monkeypatch.setattr(Child, "_checked", lying)
-    not_imported(write_genuine("n.pkl", tiny()), "cannot be used")
 
 
 # The commands

@@ -9,7 +9,7 @@ import torch
 
 from sida.eval.features import get_extractor
 from sida.eval.measuring.score import score_images
-from sida.files.pickles import PickleFile
+from sida.files.state_dicts import convert_weights
 from sida.networks.discriminators import make_backbone
 from sida.plugins.judges.lite0 import published_network, weights_path
 from tests.near import assert_near
@@ -28,8 +28,8 @@ def pictures(n, side, channels=3):
 
 
 def test_features_and_logits_are_those_of_timm_with_the_packages_weights(extractor):
-    with PickleFile(weights_path(), "weights", None) as file:
-        tensors = [file.tensor(name) for name in file.shapes if "num_batches" not in name]
+    file = convert_weights(weights_path(), "weights", None)
+    tensors = [file.tensor(name) for name in file.shapes if "num_batches" not in name]
     net = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     names = [name for name in net.state_dict() if "num_batches" not in name]
     net.load_state_dict(dict(zip(names, tensors, strict=True)), strict=False)
