@@ -2,8 +2,7 @@
 
 The files are safetensors, with the record as the only metadata, under the key ``sida``: with several keys the package
 safetensors writes them in any order. The record has two hashes, of the tensors and of its own content; readers return
-it without them. Files of earlier versions have the hashes as metadata beside the record, of the data part and of the
-header. Files of other programs have no hashes and are read as they are.
+it without them. Files of other programs and of the first versions have no such hashes and are read as they are.
 
 The package checks types, sizes and offsets of tensors; this module also finds a name that occurs twice and an absurd
 header. Tensors are read and not mapped, because a mapping ends the process if the file is cut or changes.
@@ -45,8 +44,6 @@ RECORD_KEY, TENSORS_HASH = "sida", "tensors_sha256"
 #: times the memory of its text.
 MAX_HEADER_BYTES = 16 << 20
 MAX_HEADER_VALUES = 500_000
-#: Metadata of earlier versions.
-_OLD_DATA_HASH, _OLD_HEADER_HASH = "sida_data_sha256", "sida_header_sha256"
 _AGAIN = "delete it and make or download it again"
 _SAVE = "save its weights as safetensors or by torch.save, or download it again"
 _CHUNK = 1 << 22
@@ -74,7 +71,6 @@ class TensorHeader(NamedTuple):
         entries: The tensors by name.
         data_start: Offset of the data part in bytes.
         sha256: Recorded hash of the tensors; None without one.
-        is_data_hash: Whether the hash covers only the data part, as in files of earlier versions.
         file: Identity of the file that was open: a rename may put another one there.
     """
 
@@ -82,7 +78,6 @@ class TensorHeader(NamedTuple):
     entries: tuple[TensorEntry, ...]
     data_start: int
     sha256: str | None
-    is_data_hash: bool
     file: tuple[int, ...]
 
     @property
@@ -190,13 +185,12 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
             raise TensorFileError(path, f"damaged: tensor '{name:.80}' has an impossible shape", _AGAIN)
     entries = (TensorEntry(n, t["dtype"], tuple(t["shape"]), *t["data_offsets"]) for n, t in sorted(value.items()))
     with errors_at(path):
-        old = _old_data_hash(metadata, text)
         record = parse_json(metadata.get(RECORD_KEY, "null"), "")
         if not isinstance(record, dict | None):
             raise TensorFileError("", f"its '{RECORD_KEY}' header is not a JSON mapping", "make the file again")
         record = record and check_hash(record, "", _AGAIN)
-    new = record.pop(TENSORS_HASH, None) if record else None
-    return TensorHeader(record, tuple(entries), len(text), old or new, old is not None, file)
+    digest = record.pop(TENSORS_HASH, None) if record else None
+    return TensorHeader(record, tuple(entries), len(text), digest, file)
 
 
 def _header_bytes(path: str | os.PathLike[str]) -> tuple[bytes, tuple[int, ...]]:
@@ -249,21 +243,6 @@ def _as_tensor_error() -> Iterator[None]:
         yield
     except UserError as error:
         raise TensorFileError(error.where, error.fault, error.remedy) from None
-
-
-def _old_data_hash(metadata: Mapping[str, str], text: bytes) -> str | None:
-    """Hash of the data part in a file of an earlier version, whose header has a hash as well."""
-    if _OLD_HEADER_HASH not in metadata and _OLD_DATA_HASH not in metadata:
-        return None
-    digest, field = metadata.get(_OLD_HEADER_HASH, ""), f'"{_OLD_HEADER_HASH}":"{{}}"'
-    blank = text.replace(field.format(digest).encode(), field.format("0" * 64).encode())
-    if _OLD_DATA_HASH not in metadata or hashlib.sha256(blank).hexdigest() != digest:
-        raise _damage_error("header does")
-    return metadata[_OLD_DATA_HASH]
-
-
-def _damage_error(part: str) -> TensorFileError:
-    return TensorFileError("", f"damaged: its {part} not have the recorded SHA-256", _AGAIN)
 
 
 class ReplacedError(UnreadableError):
@@ -370,17 +349,15 @@ def _is_verified(stream: BinaryIO, header: TensorHeader) -> bool:
     if header.sha256 is None:
         return False
     digest = hashlib.sha256()
-    # Earlier versions hashed the data part as it lies in the file; entries are sorted by name.
-    for entry in sorted(header.entries, key=lambda entry: entry[3:]) if header.is_data_hash else header.entries:
-        if not header.is_data_hash:
-            digest.update(_facts(*entry[:3]))
+    for entry in header.entries:
+        digest.update(_facts(*entry[:3]))
         stream.seek(header.data_start + entry.begin)
         size = entry.end - entry.begin
         while size and (chunk := stream.read(min(size, _CHUNK))):
             digest.update(chunk)
             size -= len(chunk)
     if digest.hexdigest() != header.sha256:
-        raise _damage_error("tensors do")
+        raise TensorFileError("", "damaged: its tensors do not have the recorded SHA-256", _AGAIN)
     return True
 
 
