@@ -11,7 +11,7 @@ from typing import Any
 
 from snakemake.cli import get_argument_parser
 
-from sida.assets.cache import check_pinned_code, check_reachable
+from sida.assets.cache import check_reachable
 from sida.cli.main import replace_unencodable
 from sida.errors import UserError
 from sida.eval.report.paper import missing_latex
@@ -118,7 +118,6 @@ class Start:
             if self._site is None and any(job.resources.get("gpu") for job in jobs):
                 check_card(self.preset.settings.device, self.preset.source)
             check_reachable(job.wildcards.asset for job in jobs if job.rule.name == "fetch")
-            check_pinned_code(job.wildcards.asset for job in self._workflow.dag.jobs if job.rule.name == "fetch")
             specs = {str(job.params.get("spec")) for job in jobs if job.params.get("spec")}
             inside = [path.removeprefix(f"{self.preset.results}/specs/").removesuffix(".json") for path in specs]
             check_data(self.preset, sorted(inside))

@@ -3,14 +3,17 @@
 Images are resized to 224×224 by antialiased bicubic interpolation in float, divided by 255 and normalised with
 ImageNet's mean and std (NVlabs/edm2:calculate_metrics.py).
 
-The network's code comes from a registered archive of one commit, which has a ``hubconf.py``.
+The network's code comes from a registered archive of one commit, which has a ``hubconf.py``. GitHub makes the archive
+anew for each download, so its bytes have no registered hash; the hashes of its Python files have one.
 """
 
 from pathlib import Path, PurePosixPath
 
 import torch
 
-from sida.assets.cache import check_pinned_code, fetch
+from sida.assets.cache import fetch
+from sida.assets.registry import find_asset, load_registry
+from sida.config.lookup import check_code_path
 from sida.data.archive import Files
 from sida.errors import UserError, reason_of
 from sida.eval.features.base import Extractor, as_rgb
@@ -28,20 +31,24 @@ _FILES, _BYTES = 2_000, 16_000_000
 def load_hub_model() -> tuple[torch.nn.Module, str]:
     """Loads the network of the registered archive with the registered weights, and digests the archive's Python files.
 
+    Code whose hash is not registered needs the user's permission.
+
     Raises:
         UserError: The code is not permitted, or code or weights cannot be loaded.
     """
     archive, weights = fetch(_CODE), fetch(_WEIGHTS)
-    check_pinned_code([_CODE])
     folder = unpack_code(archive)
+    files = {file.relative_to(folder).as_posix(): sha256_file(file) for file in folder.rglob("*.py")}
+    code = sha256_json({name: digest for name, digest in files.items() if _is_used(PurePosixPath(name))})
+    if code != CODE_SHA256 and not find_asset(load_registry(), _CODE).sha256:
+        check_code_path(archive, f"code whose Python files have the digest {code}, not the registered {CODE_SHA256}")
     try:
         net: torch.nn.Module = torch.hub.load(str(folder), MODEL, source="local", verbose=False, pretrained=False)
     except Exception as error:  # the repository's code may raise anything
         raise UserError(folder, f"cannot load '{MODEL}' ({reason_of(error)})", "fetch the archive again") from None
     with read_errors(weights, f"does not hold the weights of '{MODEL}'", "fetch it again"):
         net.load_state_dict(read_state_dict(weights))
-    code = {file.relative_to(folder).as_posix(): sha256_file(file) for file in folder.rglob("*.py")}
-    return net, sha256_json({name: digest for name, digest in code.items() if _is_used(PurePosixPath(name))})
+    return net, code
 
 
 def unpack_code(archive: Path) -> Path:
@@ -76,6 +83,9 @@ def _is_used(name: PurePosixPath) -> bool:
 
 MODEL = "dinov2_vitl14"
 _WEIGHTS, _CODE = EXTRACTORS["dinov2"].assets
+#: Digest of the SHA-256 of the 132 used Python files of the registered commit, by their paths
+#: (facebookresearch/dinov2, commit e1277af2, git tree 546d021f).
+CODE_SHA256 = "56c8b2765bbd158503e98fe100337ab30b28534338e3e85ac6f494ea2f15cecd"
 _SIZE = 224
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from sida.assets.cache import cache_dir, check_pinned_code, check_reachable, unfetchable_error
+from sida.assets.cache import cache_dir, check_reachable, unfetchable_error
 from sida.config.lookup import how_to_install
 from sida.errors import UserError
 from sida.eval.report.paper import INSTALL, missing_latex
@@ -159,11 +159,6 @@ def _assets(plan: Plan) -> Iterator[Check]:
     kinds = Counter(asset.kind for asset in loaded)
     items = ids if len(ids) <= _MOST_IDS else [f"{kind}: {count}" for kind, count in sorted(kinds.items())]
     text, command = f"{len(loaded)} to download, {size:,.1f} GB", f"sida assets fetch {' '.join(ids)}"
-    try:
-        check_pinned_code(names)
-    except UserError as fault:
-        yield Check("assets", "missing", f"{fault.where}: {fault.fault}", fault.remedy)
-        loaded = []
     try:
         check_reachable(names)
     except UserError as fault:

@@ -14,9 +14,8 @@ from urllib.request import getproxies
 from sida.assets.download import Download, Transfer, hash_and_fault
 from sida.assets.registry import Asset, cached_file, find_asset, hub_offline, load_registry, network_of, offline
 from sida.assets.registry import cache_dir as cache_dir  # also offered to callers of this module
-from sida.config.lookup import check_code_path
 from sida.errors import UserError, say
-from sida.files.atomic import copy_file, sha256_file, try_lock, wait_for_lock, write_json
+from sida.files.atomic import copy_file, try_lock, wait_for_lock, write_json
 from sida.files.text_files import parse_json, read_text
 from sida.machine import now
 
@@ -161,22 +160,6 @@ def _download(asset: Asset, transfer: Transfer) -> None:
     asset.path.parent.mkdir(parents=True, exist_ok=True)
     path, url = Download(asset, asset.sha256 or recorded(asset.target), transfer).run()
     _record(asset, path, url)
-
-
-def check_pinned_code(names: Iterable[str]) -> None:
-    """Refuses cached archives of code without a registered hash, unless the user gave permission.
-
-    Args:
-        names: Ids in the registry; other kinds of files, and missing ones, pass.
-
-    Raises:
-        UserError: There is no permission; the line has the archive's hash.
-    """
-    for asset in map(_find, names):
-        if asset.kind == "code" and not asset.sha256 and asset.path.is_file():
-            digest = sha256_file(asset.path)
-            kind = f"the code of {asset.url or asset.source}, sha256 {digest}, which is not registered"
-            check_code_path(asset.path, kind)
 
 
 def verify_asset(asset_id: str) -> str | None:

@@ -1,5 +1,6 @@
 """Extractors: digits, pixels, Inception and DINOv2 stand-ins of the published call signatures; DINOv2's code."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from sida.data import load_dataset
 from sida.eval.features import extractor_entry, get_extractor
 from sida.eval.features.digits import DIGITS_NETWORK, weights_digest
 from sida.eval.features.registry import EXTRACTORS
-from sida.files.atomic import sha256_file
+from sida.files.atomic import sha256_file, sha256_json
 from sida.files.tensors import read_tensors
 from tests.assets.fault_server import write_registry
 from tests.data.test_archive import write_zip
@@ -252,15 +253,27 @@ def test_the_registered_archive_works_offline_and_is_in_the_digest(cache):
     assert torch.equal(other(pictures(2)), extractor(pictures(2)))
 
 
-def test_an_archive_without_a_registered_hash_needs_a_permission(cache, monkeypatch):
+def test_code_that_is_not_the_registered_one_needs_a_permission(cache, monkeypatch):
     put(cache, {"hubconf.py": f"open({str(cache / 'was-here')!r}, 'w')\n{HUBCONF}"}, conv())
     monkeypatch.setenv(ALLOW, "")
-    refused(rf"abc.zip: .* sha256 .* {ALLOW}=/.*abc.zip$", get_extractor, "dinov2")
+    refused(rf"abc.zip: .* digest .* {ALLOW}=/.*abc.zip$", get_extractor, "dinov2")
     assert not (cache / "was-here").exists()
     # With a hash in the registry it is this code and no other.
     known = ARCHIVE | {"sha256": sha256_file(cache / "repo/abc.zip")}
     write_registry(cache.parent / "assets.tsv", known, {"id": WEIGHTS, "kind": "extractor", "target": "w.pth"})
     get_extractor("dinov2")
+
+
+def test_the_registered_code_needs_no_permission(cache, monkeypatch):
+    """As after the first download of a new machine: GitHub's archive has another hash each time, its files have not."""
+    files = {"hubconf.py": HUBCONF, "pack/part.py": "X = 1"}
+    put(cache, files | {"setup.py": "1 / 0", "README.md": "any"}, conv())
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
+    monkeypatch.setattr("sida.eval.features.dinov2.CODE_SHA256", sha256_json(hashes))
+    monkeypatch.setenv(ALLOW, "")
+    assert get_extractor("dinov2").num_features == 10
+    put(cache, files | {"pack/more.py": "X = 2"}, conv())
+    refused(rf"abc.zip: .* digest .* {ALLOW}=", get_extractor, "dinov2")
 
 
 @pytest.mark.parametrize(
