@@ -13,7 +13,7 @@ import sys
 
 from snakemake.utils import min_version
 
-min_version("9.16.3")
+min_version("9.20.0")
 
 # Without this guard the demo's keys would leak into every preset given with --configfile. --config changes the demo.
 if not workflow.configfiles:

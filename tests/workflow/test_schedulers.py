@@ -312,17 +312,17 @@ def _submit(folder):
 
 @pytest.mark.slow
 def test_the_generic_profile_hands_jobs_to_the_command_that_the_user_names(tmp_path):
-    """The command gets what a job asks for and the job's script; a job that fails is sent again."""
+    """The command gets what a job asks for (minutes by profile and by option) and its script; a failed job is sent again."""
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
     _submit(tmp_path)
     command = f"{tmp_path}/submit {{threads}}-{{resources.gpu}}-{{resources.mem_mb}}-{{resources.runtime}}"
     words = ["--workflow-profile", str(ROOT / "profiles/generic"), "--cluster-generic-submit-cmd", command]
-    words += ["--seconds-between-status-checks", "1", "--latency-wait", "10"]
+    words += ["--seconds-between-status-checks", "1", "--latency-wait", "10", "--set-resources", "half:runtime=600"]
     status, text = forked_snakemake(tmp_path, *words)
     assert status == 0, text[-3000:]
     assert (tmp_path / "made.txt").read_text() == "1\n2\n"
     asked = (tmp_path / "asked.txt").read_text().split()
-    assert asked == ["3-1-9001-60", "3-1-9001-60", "1-0-8000-60", "1-0-8000-60"]
+    assert asked == ["3-1-9001-600", "3-1-9001-600", "1-0-8000-60", "1-0-8000-60"]
 
 
 @pytest.mark.slow

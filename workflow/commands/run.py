@@ -48,7 +48,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.cores and args.cores != "all":
         integer("--cores", 1, 10**6)(args.cores)
     if importlib.util.find_spec("snakemake") is None:
-        remedy = how_to_install("snakemake[reports]>=9.16.3,<10")
+        remedy = how_to_install("snakemake[reports]>=9.20.0,<10")
         raise UserError("sida run", f"{sys.executable} does not have the package snakemake", remedy)
     profile = _profile(args.profile)
     # Snakemake runs code of its settings and records as it starts: they are read first, as data.
