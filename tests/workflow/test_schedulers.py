@@ -312,7 +312,7 @@ def _submit(folder):
 
 @pytest.mark.slow
 def test_the_generic_profile_hands_jobs_to_the_command_that_the_user_names(tmp_path):
-    """The command gets what a job asks for (minutes by profile and by option) and its script; a failed job is sent again."""
+    """The command gets a job's needs (minutes by profile and by option) and script; a failed job is sent again."""
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
     _submit(tmp_path)
     command = f"{tmp_path}/submit {{threads}}-{{resources.gpu}}-{{resources.mem_mb}}-{{resources.runtime}}"
