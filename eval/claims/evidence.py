@@ -238,13 +238,8 @@ class Evidence:
             if pair := self.measurements.one_network(group):
                 raise NotMeasuredError("", f"not compared: rows '{pair[0]}' and '{pair[1]}' are one network")
 
-    def require_alike(self, names: Sequence[str], apart: str = "") -> None:
-        """Requires that measured rows are trainings of one generator: equal settings and lengths, different values.
-
-        Args:
-            names: Ids of at least one row.
-            apart: Column in which they may differ.
-        """
+    def _require_alike(self, names: Sequence[str]) -> None:
+        """Requires that measured rows are trainings of one generator: equal settings and lengths, different values."""
         facts = {name: {**self._settings(name), "length": self.length(name)} for name in names}
         first = facts[names[0]]
         if first["length"] is None:
@@ -252,11 +247,11 @@ class Evidence:
         results: dict[Any, str] = {}
         for name, other in facts.items():
             for key in first | other:
-                if key != apart and first.get(key) != other.get(key):
+                if first.get(key) != other.get(key):
                     raise NotMeasuredError("", f"not compared: rows '{names[0]}' and '{name}' differ in {key}")
             # A network that was saved again has another digest and the same values.
             result = getattr(self.runs.get(name), "teacher", None), self.measurements.values(name)
-            if not apart and (same := results.setdefault(result, name)) != name:
+            if (same := results.setdefault(result, name)) != name:
                 raise NotMeasuredError("", f"not compared: rows '{same}' and '{name}' have equal values")
 
     def _settings(self, name: str) -> dict[str, Any]:
@@ -315,7 +310,7 @@ class Evidence:
         return Side(self.label(name), estimate, noise, of_training)
 
     def _side_of_seeds(self, operand: Operand, names: Sequence[str], metric: str, images: int | None) -> Side:
-        self.require_alike(names)
+        self._require_alike(names)
         # A row without a seed has the preset's.
         blank = next((name for name in names if self.runs[name].seed is None), None)
         written = next((name for name in names if self.runs[name].seed is not None), None)

@@ -19,18 +19,15 @@ import dataclasses
 import functools
 import inspect
 import math
-import statistics
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, ParamSpec
 
 from sida.eval.claims.evidence import Evidence, Side, Z
 from sida.eval.claims.finding import UNDECIDED, Finding, Operand, Outcome, decided
-from sida.eval.contrasts import DECIDING, NotMeasuredError, interval_of, joint, pooled_std
+from sida.eval.contrasts import DECIDING, NotMeasuredError, interval_of, joint
 from sida.eval.results.agreement import agreement_of, trainings_of
-from sida.eval.results.conditions import check_columns
 from sida.eval.results.logs import Point, first_at_or_below
 from sida.eval.results.retraining import KNOWN
-from sida.eval.results.summary import Estimate
 
 _WORDS = {"agrees": "agrees", "better": "better than printed", "worse": "worse than printed"}
 _Arguments = ParamSpec("_Arguments")
@@ -159,15 +156,13 @@ def ratio(
     high: float = math.inf,
     quantity: Quantity | None = None,
     gpus: str = "",
-    spread: str | None = None,
     equal_images: bool = False,
     seeds: int = 1,
     alike: Sequence[str] = (),
     across: str = "",
 ) -> Finding:
     """Rule RATIO: the whole 99 % interval of the ratio of A to B lies in the given range; contradicted if the whole
-    interval lies outside. The interval is over trials, training and seeds as in rule LT, over the records of a log, or
-    for spreads (largest − smallest mean over a column's values, by their mean) over training seeds.
+    interval lies outside. The interval is over trials, training and seeds as in rule LT, or over the records of a log.
 
     Args:
         evidence: Measurements, training logs and published numbers.
@@ -179,21 +174,16 @@ def ratio(
         quantity: Quantity of the training logs that is compared instead of a metric (``memory_reserved_gb`` is the most
             that was reserved), or ``nfe``.
         gpus: Cards that a comparison of a logged quantity is about, ``8 × V100``; runs on other cards are not compared.
-        spread: Column of the sheet: compared are the relative spreads of the metric over its values.
         equal_images: See :func:`better`.
-        seeds: Least number of training seeds of both sides (with ``spread``, for each value); 1: single generators.
+        seeds: Least number of training seeds of both sides; 1: single generators.
         alike: See the module.
         across: See the module.
     """
-    check_columns("spread", [spread] if spread is not None else [])
-
     images = evidence.equal_images((a, b), metric, seeds) if equal_images else None
 
     def side(operand: Operand, other: Operand) -> Side:
         if quantity and operand.value is None:
             return evidence.quantity(operand, quantity, gpus)
-        if spread and not evidence.by_published:
-            return _spread_side(evidence, operand, metric, spread, seeds)
         return evidence.side(operand, metric, seeds, images, other=other)
 
     top, bottom = side(a, b), side(b, a)
@@ -208,26 +198,6 @@ def ratio(
     text += f"; ratio {value:.3f}, claimed {bounds_text}"
     interval = top.minus(bottom, value, 1 / bottom.mean, value / bottom.mean)
     return decided(interval, text, {"a": top.mean, "b": bottom.mean, "ratio": value}, low, high)
-
-
-def _spread_side(evidence: Evidence, operand: Operand, metric: str, column: str, seeds: int) -> Side:
-    """(Largest − smallest) / mean of a metric over a column's values, by the mean of their means, taken as exact."""
-    groups: dict[Any, list[float]] = {}
-    evidence.require_alike(evidence.runs_of(operand), column)
-    for name in evidence.runs_of(operand):
-        if name not in evidence.runs:
-            raise NotMeasuredError("", f"run '{name}' is not in the sample sheet, which has {column}")
-        groups.setdefault(getattr(evidence.runs[name], column), []).append(evidence.mean(name, metric).mean)
-    if len(groups) < 2:
-        raise NotMeasuredError("", f"fewer than 2 values of {column} of {operand}")
-    if min(map(len, groups.values())) < (least := max(2, seeds)):
-        raise NotMeasuredError("", f"fewer than {least} training seeds for each {column} of {operand}")
-    cells = sorted(groups.values(), key=statistics.fmean)
-    middle = statistics.fmean(map(statistics.fmean, cells))
-    std, df = pooled_std(cells)
-    width = (statistics.fmean(cells[-1]) - statistics.fmean(cells[0])) / middle
-    noise = [((std / middle) ** 2 * (1 / len(cells[0]) + 1 / len(cells[-1])), df)]
-    return Side(f"spread over {column}: {operand}", Estimate(width, None, 1), noise)
 
 
 @_rule("REACHES")

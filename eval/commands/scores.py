@@ -167,7 +167,6 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
     add("table", metavar="TABLE", help="layout of the table: a name, or a file")
     shared(parser, "--measurements", "--runs", "--results")
     add("--out", metavar="FILE.tex", help="written with .csv, .md and .html beside it (default: print the LaTeX)")
-    add("--siunitx", action="store_true", help="LaTeX with columns of siunitx 3 (default: for booktabs alone)")
     add("--bib", type=output("--bib"), metavar="FILE.bib", help="cite by keys in labels, and write their entries")
     add("--mode", choices=["paper", "audit", "measured"], help="overrides the layout's mode")
     add("--spec", metavar="JSON", help="retraining, and settings that table 8 prints: JSON text or a file")
@@ -196,7 +195,7 @@ def _table(args: argparse.Namespace) -> int:
         results=args.results,
         scores=args.add,
     )
-    latex = functools.partial(to_latex, siunitx=args.siunitx, cite=bool(args.bib))
+    latex = functools.partial(to_latex, cite=bool(args.bib))
     if args.bib:
         write_text(args.bib, bibliography([SUITE, *cited_keys(table)]))
     if args.out:

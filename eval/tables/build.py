@@ -20,7 +20,6 @@ from sida.eval.results.published import Published, published_number
 from sida.eval.results.retraining import Retraining, load_retraining
 from sida.eval.results.sheet import SheetRow, read_runs
 from sida.eval.results.summary import (
-    Measurement,
     Measurements,
     image_seeds,
     kept_at,
@@ -44,7 +43,6 @@ from sida.eval.tables.model import RECORD_FIELDS, Table, published_record
 from sida.eval.tables.notes import (
     comparison_notes,
     exposure_notes,
-    held_out_notes,
     identity_notes,
     measured_lines,
     provenance_notes,
@@ -163,7 +161,7 @@ def build_table(
     lines, left_out = without_unlike(table_layout, resolve(table_layout, measurements, runs, mode, published))
     if mode == "measured" and lines:
         _require_measured(layout, measurements)
-    require_comparable(measured_lines(lines, measurements), layout.source)
+    require_comparable(measured_lines(lines), layout.source)
     if retraining is None and mode != "measured":
         retraining = load_retraining(RETRAINING)
     best, bold_notes = best_values(table_layout, lines, mode, retraining)
@@ -180,18 +178,17 @@ def build_table(
         notes=(
             *layout.notes,
             *(layout.published_notes if mode != "measured" else ()),
-            *provenance_notes(lines, measurements),
+            *provenance_notes(lines),
             *comparison_notes(lines),
             *identity_notes(table_layout, lines),
             *exposure_notes(table_layout, lines),
-            *held_out_notes(table_layout, lines),
             *left_out,
             *bold_notes,
             *([AUDIT_LEGEND] if mode == "audit" else []),
         ),
         number=layout.number,
         cite=layout.cite,
-        records=(*head_records, *table_records(table_layout, lines, measurements, mode, best)),
+        records=(*head_records, *table_records(table_layout, lines, mode, best)),
         cited=tuple(metric_keys(scored)) if scored else (),
     )
 
@@ -200,7 +197,7 @@ def _require_measured(layout: TableLayout, measurements: Measurements) -> None:
     """Refuses columns of metrics that were measured for no row."""
     metrics = measurements.metrics
     for number, column in enumerate(layout.columns):
-        if metrics and column.metric and not (column.optional or column.held_out) and column.metric not in metrics:
+        if metrics and column.metric and not column.optional and column.metric not in metrics:
             raise UserError(
                 f"{layout.source}: columns[{number}].metric",
                 f"'{column.metric}' was not measured in {measurements.source}{suggestion(column.metric, metrics)}",
@@ -208,9 +205,7 @@ def _require_measured(layout: TableLayout, measurements: Measurements) -> None:
             )
 
 
-def table_records(
-    layout: TableLayout, lines: list[TableLine], measurements: Measurements, mode: Mode, best: Best
-) -> list[dict[str, Any]]:
+def table_records(layout: TableLayout, lines: list[TableLine], mode: Mode, best: Best) -> list[dict[str, Any]]:
     """Records of all number cells, also of missing numbers."""
     records = []
     for number, line in enumerate(lines):
@@ -230,7 +225,7 @@ def table_records(
                 record |= published_record(source.published)
                 record["published_rank"] = best.get(("published", column.id, number), "")
             if source.estimate is not None:
-                record |= _measured_record(source, source.lines(measurements))
+                record |= _measured_record(source)
                 record["measured_rank"] = best.get(("measured", column.id, number), "")
             records.append(record)
     return records
@@ -241,16 +236,16 @@ def _record(layout: TableLayout, mode: Mode, row: int, column: ColumnSpec) -> di
     return dict.fromkeys(RECORD_FIELDS, "") | position
 
 
-def _measured_record(source: CellSource, lines: list[Measurement]) -> dict[str, Any]:
+def _measured_record(source: CellSource) -> dict[str, Any]:
     assert source.estimate is not None
-    first, seeds = lines[0], image_seeds(lines)
+    lines, seeds = source.lines, image_seeds(source.lines)
     record: dict[str, Any] = {
         "measured": repr(source.estimate.mean),
         "measured_std": "" if source.estimate.std is None else repr(source.estimate.std),
         "trials": len({line.trial for line in lines}),
         "training_seeds": len(source.runs),
         "kept_at": " ".join(str(at) for at in kept_at(lines).values() if at is not None),
-        "n": first.n,
+        "n": lines[0].n,
         "seed_first": min(seeds, default=""),
         "seed_last": max(seeds, default=""),
     }
@@ -281,9 +276,9 @@ def shown_columns(
     Raises:
         UserError: Unknown id.
     """
-    columns, records, metrics = [], [], {*measurements.metrics}
+    columns, records, metrics = [], [], measurements.metrics
     for number, column in enumerate(layout.columns):
-        if column.optional and not metrics & {column.metric, *column.held_out}:
+        if column.optional and column.metric not in metrics:
             continue
         if column.head.startswith("@"):
             heading = published_number(column.head[1:], f"{layout.source}: columns[{number}].head")

@@ -5,14 +5,13 @@ prints the published number, the measured one and their difference in lines belo
 """
 
 import dataclasses
-import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sida.errors import UserError, suggestion
 from sida.eval.results.agreement import LEGEND, Agreement, agreement_of, trainings_of
-from sida.eval.results.identity import Identity, comparable, joined
+from sida.eval.results.identity import Identity, comparable
 from sida.eval.results.published import Published, published_number
 from sida.eval.results.sheet import SheetRow, exposure_of
 from sida.eval.results.summary import Estimate, Measurement, Measurements
@@ -36,7 +35,7 @@ class CellSource:
         empty: Cell for a column without a number by layout.
         compared: Comparison of measured and published number by rule EQ, or the reason why there is none.
         identity: Identity of the measured values.
-        keys: Metrics behind the value: the metric itself, or several whose mean the cell shows.
+        lines: Lines of ``measurements.csv`` behind the estimate.
         trainings: Number of trainings of this suite behind the measurement; 0 for other networks.
     """
 
@@ -47,7 +46,7 @@ class CellSource:
     empty: Cell | None = None
     compared: Agreement | str | None = None
     identity: Identity | None = None
-    keys: tuple[str, ...] = ()
+    lines: Sequence[Measurement] = ()
     trainings: int = 0
 
     @property
@@ -60,11 +59,6 @@ class CellSource:
     def run(self) -> str | None:
         """The first of the runs."""
         return self.runs[0] if self.runs else None
-
-    def lines(self, measurements: Measurements) -> list[Measurement]:
-        """Lines of ``measurements.csv`` behind a measured cell; none without a measurement."""
-        run_keys = [(run, key) for run in self.runs for key in self.keys] if self.estimate else []
-        return [row for run, key in run_keys for row in measurements.lines(run, key)]
 
 
 @dataclass(frozen=True)
@@ -134,9 +128,8 @@ def resolve(
     Raises:
         UserError: Unknown run, metric or published id.
     """
-    lines, rows = [], expand(layout, runs)
-    data = _Data(layout, measurements, runs, mode, [row for _, row in rows], added or {})
-    for where, spec in rows:
+    lines, data = [], _Data(layout, measurements, runs, mode, added or {})
+    for where, spec in expand(layout, runs):
         if mode == "measured":
             spec = dataclasses.replace(spec, label=spec.measured_label or spec.label)
         sources = {
@@ -158,79 +151,39 @@ class _Data:
     measurements: Measurements
     runs: Mapping[str, SheetRow]
     mode: Mode
-    rows: Sequence[RowSpec]
     added: Mapping[str, Published]
 
     def source(self, spec: RowSpec, column: ColumnSpec, where: str) -> CellSource:
         """Data of the cell of a row (with its place ``where``) in a column."""
-        measurements, metric, empty = self.measurements, str(column.metric), None
+        metric, empty = str(column.metric), None
         if self.mode != "measured":  # blank cells of the paper may have measurements
             empty = DASH if column.id in spec.dash else BLANK if column.id in spec.blank else None
         published = self._published(spec, column, where) if empty is None else None
-        no_value = DASH if column.held_out else empty
         runs = self.layout.runs_of(spec, column) if self.mode != "paper" or spec.scored else ()
-        if not runs:
-            return CellSource(metric, published, empty=no_value)
-        self._require_listed(runs, where, self.mode == "measured" and not column.held_out)
-        keys = self._keys[column.id]
-        if not keys or not all(measurements.has(name, key) for name in runs for key in keys):
-            return CellSource(metric, published, runs, None, no_value)
-        estimates = [self._estimate(name, keys, where) for name in runs]
-        pooled = Estimate.of([estimate.mean for estimate in estimates]) if len(runs) > 1 else estimates[0]
-        agreement: Agreement | str | None = None
-        trainings = trainings_of(self.runs, [line for name in runs for line in measurements.of_run(name)])
-        if published is not None:
-            lines = [line for name in runs for line in measurements.lines(name, metric)]
-            agreement = LATER if column.id in spec.later else agreement_of(pooled, lines, published, trainings)
-        identity = dataclasses.replace(self._identity(runs[0], keys), exposure=self._exposure(runs))
-        for key in keys:
-            self._require_alike(runs, key, where)
-        return CellSource(metric, published, runs, pooled, empty, agreement, identity, keys, trainings)
+        self._require_listed(runs, where)
+        source = CellSource(metric, published, runs, empty=empty)
+        if not runs or not all(self.measurements.has(name, metric) for name in runs):
+            return source
+        return self._measured(source, is_later=column.id in spec.later, where=where)
 
-    @functools.cached_property
-    def _keys(self) -> dict[str, tuple[str, ...]]:
-        """Metrics that each column shows, by its id."""
-        columns = [column for column in self.layout.columns if column.metric is not None]
-        return {c.id: self._held_out(c) if c.held_out else (str(c.metric),) for c in columns}
-
-    def _held_out(self, column: ColumnSpec) -> tuple[str, ...]:
-        """Metrics of a column's mean whose network no row used as loss or start; none if fewer than two are left."""
-        runs = [name for row in self.rows for name in self.layout.runs_of(row, column)]
-        run_keys = [(key, name) for key in column.held_out for name in runs if self.measurements.has(name, key)]
-        identities = {
-            (key, name): dataclasses.replace(self._identity(name, (key,)), exposure=self._exposure([name]))
-            for key, name in run_keys
-        }
-        if any(identity.exposure is None for identity in identities.values()):
-            return ()
-        exposed = {
-            key for (key, _), identity in identities.items() if identity.exposed("loss") or identity.exposed("start")
-        }
-        judges = tuple(key for key in column.held_out if key not in exposed and any(key == one for one, _ in run_keys))
-        networks = {name for (key, _), identity in identities.items() if key in judges for name in identity.networks}
-        return judges if len(networks) > 1 else ()
-
-    def _estimate(self, run: str, keys: Sequence[str], where: str) -> Estimate:
-        """Mean and spread over trials of a metric, or of the mean of several metrics in each trial."""
-        estimates = [self.measurements.estimate(run, key, where) for key in keys]
-        if len(keys) == 1:
-            return estimates[0]
-        trials = zip(*([line.value for line in self.measurements.lines(run, key)] for key in keys))
-        return Estimate.of([sum(values) / len(values) for values in trials])
-
-    def _identity(self, run: str, keys: Sequence[str]) -> Identity:
-        """Identity of a metric, or of the mean of several."""
-        parts = [self.measurements.identity(run, key) for key in keys]
-        if len(keys) == 1:
-            return parts[0]
-        settings = {
-            f"of.{key}.{name}": value for key, part in zip(keys, parts) for name, value in _settings(part).items()
-        }
+    def _measured(self, source: CellSource, is_later: bool, where: str) -> CellSource:
+        """A source with its measurement, which may be compared with its published number."""
+        measurements, runs, metric = self.measurements, source.runs, source.metric
+        estimates = [measurements.estimate(name, metric, where) for name in runs]
+        estimate = estimates[0] if len(runs) == 1 else Estimate.of([one.mean for one in estimates])
+        lines = [line for name in runs for line in measurements.lines(name, metric)]
+        trainings = trainings_of(self.runs, lines)
+        compared: Agreement | str | None = None
+        if source.published is not None:
+            compared = LATER if is_later else agreement_of(estimate, lines, source.published, trainings)
+        self._require_alike(runs, metric, where)
         return dataclasses.replace(
-            parts[0],
-            settings=" ".join(["mean", *(f"{name}={value}" for name, value in settings.items())]),
-            reference=joined([part.reference for part in parts]),
-            extractor=joined([part.extractor for part in parts]),
+            source,
+            estimate=estimate,
+            compared=compared,
+            identity=dataclasses.replace(lines[0].identity, exposure=self._exposure(runs)),
+            lines=lines,
+            trainings=trainings,
         )
 
     def _require_alike(self, names: Sequence[str], metric: str, where: str) -> None:
@@ -253,7 +206,7 @@ class _Data:
         return exposure
 
     def _published(self, spec: RowSpec, column: ColumnSpec, where: str) -> Published | None:
-        if spec.published is None or column.run is not None or column.held_out:
+        if spec.published is None or column.run is not None:
             return None
         slug = str(column.metric).replace("_", "-")
         key = spec.published.replace("{column}", column.key).replace("{metric}", slug)
@@ -263,22 +216,15 @@ class _Data:
             return None
         return published_number(key, where.rpartition(".")[0] + ".published")
 
-    def _require_listed(self, runs: Sequence[str], where: str, in_sheet: bool) -> None:
-        """Refuses ids with a name in braces that has no value, and with ``in_sheet`` rows that are not in the sheet."""
+    def _require_listed(self, runs: Sequence[str], where: str) -> None:
+        """Refuses ids with a name in braces that has no value, and in mode measured rows that are not in the sheet."""
         for run in runs:
-            if run in self.runs:
-                continue
-            if "{" in run:
+            if run not in self.runs and "{" in run:
                 fault = f"'{run}' has a name in braces that is neither 'column' nor a key of vars"
                 raise UserError(where, fault, "set it")
-            if in_sheet:
+            if run not in self.runs and self.mode == "measured":
                 hint = suggestion(run, self.runs)
                 raise UserError(where, f"unknown run '{run}': the sample sheet does not list it{hint}")
-
-
-def _settings(identity: Identity) -> dict[str, str]:
-    """Settings of a metric by name, without its kind."""
-    return {name: value for name, _, value in (word.partition("=") for word in identity.settings.split()[1:])}
 
 
 def without_unlike(layout: TableLayout, lines: Sequence[TableLine]) -> tuple[list[TableLine], list[str]]:
@@ -303,7 +249,7 @@ def without_unlike(layout: TableLayout, lines: Sequence[TableLine]) -> tuple[lis
             if line.spec.scored:
                 require_in_column(source.identity, identities, f"--add: '{source.run}', column '{column.id}'")
             elif why := unlike(source.identity, identities):
-                empty = dataclasses.replace(source, estimate=None, identity=None, empty=DASH)
+                empty = dataclasses.replace(source, estimate=None, identity=None, lines=(), empty=DASH)
                 rows[number] = dataclasses.replace(line, sources={**line.sources, column.id: empty})
                 notes.append(
                     f"{column.head} of {line.label} is left out: it is not comparable with the others ({why})."

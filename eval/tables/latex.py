@@ -1,4 +1,4 @@
-r"""Tables as LaTeX for booktabs; numbers as mathematics, or on request as siunitx's ``S`` columns.
+r"""Tables as LaTeX for booktabs, with numbers as mathematics.
 
 The file compiles alone, or by ``\input`` in a document. It adds a preamble if it is compiled alone: ``\@nodocument`` is
 a macro before ``\begin{document}``, and ``\relax`` inside the body of a document. Plain text (cells, captions, names)
@@ -7,7 +7,6 @@ is escaped: nothing in the result is a command.
 
 import re
 import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
 
 from sida.eval.results.bibliography import bibliography_items, cited_label
@@ -82,78 +81,54 @@ _EXPOSURE_MARKS = {"": "", "‡": r"\,$\ddagger$", "§": r"\,$\mathsection$", "�
 _LEVEL = r"\,$\approx$"
 #: A decimal number, also with commas between thousands.
 _DECIMAL = re.compile(r"([+−-]?)(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d+))?")
-#: Options of siunitx for a column with numbers from 1,000 on.
-_GROUPED = ",group-digits=integer,group-minimum-digits=4,group-separator={,}"
 
 
 def _is_number(cell: Cell) -> bool:
-    """Whether mathematics or siunitx print the cell without a change of digits."""
+    """Whether mathematics print the cell without a change of digits."""
     has_number = cell.kind not in ("dash", "missing", "blank") and bool(_DECIMAL.fullmatch(cell.text))
     return has_number and bool(cell.spread is None or _DECIMAL.fullmatch(cell.spread))
 
 
-def number_column(cells: Sequence[Cell]) -> str:
-    """Column type of siunitx for the cells of a column, such as ``S[table-format=2.3(3)]``; ``c`` without numbers."""
-    numbers = [_DECIMAL.fullmatch(cell.text) for cell in cells if _is_number(cell)]
-    parts = [(match[1], match[2].replace(",", ""), match[3] or "") for match in numbers if match]
-    if not parts:
-        return "c"
-    sign = "+" if any(sign for sign, _, _ in parts) else ""
-    form = f"{sign}{max(len(integer) for _, integer, _ in parts)}.{max(len(fraction) for _, _, fraction in parts)}"
-    spreads = [len(re.sub(r"^0*\.?0*|[.,]", "", cell.spread)) for cell in cells if _is_number(cell) and cell.spread]
-    grouped = _GROUPED if any("," in cell.text for cell in cells if _is_number(cell)) else ""
-    return f"S[table-format={form.removesuffix('.0')}{f'({max(1, *spreads)})' if spreads else ''}{grouped}]"
-
-
-def latex_cell(cell: Cell, column: Column, siunitx: bool, cite: bool) -> str:
+def latex_cell(cell: Cell, column: Column, cite: bool = False) -> str:
     r"""A cell in the form of its column.
 
     Args:
         cell: The cell.
         column: Its column.
-        siunitx: Numbers for an ``S`` column instead of mathematics, ``$4.73 \pm 0.16$``.
         cite: ``\cite`` with a key of the bibliography instead of the citation in a label.
     """
     if cell.kind == "blank":
         return ""
-    if _is_number(cell) and (column.number or not siunitx):
+    if _is_number(cell):
         text, spread = cell.text.replace("−", "-"), cell.spread or ""
-        if siunitx and not cell.agreement and not cell.mark and cell.rank != "level":
-            return (r"\bfseries " * cell.bold + text + (f" +- {spread}" if spread else "")).replace(",", "")
         # In mathematics a comma alone has a space after it.
         text = (text + (rf" \pm {spread}" if spread else "")).replace(",", "{,}")
         text = rf"\mathbf{{{text}}}" if cell.bold else text
         level = _LEVEL if cell.rank == "level" else ""
-        latex = f"${text}${_MARKS[cell.agreement]}{level}{_EXPOSURE_MARKS[cell.mark]}"
-    else:
-        label, entry = cited_label(cell.text) if cite and column.name else (cell.plain, None)
-        latex = "--" if cell.kind == "dash" else escape(label)
-        latex += rf"~\cite{{{entry.key}}}" if entry else ""
-        latex = rf"{{\itshape {latex}}}" if cell.kind == "missing" else latex
-        latex = rf"\textbf{{{latex}}}" if cell.bold and latex else latex
-    return f"{{{latex}}}" if siunitx and column.number else latex
+        return f"${text}${_MARKS[cell.agreement]}{level}{_EXPOSURE_MARKS[cell.mark]}"
+    label, entry = cited_label(cell.text) if cite and column.name else (cell.plain, None)
+    latex = "--" if cell.kind == "dash" else escape(label)
+    latex += rf"~\cite{{{entry.key}}}" if entry else ""
+    latex = rf"{{\itshape {latex}}}" if cell.kind == "missing" else latex
+    return rf"\textbf{{{latex}}}" if cell.bold and latex else latex
 
 
-def tabular(table: Table, siunitx: bool, cite: bool) -> str:
+def tabular(table: Table, cite: bool) -> str:
     """The ``tabular`` of a table, by pandas."""
     import pandas
 
-    forms = [
-        ("l" if not column.number else number_column([row.cells[index] for row in table.rows]) if siunitx else "c")
-        for index, column in enumerate(table.columns)
-    ]
-    heads = [escape(c.title) for c in table.columns]
-    heads = [f"{{{head}}}" if siunitx and c.number else head for head, c in zip(heads, table.columns)]
-    cells = [[latex_cell(cell, c, siunitx, cite) for cell, c in zip(row.cells, table.columns)] for row in table.rows]
+    forms = "".join("c" if column.number else "l" for column in table.columns)
+    heads = [escape(column.title) for column in table.columns]
+    cells = [[latex_cell(cell, c, cite) for cell, c in zip(row.cells, table.columns)] for row in table.rows]
     style = pandas.DataFrame(cells, columns=heads).style.hide(axis="index")
-    lines = style.to_latex(hrules=True, column_format=f"@{{}}{''.join(forms)}@{{}}").splitlines()
+    lines = style.to_latex(hrules=True, column_format=f"@{{}}{forms}@{{}}").splitlines()
     # The lines of rows follow \\begin, \\toprule, the heading and \\midrule.
     for number in reversed([number for number, row in enumerate(table.rows) if row.rule]):
         lines.insert(4 + number, r"\midrule")
     return "\n".join(lines)
 
 
-def to_latex(table: Table, siunitx: bool = False, cite: bool = False) -> str:
+def to_latex(table: Table, cite: bool = False) -> str:
     r"""The complete ``.tex`` file; ``cite`` puts ``\cite`` instead of citations in labels."""
     cite = cite or table.cite
     notes = [escape(note) for note in table.notes]
@@ -166,8 +141,7 @@ def to_latex(table: Table, siunitx: bool = False, cite: bool = False) -> str:
         # Compiled alone the table has its own number; by \input the document counts.
         number=rf"\renewcommand{{\thetable}}{{{escape(str(table.number))}}}" if table.number else "",
         caption=escape(table.caption or table.title),
-        tabular=tabular(table, siunitx, cite),
-        siunitx=siunitx,
+        tabular=tabular(table, cite),
         references=bibliography_items(cited_keys(table)) if cite else "",
         notes=notes,
     )

@@ -37,8 +37,6 @@ class ColumnSpec:
         run: Run of the cells instead of the row's run (``{run}`` in the text): a run measured under another protocol.
             Such a column shows no published numbers.
         optional: Whether the column is left out where no row of ``measurements.csv`` has its metric.
-        held_out: Metrics whose mean the column shows: of those whose network no row of the table used as loss or start;
-            no mean if fewer than two are left, or if it is unknown which networks a row used.
     """
 
     head: str
@@ -52,7 +50,6 @@ class ColumnSpec:
     arrow: bool = True
     run: str | None = None
     optional: bool = False
-    held_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.field is None) == (self.metric is None):

@@ -1,12 +1,11 @@
 """Notes below a table: origin of its numbers, values that are not compared, and what generators were exposed to."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from sida.eval.results.identity import NO_DIGEST, UNKNOWN, Identity, comparable, lacks_digest, reason_against
 from sida.eval.results.stored import FROM_STORED
-from sida.eval.results.summary import Measurement, Measurements, image_seeds, kept_at, measured_days
+from sida.eval.results.summary import Measurement, image_seeds, kept_at, measured_days
 from sida.eval.tables.cells import TableLine, mark_of
 from sida.eval.tables.layout import TableLayout
 
@@ -15,38 +14,16 @@ _POOLED = (
 )
 
 
-def provenance_notes(lines: Sequence[TableLine], measurements: Measurements) -> list[str]:
+def provenance_notes(lines: Sequence[TableLine]) -> list[str]:
     """Notes on trials, n, seeds, protocol, code version, device and date of the measured cells, and on sources."""
     sources = [source for line in lines for source in line.sources.values()]
     here = (source for line in lines if not line.added for source in line.sources.values())
     notes = papers_notes(source.published.source for source in here if source.published)
     notes += _printed_elsewhere(lines)
-    rows = measured_lines(lines, measurements)
+    rows = measured_lines(lines)
     pooled = [_POOLED] if any(len(source.runs) > 1 and source.estimate for source in sources) else []
     pooled += [*_kept_starts(lines, rows), *_of_others(rows)]
     return notes + ([_trials_sentence(rows), *pooled, _origin_sentence(rows)] if rows else [])
-
-
-def summary_sentence(records: Sequence[Mapping[str, Any]]) -> str | None:
-    """Sentence on the first column of a table with a bold measured value: the best row of its family, and those beaten.
-
-    None without such a column, or where a row that is not bold has the best value.
-    """
-    bold = {record["column"] for record in records if record["measured_rank"] == "best"}
-    column = next((record["column"] for record in records if record["column"] in bold), None)
-    rows = [record for record in records if record["column"] == column and record["measured"] != ""]
-    family = next((record["family"] for record in rows if record["measured_rank"] == "best"), None)
-    rows = sorted((r for r in rows if r["family"] == family), key=lambda record: float(record["measured"]))
-    if len(rows) < 2:
-        return None
-    lowest = rows[0]["direction"] == "lower"
-    best, *others = rows if lowest else rows[::-1]
-    if best["measured_rank"] != "best":
-        return None
-    level, beaten = ([row["model"] for row in others if bool(row["measured_rank"]) is level] for level in (True, False))
-    sentence = f"{best['model']} has the {'lowest' if lowest else 'highest'} {best['metric'].upper()} of {family}"
-    sentence += f" and beats {'; '.join(beaten)} beyond noise and retraining" if beaten else ""
-    return sentence + (f", but not {'; '.join(level)}." if level else ".")
 
 
 def papers_notes(sources: Iterable[str]) -> list[str]:
@@ -117,19 +94,6 @@ def exposure_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
     return notes
 
 
-def held_out_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
-    """Notes on the judges of columns that show the mean over held-out judges."""
-    notes = []
-    for column in layout.columns:
-        if column.held_out and any(line.ours for line in lines):
-            judges = next((source.keys for line in lines if (source := line.sources[column.id]).estimate), ())
-            words = (
-                f"over {', '.join(judges)}" if judges else "fewer than two judges are left that no row used in training"
-            )
-            notes.append(f"{column.head}: {words}.")
-    return notes
-
-
 def _exposure_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]]:
     """Mark and reason of each note on the exposure of a value's generator."""
     why = reason_against(identity)
@@ -145,9 +109,9 @@ def _exposure_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]
         yield "", f"starts from, or is aligned with, the network of the metric ({', '.join(sorted(start_networks))})"
 
 
-def measured_lines(lines: Iterable[TableLine], measurements: Measurements) -> list[Measurement]:
+def measured_lines(lines: Iterable[TableLine]) -> list[Measurement]:
     """Lines of ``measurements.csv`` behind the measured cells."""
-    return [row for line in lines for source in line.sources.values() for row in source.lines(measurements)]
+    return [row for line in lines for source in line.sources.values() for row in source.lines]
 
 
 def _trials_sentence(rows: list[Measurement]) -> str:

@@ -107,7 +107,7 @@ def unfitting(score: Score, table: str | None) -> list[str]:
 
 def latex_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
     """A row of a table's LaTeX with these columns, decimals and units, under a comment that names them."""
-    cells = [latex_cell(_cell(score, column), heading(column), siunitx=False, cite=False) for column in columns]
+    cells = [latex_cell(_cell(score, column), heading(column)) for column in columns]
     return f"% {' & '.join(escape(column.head) for column in columns)}\n{' & '.join(cells)} \\\\"
 
 

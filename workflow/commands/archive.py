@@ -12,8 +12,7 @@ from sida.config.settings import load_spec
 from sida.errors import UserError, suggestion
 from sida.eval.results.summary import measurements_file
 from sida.eval.tables.build import UnmeasuredError, make_table
-from sida.eval.tables.notes import summary_sentence
-from sida.eval.tables.render import spelled, terminal_text, to_terminal
+from sida.eval.tables.render import terminal_text, to_terminal
 from sida.files.atomic import write_hashed_json
 from sida.workflow.archive.manifest import manifest_of
 from sida.workflow.cli import terminal_colour, terminal_width
@@ -62,7 +61,6 @@ def show_results(preset: Preset, table_name: str | None = None) -> None:
     for note in [
         *table.notes,
         *(["* best"] if not colour and "*" in text else []),
-        *([spelled(sentence)] if (sentence := summary_sentence(table.records)) else []),
     ]:
         print(textwrap.fill(terminal_text(note), width, break_long_words=False, break_on_hyphens=False))
     print(f"\nnumbers   {path if path.is_file() else 'none measured: published ones alone'}")

@@ -510,58 +510,6 @@ def test_the_noise_of_a_log_has_the_degrees_of_freedom_of_its_records(tmp_path, 
     assert numbers["df"] == pytest.approx(count - 1)
 
 
-def sloped(alphas, **slopes):
-    """Rows and sheet of recipes whose values grow with α by a slope: three seeds at each α."""
-    rows, sheet = [], []
-    for recipe, slope in slopes.items():
-        for seed, alpha in ((seed, alpha) for seed in range(3) for alpha in alphas):
-            name = f"{recipe}-{alpha}-{seed}"
-            rows += lines(name, spread(6 + seed / 100 + slope * alpha, 0.01))
-            sheet.append(SheetRow(name, "x", "sid", "x", teacher="t", alpha=alpha, recipe=recipe, seed=seed))
-    return rows, sheet
-
-
-def test_spreads_over_a_column_are_compared():
-    rows, sheet = sloped((0.5, 0.75, 1.0), x=0.1, y=2.0)
-    x, y = (rows_of(recipe=name) for name in "xy")
-    part = {"rule": "RATIO", "metric": "fd", "spread": "alpha", "seeds": 3, "high": 0.5}
-    assert outcome(made(rows, sheet), **part, a=x, b=y) == "supported"
-    assert outcome(made(rows, sheet), **part, a=y, b=x) == "contradicted"
-    assert outcome(made(rows, sheet), **part | {"seeds": 4}, a=x, b=y) == OPEN
-    # The extreme values are those of the means, whichever training comes first.
-    unsorted = [line for run, value in (("x-0.5-0", 9.0), ("x-1.0-2", 10.0)) for line in lines(run, [value, value])]
-    others = [row for row in rows if row.run not in ("x-0.5-0", "x-1.0-2")]
-    found = verdict(made(unsorted + others, sheet), **part, a=x, b=y).findings[0].numbers
-    means = [statistics.fmean(values) for values in ([9.0, 6.06, 6.07], [6.075, 6.085, 6.095], [6.1, 6.11, 10.0])]
-    assert found["a"] == pytest.approx((max(means) - min(means)) / statistics.fmean(means))
-    # The reason names the column with one value, or the seeds of which two are needed at least.
-    for fewer, seeds, words in (
-        ([row for row in sheet if row.alpha == 0.5], 3, "2 values of alpha"),
-        ([row for row in sheet if row.seed == 0], 1, "2 training seeds for each alpha"),
-    ):
-        assert words in verdict(made(rows, fewer), **part | {"seeds": seeds}, a=x, b=y).findings[0].evidence
-    # A column of words, one without values, and rows that no sheet describes.
-    assert outcome(made(rows, sheet), **part | {"spread": "teacher"}, a=x, b=y) == OPEN
-    assert outcome(made(rows, sheet), **part | {"spread": "init"}, a=x, b=y) == OPEN
-    assert outcome(made(rows, []), **part, a=Operand(run="x-0.5-0"), b=Operand(run="y-0.5-0")) == OPEN
-
-
-def test_a_ratio_of_spreads_has_the_noise_of_the_extreme_cells_by_hand():
-    """Three seeds with a standard deviation of 0.01 at each α: Welch's interval at six degrees of freedom a side."""
-    rows, sheet = sloped((1.0, 0.5, 0.75), x=0.4, y=1.0)
-    part = {"rule": "RATIO", "metric": "fd", "spread": "alpha", "seeds": 3, "high": 0.5}
-    (found,) = verdict(made(rows, sheet), **part, a=rows_of(recipe="x"), b=rows_of(recipe="y")).findings
-    middles = [6.01 + slope * 0.75 for slope in (0.4, 1.0)]
-    top, bottom = 0.2 / middles[0], 0.5 / middles[1]
-    scatters = [(0.01 / middle) ** 2 * (1 / 3 + 1 / 3) for middle in middles]
-    variances = [scatters[0] / bottom**2, scatters[1] * (top / bottom**2) ** 2]
-    df = sum(variances) ** 2 / sum(variance**2 / 6 for variance in variances)
-    half = stats.t.ppf(0.995, df) * math.sqrt(sum(variances))
-    expected = {"a": top, "b": bottom, "ratio": top / bottom, "low": top / bottom - half, "high": top / bottom + half}
-    assert {key: found.numbers[key] for key in expected} == pytest.approx(expected, rel=1e-6)
-    assert found.numbers["df"] == pytest.approx(df)
-
-
 @pytest.mark.parametrize("swapped", [False, True])
 def test_training_seeds_beside_a_stated_number_have_the_noise_of_their_mean(swapped):
     means, number = [4.0, 4.4, 4.9], Operand(value=2.0, label="2")
@@ -623,7 +571,6 @@ def test_combination_of_comparisons(findings, ties, expected):
         ({"rule": "LT", "a": A}, "missing .* 'b'"),
         ({"rule": "REACHES", "a": A, "images": 5}, "level"),
         ({"rule": "REACHES", "a": A, "level": B}, "images"),
-        ({"rule": "RATIO", "a": A, "b": B, "spread": "alhpa"}, "'alpha'"),
     ],
 )
 def test_a_faulty_comparison_ends_with_the_id_of_its_claim(part, fault):
@@ -650,7 +597,6 @@ def tick(**values):
         (QUANTITY | {"quantity": "img_per_s", "a": Operand(run="c")}, "no training log of run 'c'"),
         (QUANTITY | {"quantity": "img_per_s"}, "a single record does not show the noise"),
         (QUANTITY | {"quantity": "nfe", "a": rows_of(method="sid")}, "method sid names rows of different NFE"),
-        (RATIO | {"spread": "alpha", "a": rows_of(recipe="a"), "metric": "kid"}, "metric 'kid' of run 'a' was not "),
         (LT | {"equal_images": True}, "no evaluation after equally many images of a, b"),
     ],
 )

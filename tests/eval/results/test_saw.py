@@ -351,40 +351,6 @@ def test_no_claim_is_decided_by_a_value_on_a_network_of_the_loss():
         assert found == expected.get(saw, "not decided here")
 
 
-def test_the_held_out_mean_is_over_judges_that_no_row_met(tmp_path):
-    """Unknown is not none, and one judge is no panel."""
-    judges = ("inception", "dinov2", "clip", "mae")
-
-    def shown(saw):
-        runs = {"a": SheetRow("a", "A", "sida"), "met": external(saw=saw)}
-        measured = [row for place, judge in enumerate(judges) for run in runs for row in lines(
-            run, 1.0 + place, f"ratio extractor={judge}", judge)]  # fmt: skip
-        column = {"head": "Mean", "metric": "m", "held_out": list(judges)}
-        return of_rows(tmp_path, runs, measured, column).rows[0].cells[1].plain[:3]
-
-    assert shown("none") == "2.5"
-    assert shown("loss:inception") == "3.0"
-    assert shown("loss:inception start:dinov2") == "3.5"
-    assert shown("loss:inception loss:clip start:dinov2") == shown("unknown") == "–"
-
-
-@pytest.mark.parametrize(
-    ("field", "word"),
-    [("reference_sha256", "reference: "), ("extractor_sha256", "feature network: "), ("k", "metric: ")],
-)
-@pytest.mark.parametrize("judge", ["inception", "dinov2"])
-def test_a_mean_over_judges_is_comparable_if_each_of_its_values_is(tmp_path, field, word, judge):
-    runs = {name: SheetRow(name, name, "sida", saw="none") for name in "ab"}
-    judges, measured = ("inception", "dinov2"), []
-    for run, key in ((run, key) for run in runs for key in judges):
-        facts = {"protocol": run} | ({field: "c" * 64} if (run, key) == ("b", judge) else {})
-        settings = f"ratio extractor={key} k={facts.pop('k', 3)}"
-        measured += lines(run, 1.0, settings, key, **facts)
-    column = {"head": "Mean", "metric": "m", "held_out": list(judges)}
-    (told,) = (note for note in of_rows(tmp_path, runs, measured, column).notes if note.startswith("Not comparable"))
-    assert f"Reason: {word}" in told
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -1,7 +1,6 @@
 """Tables of measurements: content, bold rule, faults; as Markdown, HTML and LaTeX, which compiles."""
 
 import dataclasses
-import functools
 import json
 import math
 import re
@@ -26,16 +25,14 @@ from sida.eval.tables.bold import _is_about
 from sida.eval.tables.build import ResultsTable, build_table, load_table, make_table, table_paths, write_table
 from sida.eval.tables.cells import TableLine, nfe_text, unlike
 from sida.eval.tables.hyperparameters import LOGS, _text
-from sida.eval.tables.latex import cited_keys, escape, latex_cell, number_column, to_latex
+from sida.eval.tables.latex import cited_keys, escape, latex_cell, to_latex
 from sida.eval.tables.layout import BoldSpec, ColumnSpec, RowSpec, TableSources, load_layout, table_layout
 from sida.eval.tables.model import Cell, Column, Row, Table
-from sida.eval.tables.notes import summary_sentence
 from sida.eval.tables.render import page_of, to_csv, to_html, to_markdown, to_terminal
 from sida.files.text_files import with_hash
 from tests.eval.claims.evidence import lines, spread
 from tests.eval.synthetic_output import TRUTH, csv_rows, measurement_lines, write_csv
 from tests.refused import refused
-from tests.slow import quick_but
 
 MAIN = ROOT / "config" / "tables" / "main.yaml"
 METRICS = ("fd", "is", "precision", "recall", "accuracy", "fd_pixel")
@@ -276,24 +273,6 @@ def test_a_table_is_rectangular_as_markdown_well_formed_as_html_and_fits_termina
     assert max(map(len, to_terminal(table, colour=False).splitlines())) <= 100
     assert "*" in to_terminal(table, colour=False)
     assert "\033[1m" in to_terminal(table, colour=True)
-
-
-def test_one_sentence_says_what_a_table_shows(table):
-    sentence = summary_sentence(table.records)
-    values = {row["model"]: float(row["measured"]) for row in table.records if row["column"] == "fd"}
-    rank = {row["model"]: row["measured_rank"] for row in table.records if row["column"] == "fd"}
-    one_step = {row["model"] for row in table.records if row["family"] == "One Step"}
-    assert sentence.startswith(f"{min(one_step, key=values.get)} has the lowest FD of One Step")
-    beaten, _, level = sentence.partition(" and beats ")[2].partition(", but not ")
-    assert {*beaten.split(" beyond")[0].split("; ")} == {model for model in one_step if not rank[model]}
-    assert {*filter(None, level.rstrip(".").split("; "))} == {model for model in one_step if rank[model]} - {
-        sentence.split(" has")[0]
-    }
-    # Where nothing is bold, or a row with a better value cannot be, nothing is said.
-    none = [{**row, "measured_rank": ""} for row in table.records]
-    assert summary_sentence(none) is None
-    worst = max(one_step, key=values.get)
-    assert summary_sentence([{**row, "measured_rank": "best" * (row["model"] == worst)} for row in none]) is None
 
 
 @pytest.mark.parametrize(
@@ -694,40 +673,23 @@ NUMBER = Column("FID", number=True)
 
 
 @pytest.mark.parametrize(
-    ("cell", "plain", "siunitx"),
+    ("cell", "latex"),
     [
-        (Cell("2.028", "published", "0.020"), r"$2.028 \pm 0.020$", "2.028 +- 0.020"),
-        (Cell("2.0", "measured", "0.1", "best"), r"$\mathbf{2.0 \pm 0.1}$", r"\bfseries 2.0 +- 0.1"),
-        (Cell("2.0", "measured", "0.1", "level"), r"$2.0 \pm 0.1$\,$\approx$", r"{$2.0 \pm 0.1$\,$\approx$}"),
-        (Cell("−0.02", "difference", agreement="worse"), r"$-0.02$\,$\times$", r"{$-0.02$\,$\times$}"),
-        (Cell(kind="missing"), r"{\itshape not measured}", r"{{\itshape not measured}}"),
-        (Cell(kind="dash"), "--", "{--}"),
-        (Cell(kind="blank"), "", ""),
-        (Cell("<5", "published"), "$<$5", "{$<$5}"),
-        (Cell("98 %", "published", rank="best"), r"\textbf{98 \%}", r"{\textbf{98 \%}}"),
-        (Cell("1,496.440", "measured", "12.100"), r"$1{,}496.440 \pm 12.100$", "1496.440 +- 12.100"),
-        (Cell("1,0", "published"), "1,0", "{1,0}"),
+        (Cell("2.028", "published", "0.020"), r"$2.028 \pm 0.020$"),
+        (Cell("2.0", "measured", "0.1", "best"), r"$\mathbf{2.0 \pm 0.1}$"),
+        (Cell("2.0", "measured", "0.1", "level"), r"$2.0 \pm 0.1$\,$\approx$"),
+        (Cell("−0.02", "difference", agreement="worse"), r"$-0.02$\,$\times$"),
+        (Cell(kind="missing"), r"{\itshape not measured}"),
+        (Cell(kind="dash"), "--"),
+        (Cell(kind="blank"), ""),
+        (Cell("<5", "published"), "$<$5"),
+        (Cell("98 %", "published", rank="best"), r"\textbf{98 \%}"),
+        (Cell("1,496.440", "measured", "12.100"), r"$1{,}496.440 \pm 12.100$"),
+        (Cell("1,0", "published"), "1,0"),
     ],
 )
-def test_a_number_is_mathematics_or_a_cell_of_siunitx(cell, plain, siunitx):
-    assert latex_cell(cell, NUMBER, siunitx=False, cite=False) == plain
-    assert latex_cell(cell, NUMBER, siunitx=True, cite=False) == siunitx
-
-
-@pytest.mark.parametrize(
-    ("texts", "expected"),
-    [
-        (["1.97", "14.73", "2.028"], "S[table-format=2.3]"),
-        (["35", "1000", "–"], "S[table-format=4]"),
-        (["2.028 ± 0.020", "16.3"], "S[table-format=2.3(2)]"),
-        (["−0.5 ± 0.1"], "S[table-format=+1.1(1)]"),
-        (["<5", "–"], "c"),
-        (["1,496.4", "27.5"], "S[table-format=4.1,group-digits=integer,group-minimum-digits=4,group-separator={,}]"),
-    ],
-)
-def test_a_column_of_siunitx_reserves_the_digits_of_its_numbers(texts, expected):
-    cells = [Cell(text, "measured", spread or None) for text, _, spread in (text.partition(" ± ") for text in texts)]
-    assert number_column([*cells, Cell(kind="blank"), Cell(kind="missing")]) == expected
+def test_a_number_is_mathematics(cell, latex):
+    assert latex_cell(cell, NUMBER, cite=False) == latex
 
 
 def test_a_rule_of_latex_is_above_the_row_that_begins_a_family(table):
@@ -778,13 +740,11 @@ def assert_one_page(said):
 
 
 @needs_latex
-@pytest.mark.parametrize("siunitx", quick_but({True}, [False, True]))
-def test_a_table_compiles_alone_and_by_input_with_every_number(tmp_path, table, siunitx):
-    write_table(table, tmp_path / "main.tex", functools.partial(to_latex, siunitx=siunitx))
+def test_a_table_compiles_alone_and_by_input_with_every_number(tmp_path, table):
+    write_table(table, tmp_path / "main.tex")
     assert_one_page(pdflatex(tmp_path, "main.tex"))
     # Everything after the first \input must still be there: the file does not end its host.
-    packages = "booktabs,siunitx" if siunitx else "booktabs"
-    assert_one_page(pdflatex(tmp_path, "host.tex", r"A\input{main}B\input{main.tex}C", packages))
+    assert_one_page(pdflatex(tmp_path, "host.tex", r"A\input{main}B\input{main.tex}C", "booktabs"))
     if shutil.which("pdftotext"):
         text = text_of(tmp_path)
         for cell in (cell for row in table.rows for cell in row.cells if cell.kind == "measured"):
@@ -804,12 +764,11 @@ def test_measured_values_have_commas_between_thousands(measured, runs, tmp_path)
 
 
 @needs_latex
-@pytest.mark.parametrize("siunitx", [False, True])
-def test_thousands_are_printed_with_a_comma(tmp_path, siunitx):
+def test_thousands_are_printed_with_a_comma(tmp_path):
     rows = [Row((Cell("a"), Cell("1,496.4", "measured", "12.0"))), Row((Cell("b"), Cell("27.5", "measured", "0.1")))]
     table = Table("t", "", "", "measured", (Column("Model"), Column("FD", number=True)), tuple(rows))
-    write_table(table, tmp_path / "t.tex", functools.partial(to_latex, siunitx=siunitx))
-    assert_one_page(pdflatex(tmp_path, "host.tex", r"\input{t}", "booktabs,siunitx" if siunitx else "booktabs"))
+    write_table(table, tmp_path / "t.tex")
+    assert_one_page(pdflatex(tmp_path, "host.tex", r"\input{t}", "booktabs"))
     if shutil.which("pdftotext"):
         assert "1,496.4" in text_of(tmp_path)
 
