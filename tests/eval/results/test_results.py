@@ -21,10 +21,10 @@ from sida.eval.results.agreement import RETRAINING, agreement, agreement_of_two
 from sida.eval.results.bibliography import SUITE, bibliography, cited_label, references
 from sida.eval.results.exchange import exchanged, read_exchanged, read_numbers
 from sida.eval.results.logs import kept_images, read_evaluations, read_log
-from sida.eval.results.measurements import long_rows, read_measurement, write_csv
+from sida.eval.results.measurements import read_measurement, write_csv
 from sida.eval.results.published import load_published
 from sida.eval.results.retraining import Retraining, load_retraining
-from sida.eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements, measurements_text
+from sida.eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements
 from sida.eval.tables.build import make_table
 from sida.eval.tables.latex import to_latex
 from sida.files.atomic import write_hashed_json
@@ -337,17 +337,9 @@ RECORDS = {
 @pytest.mark.parametrize(
     ("file", "path", "value"),
     [
-        ("trial-0.json", "seeds", [0]), ("trial-0.json", "seeds", [0, "x"]), ("trial-0.json", "protocol.fields", 3),
-        ("trial-0.json", "protocol.fields.metrics.fd.extractor", []), ("trial-0.json", "metrics.fd", "x"),
-        ("trial-0.json", "protocol.fields.seed0", "x"), ("trial-0.json", "protocol.fields.metrics.fd.of", {"a": 3}),
-        ("trial-0.json", "metric_references.fd", 3), ("trial-0.json", "source", "x"),
-        ("trial-0.json", "metrics.fd", "1.5"), ("trial-0.json", "metrics.fd", True), ("trial-0.json", "trial", "0"),
-        ("trial-0.json", "trial", False), ("trial-0.json", "n", "40"), ("trial-0.json", "nfe", "1"),
-        ("trial-0.json", "nfe", True), ("trial-0.json", "seeds", [False, 39]), ("score.json", "measurements.0.n", "40"),
-        ("claims.json", "claims", ["x"]), ("claims.json", "preamble", 3), ("claims.json", "claims.0.verdict", "true"),
-        ("claims.json", "claims.0.rows", [1]), ("claims.json", "claims.0.findings.0.numbers", None),
-        ("claims.json", "claims.0.by_published", 1),
-        ("score.json", "measurements", []), ("score.json", "measurements.0", {"run": "a"}),
+        ("trial-0.json", "seeds", [0]), ("trial-0.json", "protocol.fields", 3), ("trial-0.json", "metrics.fd", "1.5"),
+        ("trial-0.json", "metrics.fd", True), ("trial-0.json", "source", "x"), ("claims.json", "claims", ["x"]),
+        ("score.json", "measurements.0.n", "40"), ("score.json", "measurements", []),
     ],
 )  # fmt: skip
 def test_a_record_of_another_form_is_one_line(tmp_path, file, path, value):
@@ -358,18 +350,10 @@ def test_a_record_of_another_form_is_one_line(tmp_path, file, path, value):
     refused(rf"{file}: .*{remedy}", read, tmp_path / file)
 
 
-@pytest.mark.parametrize("column", ["value", "trial"])
-@pytest.mark.parametrize("text", ["１", "٣", "1_0", "²", "0x1", "True", "1 0", "1e", "."])
-def test_a_number_in_a_cell_has_ascii_digits(tmp_path, column, text):
-    rows = [{**row, column: text} for row in long_rows([made_up.trial_record()])]
-    (tmp_path / "m.csv").write_text(measurements_text(rows))
-    refused(rf"m.csv:2: {column}: ", load_measurements, tmp_path / "m.csv")
-
-
-@pytest.mark.parametrize("text", ["1", "+1.5", "-1", "1.", ".5", "1e-05", "1E+3"])
-def test_other_numbers_are_read_as_python_writes_them(text):
-    assert number_in(text, float) == float(text)
-    assert number_in(text, int) == (int(text) if text in ("1", "-1") else None)
+@pytest.mark.parametrize("text", ["１", "1_0", "0x1", "1e"])
+def test_a_number_in_a_cell_has_ascii_digits(text):
+    assert number_in(text, float) is None
+    assert (number_in("-1", int), number_in("1E+3", float), number_in("1.", int)) == (-1, 1000.0, None)
 
 
 @pytest.mark.parametrize(
