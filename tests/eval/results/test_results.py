@@ -278,7 +278,7 @@ def test_numbers_of_others_are_collected_with_their_origin(printed, theirs, tmp_
     assert [row.value for row in rows if row.metric == "fd"] == printed[0]["values"]
     # Without them the file is as before.
     write_csv(tmp_path / "ours.csv", [])
-    assert (tmp_path / "ours.csv").read_text().startswith(",".join(MEASUREMENT_COLUMNS) + ",")
+    assert (tmp_path / "ours.csv").read_text().startswith(",".join(MEASUREMENT_COLUMNS) + "\n")
 
 
 @pytest.mark.parametrize(
