@@ -10,7 +10,6 @@ import os
 import re
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -19,13 +18,13 @@ from sida.errors import UserError
 from sida.eval.claims.rules import RULES, rule_text
 from sida.eval.claims.write import CHANCE, VERDICT_MARKS, read_verdicts
 from sida.eval.report.paper import figure_caption, generators, in_order, origin
+from sida.eval.results.csv_files import read_csv
 from sida.eval.results.summary import Measurements, measured_in, measurements_file
-from sida.eval.tables.build import load_table
-from sida.eval.tables.model import Table
-from sida.eval.tables.render import html_text, page_of, spelled, template
+from sida.eval.tables.render import html_text, spelled, template
 from sida.files.atomic import write_text
 from sida.files.convert import convert
 from sida.files.ordinary import file_below, open_ordinary
+from sida.files.text_files import read_text
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -35,15 +34,15 @@ if TYPE_CHECKING:
 _CHANCE = f"{CHANCE} The verdict needs a comparison that does not survive the correction for many comparisons."
 
 
-def _generators(folder: Path, measurements: Measurements, tables: Mapping[str, Table]) -> list[dict[str, Any]]:
+def _generators(folder: Path, measurements: Measurements) -> list[dict[str, Any]]:
     """Facts about the measurements of each run, with its row of the tables and their names."""
     tables_of: dict[str, list[str]] = {}
     labels: dict[str, str] = {}
-    for name, table in tables.items():
-        for record in table.records:
-            for run in str(record.get("run") or "").split() if record.get("measured") else []:
-                tables_of.setdefault(run, []).append(name)
-                labels.setdefault(run, str(record.get("model") or ""))
+    for path in in_order(folder, "tables", ".csv"):
+        for _, record in read_csv(path)[1]:
+            for run in (record.get("run") or "").split() if record.get("measured") else []:
+                tables_of.setdefault(run, []).append(path.stem)
+                labels.setdefault(run, record.get("model") or "")
     return [
         {**facts, "label": labels.get(run, ""), "tables": ", ".join(dict.fromkeys(tables_of.get(run, [])))}
         for run, facts in generators(folder, measurements).items()
@@ -73,30 +72,50 @@ def write_index(
         UserError: The results are missing, or a file has another form.
     """
     folder, out = Path(results), Path(out)
-    tables = {path.stem: load_table(path) for path in in_order(folder, "tables", ".json")}
+    tables = {path.stem: _table(path) for path in in_order(folder, "tables", ".html")}
     pictures = _pictures(folder, own)
     measurements = measured_in(folder)
     # A search has trials and no tables.
     if not (tables or pictures or measurements.rows):
         raise UserError(folder, "no results there yet", "run the workflow first")
-    cells = [cell for table in tables.values() for row in table.rows for cell in row.cells]
+    bodies = "".join(table["table"] for table in tables.values())
     text = template(_FOLDER / "template.html", rich=_rich).render(
         title=spelled(title or f"Results of the preset {folder.absolute().name}"),
         preset=folder.absolute().name,
-        tables={name: page_of(table) for name, table in tables.items()},
+        tables=tables,
         pictures=pictures,
         **_verdicts(folder, bool(measurements.rows)),
-        kinds={cell.kind for cell in cells},
-        bold=any(cell.bold for cell in cells),
+        kinds=set(re.findall(r'<td class="(\w+)', bodies)),
+        bold="<b>" in bodies,
         measured=bool(measurements.rows),
         runs=len(measurements.runs),
         origin=origin(measurements),
-        generators=_generators(folder, measurements, tables),
+        generators=_generators(folder, measurements),
         again=again,
         files=_files(folder, out.parent),
     )
     write_text(out, text)
     return out
+
+
+#: Parts of the page of a table (``eval/tables/page.html``), whose texts hold no elements.
+_TABLE_PAGE = re.compile(
+    r"""<h1>(?P<title>.*?)</h1>\s*<p>(?P<caption>.*?)</p>\s*(?P<wide><p class="swipe">.*?</p>)?\s*"""
+    r"""<div class="scroll"[^>]*>(?P<table>.*?)</div>\s*<div class="notes">(?P<notes>.*?)</div>""",
+    re.DOTALL,
+)
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """Parts of a table's page as HTML: title, caption, table, notes, and whether it is wide for a narrow screen.
+
+    Raises:
+        UserError: The file is missing, or is not the page of a table.
+    """
+    parts = _TABLE_PAGE.search(read_text(path))
+    if parts is None:
+        raise UserError(path, "is not the page of a table", "build the table again")
+    return parts.groupdict()
 
 
 def _pictures(folder: Path, own: str | Path | None) -> list[dict[str, str]]:

@@ -24,11 +24,11 @@ from sida.eval.results.bibliography import bibliography_items
 from sida.eval.results.csv_files import read_csv
 from sida.eval.results.logs import has_log, log_path, read_log
 from sida.eval.results.summary import Measurements, image_seeds, measured_days, measured_in
-from sida.eval.tables.build import load_table
-from sida.eval.tables.latex import cited_keys, escape
+from sida.eval.tables.latex import escape
 from sida.eval.tables.render import template
 from sida.files.atomic import copy_file, write_text
 from sida.files.ordinary import file_below, open_below, ordinary_files
+from sida.files.text_files import read_text
 
 PACKAGES = "texlive-latex-recommended"
 INSTALL = f"apt-get install --no-install-recommends {PACKAGES}"
@@ -95,6 +95,9 @@ def compile_latex(source: Path) -> Path:
 
 _NATURAL = re.compile(r"(\d+)")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+#: Number of a table that is compiled alone, and the references that it has then, in its LaTeX.
+_TABLE_NUMBER = re.compile(r"^ *\\begin\{document\}\\renewcommand\{\\thetable\}\{(.*)\}$", re.MULTILINE)
+_CITED = re.compile(r"\\bibitem\{([\w-]+)\}")
 _FIGURE_NUMBER = re.compile(r"figure(\d+)")
 #: Number at the start of a figure's title, which the document gives itself.
 _NUMBER_OF_TITLE = re.compile(r"^Figure \d+\. ")
@@ -154,13 +157,14 @@ def paper_source(
 ) -> str:
     """The LaTeX of the whole document; paths are relative to ``folder``."""
     measurements = measured_in(folder)
-    loaded = [load_table(table.with_suffix(".json")) for table in tables]
-    cited = [key for table in loaded if table.cite for key in cited_keys(table)]
+    texts = [read_text(table) for table in tables]
+    numbers = [match[1] if (match := _TABLE_NUMBER.search(text)) else None for text in texts]
+    cited = [key for text in texts for key in _CITED.findall(text)]
     stems = [_FIGURE_NUMBER.fullmatch(figure.stem) for figure in figures]
     page = template(Path(__file__).parent / "templates" / "paper.tex", tex=escape)
     return page.render(
         title=title or f"Results of the preset {folder.absolute().name}",
-        tables=[*zip(_numbers([escape(str(t.number)) if t.number else None for t in loaded]), tables)],
+        tables=[*zip(_numbers(numbers), tables)],
         figures=[*zip(_numbers([str(int(match[1])) if match else None for match in stems]), figures)],
         captions={figure.stem: figure_caption(figure, own) for figure in figures},
         **_claims(file_below(folder, "claims.json"), bool(measurements.rows)),

@@ -1,11 +1,10 @@
-"""Builds a :class:`~sida.eval.tables.model.Table` from a layout, measurements, published numbers; reads, writes files.
+"""Builds a :class:`~sida.eval.tables.model.Table` from a layout, measurements, published numbers; writes its files.
 
 There are three modes: ``paper`` prints the published strings; ``measured`` prints measurements; ``audit`` prints both
 with their difference. A published cell never shows a measurement, nor the reverse. Notes below a table give the origin
 of the numbers. Headings may themselves be published numbers, such as model sizes with their parameter counts.
 """
 
-import dataclasses
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,10 +48,7 @@ from sida.eval.tables.notes import (
 )
 from sida.eval.tables.render import to_csv, to_html, to_markdown
 from sida.eval.tables.scores import with_scores
-from sida.files.atomic import json_text, read_hashed_json, write_files
-from sida.files.text_files import with_hash
-
-TABLE_FORMAT = "sida-table/3"
+from sida.files.atomic import write_files
 
 
 def make_table(
@@ -304,12 +300,8 @@ def _listed_only(names: Sequence[str], ids: Container[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name in ids)
 
 
-def to_json(table: Table) -> str:
-    """The table as JSON with its content hash; :func:`load_table` reads it."""
-    return json_text(with_hash({"format": TABLE_FORMAT, **dataclasses.asdict(table)}))
-
-
-RENDERERS = {".tex": to_latex, ".csv": to_csv, ".md": to_markdown, ".html": to_html, ".json": to_json}
+#: Forms of a table by suffix.
+RENDERERS = {".tex": to_latex, ".csv": to_csv, ".md": to_markdown, ".html": to_html}
 
 
 def table_paths(out: str | Path) -> list[Path]:
@@ -325,7 +317,7 @@ def table_paths(out: str | Path) -> list[Path]:
 
 
 def write_table(table: Table, out: str | Path, latex: Callable[[Table], str] = to_latex) -> list[Path]:
-    """Writes all files of a table (``.tex``, ``.csv``, ``.md``, ``.html``, ``.json``), or none; returns their paths.
+    """Writes all files of a table (``.tex``, ``.csv``, ``.md``, ``.html``), or none; returns their paths.
 
     Args:
         table: The table.
@@ -339,19 +331,3 @@ def write_table(table: Table, out: str | Path, latex: Callable[[Table], str] = t
     texts = {path: renderers[path.suffix](table) for path in table_paths(out)}
     write_files(texts)
     return list(texts)
-
-
-def load_table(path: str | Path) -> Table:
-    """Reads the ``.json`` of a table.
-
-    Raises:
-        UserError: The file is missing, damaged or of another kind.
-    """
-    record = read_hashed_json(path, "build the table again")
-    if record.pop("format", None) != TABLE_FORMAT:
-        raise UserError(path, f"holds no table (format {TABLE_FORMAT})", "build it again")
-    table = from_mapping(Table, record, f"{path}:")
-    for number, row in enumerate(table.rows):
-        if len(row.cells) != len(table.columns):
-            raise UserError(f"{path}: rows[{number}]", "has not one cell for each column", "build the table again")
-    return table

@@ -201,9 +201,9 @@ def test_the_same_files_give_the_same_page_and_run_it_again_names_what_was_given
 
 
 def test_a_table_is_written_whole_or_not_at_all(study, tmp_path, refusal):
-    (tmp_path / "t.json").mkdir()
-    assert "t.json: is a folder" in refusal("table", "main", *inputs_of(study), "--out", str(tmp_path / "t.tex"))
-    assert [path.name for path in tmp_path.iterdir()] == ["t.json"]
+    (tmp_path / "t.html").mkdir()
+    assert "t.html: is a folder" in refusal("table", "main", *inputs_of(study), "--out", str(tmp_path / "t.tex"))
+    assert [path.name for path in tmp_path.iterdir()] == ["t.html"]
 
 
 def test_show_prints_the_first_table_and_paths_within_the_terminal(capsys):

@@ -3,7 +3,6 @@
 import dataclasses
 import html.parser
 import io
-import json
 import os
 import re
 
@@ -16,14 +15,12 @@ from sida.eval.report.page import write_index
 from sida.eval.report.paper import build_paper, missing_latex
 from sida.eval.results.csv_files import csv_text, read_csv
 from sida.eval.results.sheet import read_runs
-from sida.eval.tables.build import load_table, to_json, write_table
+from sida.eval.tables.build import write_table
 from sida.eval.tables.latex import escape, to_latex
 from sida.eval.tables.layout import ColumnSpec
 from sida.eval.tables.model import Cell, Column, Row, Table
 from sida.eval.tables.render import to_html, to_markdown, to_terminal
 from sida.eval.tables.scores import latex_row
-from sida.files.atomic import write_hashed_json
-from sida.files.text_files import check_hash
 from tests.readers.test_text import written
 from tests.refused import refusal
 
@@ -89,7 +86,6 @@ def test_text_is_no_command_no_element_and_no_line(text, tmp_path):
     pages = []
     for shown in (dataclasses.replace(made, name="main") for made in (PLAIN, table(text))):
         write_table(shown, tmp_path / "tables/main.tex")
-        assert load_table(tmp_path / "tables/main.json") == shown
         pages.append(write_index(tmp_path, tmp_path / "index.html", shown.title).read_text())
     assert tags(pages[1]) <= tags(pages[0])
     for output in (latex, page, markdown, to_terminal(shown, colour=False), pages[1]):
@@ -108,13 +104,6 @@ def test_no_cell_of_a_table_is_a_formula(cell, tmp_path):
     text = csv_text(("model", "family"), [{"model": cell, "family": cell}, {"model": "-0.5", "family": "+ GAN"}])
     (_, rows) = read_csv(written(tmp_path, "t.csv", text))
     assert [tuple(row.values()) for _, row in rows] == [(f"'{cell}", f"'{cell}"), ("-0.5", "+ GAN")]
-
-
-@pytest.mark.parametrize("change", [{"format": "x"}, {"rows": [{"cells": []}]}, {"columns": []}, {"rows": 3}])
-def test_a_file_that_is_no_table_is_refused(change, tmp_path):
-    path = tmp_path / "main.json"
-    write_hashed_json(path, check_hash(json.loads(to_json(table("x"))), path) | change)
-    assert "main.json" in refusal(load_table, path)
 
 
 @pytest.mark.parametrize("kind", ["table", "a part of a table", "figure", "folder"])

@@ -94,7 +94,7 @@ def test_a_folder_of_products_on_a_disk_that_may_only_be_read(finished, tmp_path
         said = workspace.done(*arguments, status=1)
         assert faults(said) == []
         assert "results/small: is read-only, so nothing can be made there; start in a writable folder" in said
-        assert {path.name for path in (disk / "tables").iterdir()} == {"main.csv", "main.html", "main.json", "main.md"}
+        assert {path.name for path in (disk / "tables").iterdir()} == {"main.csv", "main.html", "main.md"}
         make_read_only(disk, False)
         workspace.done(*arguments)
         assert outcome(workspace) == wanted

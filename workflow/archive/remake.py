@@ -20,7 +20,7 @@ from sida.eval.figures.layout import Sources, figure_layout
 from sida.eval.results.csv_files import read_csv
 from sida.eval.results.sheet import SheetRow
 from sida.eval.results.summary import Measurements, load_measurements, measured_in
-from sida.eval.tables.build import RENDERERS, TABLE_FORMAT, make_table
+from sida.eval.tables.build import RENDERERS, make_table
 from sida.eval.tables.hyperparameters import HyperLayout
 from sida.eval.tables.layout import table_layout
 from sida.eval.tables.model import RECORD_FIELDS
@@ -159,8 +159,5 @@ def _uncompared(folder: Path, name: str) -> str | None:
         return "files of verdicts"
     with ignoring_faults():
         if path.suffix == ".csv" and {*RECORD_FIELDS} <= {*read_csv(folder / name)[0]}:
-            return "files of tables"
-        known = path.parts[0] in ("measurements", "specs", "students", "teachers", "samples", "statistics", "assets")
-        if path.suffix == ".json" and not known and TABLE_FORMAT in read_text(folder / name):
             return "files of tables"
     return None

@@ -18,7 +18,6 @@ rule table:
         tex="<results>/tables/{table}.tex",
         csv="<results>/tables/{table}.csv",
         md="<results>/tables/{table}.md",
-        json="<results>/tables/{table}.json",
     log:
         "<results>/logs/table-{table}.log",
     conda:

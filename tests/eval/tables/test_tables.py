@@ -1,7 +1,6 @@
 """Tables of measurements: content, bold rule, faults; as Markdown, HTML and LaTeX, which compiles."""
 
 import dataclasses
-import json
 import math
 import re
 import shutil
@@ -22,14 +21,13 @@ from sida.eval.results.retraining import Retraining
 from sida.eval.results.sheet import SheetRow
 from sida.eval.results.summary import Measurements, load_measurements
 from sida.eval.tables.bold import _is_about
-from sida.eval.tables.build import ResultsTable, build_table, load_table, make_table, table_paths, write_table
+from sida.eval.tables.build import ResultsTable, build_table, make_table, table_paths, write_table
 from sida.eval.tables.cells import TableLine, nfe_text, unlike
 from sida.eval.tables.hyperparameters import LOGS, _text
 from sida.eval.tables.latex import cited_keys, escape, latex_cell, to_latex
 from sida.eval.tables.layout import BoldSpec, ColumnSpec, RowSpec, TableSources, load_layout, table_layout
 from sida.eval.tables.model import Cell, Column, Row, Table
 from sida.eval.tables.render import page_of, to_csv, to_html, to_markdown, to_terminal
-from sida.files.text_files import with_hash
 from tests.eval.claims.evidence import lines, spread
 from tests.eval.synthetic_output import TRUTH, csv_rows, measurement_lines, write_csv
 from tests.refused import refused
@@ -446,22 +444,11 @@ def test_rows_and_columns_have_the_defaults_that_the_documentation_states():
     assert not any((Column("A").number, Column("A").name, Column("A").about, Row(()).rule, Row(()).part))
 
 
-def test_a_table_without_measurements_and_files_that_are_no_tables_are_told(tmp_path, table):
+def test_a_table_without_measurements_and_names_of_other_files_are_told(tmp_path):
     refused("mode measured needs --measurements or --add.*--mode paper", make_table, MAIN)
     for wrong in ("main", "main.pdf"):
-        refused(f"--out {wrong}: must end in .tex, .csv, .md, .html, .json", table_paths, wrong)
-    assert [path.name for path in table_paths(tmp_path / "x.md")] == ["x.tex", "x.csv", "x.md", "x.html", "x.json"]
-    path = tmp_path / "main.json"
-    write_table(table, path)
-    assert to_markdown(load_table(path)) == to_markdown(table)
-    record = json.loads(path.read_text())
-    del record["content_sha256"]
-    for change, told in (
-        ({"format": "sida-table/2"}, "holds no table"),
-        ({"columns": record["columns"][1:]}, r"rows\[0\]: has not one"),
-    ):
-        path.write_text(json.dumps(with_hash(record | change)))
-        refused(told, load_table, path)
+        refused(f"--out {wrong}: must end in .tex, .csv, .md, .html", table_paths, wrong)
+    assert [path.name for path in table_paths(tmp_path / "x.md")] == ["x.tex", "x.csv", "x.md", "x.html"]
 
 
 def test_evaluations_are_those_that_a_row_prints_or_else_the_measured_ones(measured, runs, tmp_path):
