@@ -84,6 +84,7 @@ class Files:
         left_out: Remark on files that were left out, with their number and reason, or an empty string.
         bare: Folders that are empty or hold only hidden files, sorted.
         is_folder: Whether it is a folder.
+        is_own: Whether it is an archive as this package writes it, as far as it was read.
 
     Raises:
         UserError: The path is missing, of an unknown format, the archive is damaged, or there are links, pipes or
@@ -93,7 +94,7 @@ class Files:
     def __init__(self, path: str | os.PathLike[str], workers: int = 1) -> None:
         self.path, self.workers, self.is_folder = str(path), workers, Path(path).is_dir()
         self._archive: IO[bytes] | None = None
-        self._is_own = False
+        self.is_own = False
         if self.is_folder:
             self.names, folders, self._locations = _walk(self.path)
         else:
@@ -154,7 +155,7 @@ class Files:
             return None
         if sum(info.file_size for info in members) > self._size:
             return None
-        self._is_own = True
+        self.is_own = True
         rows = [(i.header_offset, i.compress_size, i.file_size, i.CRC, i.compress_type) for i in members]
         return names, [], np.array(rows, np.int64).reshape(-1, 5)
 
@@ -324,9 +325,10 @@ class Files:
         Yields:
             Facts and images (n, C, H, W) of :func:`sida.data.reader.images`.
         """
-        if self._is_own and (images := self._own_images(members, shape, kind, only_pictures)) is not None:
-            yield {"shape": [*images.shape[1:]], "kind": images.dtype.str, "lossy": [None] * len(images),
-                   "differing": None}, images  # fmt: skip
+        answer = self._own_images(members, shape, kind, only_pictures) if self.is_own else None
+        self.is_own = answer is not None
+        if answer is not None:
+            yield answer
             return
         count = 1
         if shape is not None:
@@ -336,21 +338,27 @@ class Files:
             yield facts, arrays.get("images")
 
     def _own_images(
-        self, members: Sequence[int] | np.ndarray, shape: Sequence[int] | None, kind: str | None, only_pictures: bool
-    ) -> np.ndarray | None:
-        """Images of an archive of ours; None if one of them is not as this package writes it."""
+        self, members: Sequence[int] | np.ndarray, shape: Any, kind: str | None, only_pictures: bool
+    ) -> tuple[dict[str, Any], np.ndarray | None] | None:
+        """As :meth:`images`, of an archive of ours; None if one of them is not as this package writes it."""
         assert self._archive is not None
-        file, images = self._archive.fileno(), []
+        file, images, differing = self._archive.fileno(), list[np.ndarray](), None
         for location in self._locations[np.asarray(members, np.int64)].tolist():
             try:
-                image = decode_own(unpacked(file, *location), shape, kind, only_pictures)
+                image = decode_own(unpacked(file, *location), shape, only_pictures)
             except (UserError, ValueError, MemoryError, OverflowError, struct.error):
                 return None
             if image is None:
                 return None
-            shape, kind = image.shape, image.dtype.str
+            layout: list[Any] = [[*image.shape], image.dtype.str]
+            if shape is None:
+                shape, kind = layout
+            if layout != [[*shape], np.dtype(kind).str]:
+                differing = layout
+                break
             images.append(image)
-        return np.stack(images) if images else None
+        facts = {"shape": [*shape], "kind": kind, "lossy": [None] * len(images), "differing": differing}
+        return facts, np.stack(images) if images else None
 
     def labels(self, members: Sequence[int] | np.ndarray) -> np.ndarray | None:
         """Classes of members, int64 ``(N,)``, by one of :data:`~sida.data.label_files.LABEL_FILES`, or by a file

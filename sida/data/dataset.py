@@ -5,7 +5,11 @@ from __future__ import annotations
 import abc
 import functools
 import hashlib
+import math
+import os
 import re
+import tempfile
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, get_args
@@ -19,6 +23,8 @@ from sida.late import torch
 
 #: Images that a sketch reads at a time.
 _AT_ONCE = 512
+#: Bytes of images that are read at a time, and largest foreign data set that is converted.
+_READ_BYTES, _MOST_CONVERTED = 256 << 20, 8 << 30
 #: Scatter of an autoencoder's latents of photographs is 4 to 5.5; those of a network, which are scaled, have up to 1.
 _LEAST_SCATTER, _SAMPLED = 2.0, 64
 #: Logarithms of variances at which diffusers cuts them (``DiagonalGaussianDistribution``).
@@ -260,7 +266,8 @@ class ImageArchive(Dataset):
         use_labels: False makes the data set unconditional.
         latents: Expected kind of latents; None takes the recorded one, else EDM2's.
         spread: Expected second half of latents; None takes the recorded one, else ``std``.
-        cache: Whether to keep images in memory (of each process) once they are read; for data sets that fit.
+        cache: Whether to keep images in memory (of each process) once they are read; for data sets that fit. Images
+            that this package did not write are all converted at the second read, into a temporary file or the memory.
         views: See :class:`Dataset`.
 
     Attributes:
@@ -282,7 +289,7 @@ class ImageArchive(Dataset):
         spread: Spread | None = None,
         **views: Any,
     ) -> None:
-        self.files = Files(path)
+        self.files = Files(path, len(os.sched_getaffinity(0)))
         self.members = self.files.pictures(arrays=True)
         ((facts, _),) = self.files.images(self.members[:1])
         (channels, height, width), self.dtype = facts["shape"], np.dtype(facts["kind"])
@@ -302,8 +309,8 @@ class ImageArchive(Dataset):
         labels = self.files.labels(self.members) if use_labels else None
         self._raw_shape = (len(self.members), channels, height, width)
         super().__init__(name or PurePath(path).stem, self._raw_shape, labels, **views)
-        self._cached = np.empty(self._raw_shape, dtype=self.dtype) if cache else None
-        self._is_cached = np.zeros(len(self.members), dtype=bool)
+        self._cached: np.ndarray | None = np.empty(self._raw_shape, dtype=self.dtype) if cache else None
+        self._is_cached, self._reads, self._lock = np.zeros(len(self.members), dtype=bool), 0, threading.Lock()
         if not self.is_pixels:
             self._tell_scale()
 
@@ -337,15 +344,33 @@ class ImageArchive(Dataset):
         """Images ``(N, C, H, W)``.
 
         Raises:
-            UserError: An image is damaged, or differs from the first one in size or channels.
+            UserError: An image is damaged, or differs from the first one in size or channels; or there are too many to
+                be converted.
         """
-        if self._cached is None:
-            return self._read(raw_indices)
-        indices = np.unique(raw_indices[~self._is_cached[raw_indices]])
-        if len(indices):
-            self._cached[indices] = self._read(indices)
-            self._is_cached[indices] = True
-        return self._cached[raw_indices]
+        with self._lock:
+            self._reads += 1
+            is_foreign = not self.files.is_own and self._reads > 1
+            if self._cached is None and is_foreign:
+                self._cached = self._temporary()
+            if self._cached is not None:
+                wanted = self.raw_indices if is_foreign else raw_indices
+                missing = np.unique(wanted[~self._is_cached[wanted]])
+                step = max(1, _READ_BYTES // (math.prod(self._raw_shape[1:]) * self.dtype.itemsize))
+                for start in range(0, len(missing), step):
+                    part = missing[start : start + step]
+                    self._cached[part] = self._read(part)
+                    self._is_cached[part] = True
+        return self._read(raw_indices) if self._cached is None else self._cached[raw_indices]
+
+    def _temporary(self) -> np.ndarray:
+        """Room for all images in a nameless file."""
+        nbytes = math.prod(self._raw_shape) * self.dtype.itemsize
+        if nbytes > _MOST_CONVERTED:
+            fault = f"has {nbytes / 1e9:.1f} GB of images in a form that is converted at each start"
+            remedy = f"prepare them once: sida data prepare --source {self.files.path} --out ARCHIVE.zip"
+            raise UserError(self.files.path, fault, remedy)
+        with tempfile.TemporaryFile() as file:
+            return np.memmap(file, self.dtype, "w+", shape=self._raw_shape).view(np.ndarray)
 
     @functools.cached_property
     def sha256(self) -> str:

@@ -193,24 +193,23 @@ def checked_array(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def decode_own(content: bytes, shape: Sequence[int] | None, kind: str | None, only_pictures: bool) -> np.ndarray | None:
-    """Image ``(C, H, W)`` of a PNG or npy as this package writes it; None for any other, or of another shape or type.
+def decode_own(content: bytes, shape: Sequence[int] | None, only_pictures: bool) -> np.ndarray | None:
+    """Image ``(C, H, W)`` of a PNG or npy as this package writes it; None for any other.
 
-    Such a PNG has 8 bits a value, grey or RGB, and no chunk but IHDR, IDAT and IEND.
+    Such a PNG has 8 bits a value, grey or RGB, and no chunk but IHDR, IDAT and IEND. One of another shape than the
+    given one is not decoded: its array has only the shape.
 
     Raises:
         UserError: The file is damaged.
     """
     if content.startswith(np.lib.format.MAGIC_PREFIX):
-        image = None if only_pictures else checked_array(read_npy(content))
-    else:
-        sides = _own_sides(content)
-        if sides is None or (shape is not None and sides != (*shape,)):
-            return None
-        image = np.asarray(open_picture(content))
-        image = image[None] if sides[0] == 1 else np.stack([*image.transpose(2, 0, 1)])
-    fits = image is not None and (shape is None or (image.shape, image.dtype) == ((*shape,), np.dtype(kind)))
-    return image if fits else None
+        return None if only_pictures else checked_array(read_npy(content))
+    if (sides := _own_sides(content)) is None:
+        return None
+    if shape not in (None, sides, [*sides]):
+        return np.broadcast_to(np.uint8(0), sides)
+    pixels = np.asarray(open_picture(content))
+    return pixels[None] if sides[0] == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def _own_sides(content: bytes) -> tuple[int, int, int] | None:

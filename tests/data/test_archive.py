@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sida.data import load_dataset
+from sida.data import archive, dataset, load_dataset
 from sida.data.archive import Files
 from sida.eval.measuring.stores import open_images
 from sida.files.atomic import sha256_file
@@ -120,6 +120,32 @@ def test_zip_deflated_zip_and_folder_are_alike(tmp_path, channels):
         assert data.class_indices.tolist() == [0, 1, 2, 1, 0]
     assert stored.sha256 == sha256_file(tmp_path / "a.zip")
     assert folder.sha256 != stored.sha256
+
+
+def test_an_archive_of_ours_needs_no_child(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "convert", None)
+    images, path = pictures(5), write_zip(tmp_path / "a.zip", members(pictures(5)))
+    store = open_images(path, labels=False)
+    store.side = 8
+    np.testing.assert_array_equal(store.read(0, 2).transpose(0, 2, 3, 1), images[:2])
+    assert store.read(2, 5).strides == (192, 64, 8, 1)
+    np.testing.assert_array_equal(open_zip(path, labels=False).images([3, 1])[0], images[3].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_images_of_others_are_converted_once(tmp_path, monkeypatch, cache):
+    images = pictures(6)
+    data = open_zip(write_zip(tmp_path / "a.zip", members(images), zipfile.ZIP_DEFLATED), cache=cache, max_size=5)
+    expected = images.transpose(0, 3, 1, 2)[data.raw_indices]
+    for index in range(2):
+        np.testing.assert_array_equal(data.images([index])[0], expected[index])
+    monkeypatch.setattr(archive, "convert", None)
+    np.testing.assert_array_equal(data.images(range(5)), expected)
+    monkeypatch.undo()
+    data = open_zip(tmp_path / "a.zip")
+    data.images([0])
+    monkeypatch.setattr(dataset, "_MOST_CONVERTED", 1000)
+    refused(r"a.zip: has .* GB of images.*sida data prepare", data.images, [1])
 
 
 def test_labels_that_are_left_out_are_not_read(tmp_path):
