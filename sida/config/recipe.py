@@ -188,11 +188,6 @@ class TrainingSettings(Settings):
 class RunConfig(TrainingSettings, JobSettings):
     """Settings that every training run has, a teacher's and a student's."""
 
-    @property
-    def common(self) -> "RunConfig":
-        """These settings alone, without a recipe's or a teacher's."""
-        return RunConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(RunConfig)})
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TeacherTraining(TrainingSettings):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sida.errors import UserError
 from sida.files.ordinary import UnreadableError, open_ordinary
-from sida.files.tensors import read_tensors, write_tensors
+from sida.files.tensors import read_tensor_header, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -110,6 +110,15 @@ class PartFolder:
         if (header.get("place"), header.get("job")) != (place, self.job):
             return None
         return Part(place, header["size"], tensors, header["record"])
+
+    def header(self, place: int) -> dict[str, Any] | None:
+        """``place``, ``size``, ``job`` and ``record`` of any job's part, without tensors; None as :meth:`read`."""
+        try:
+            return read_tensor_header(self.path(place)).record
+        except UnreadableError:
+            raise
+        except UserError:
+            return None
 
     def remove(self, place: int) -> None:
         """Removes the part at a place, if there is one."""

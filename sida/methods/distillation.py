@@ -99,13 +99,14 @@ def distill(
             else:
                 check_shapes(net, dataset, place)
 
-    def start(ranks: Ranks, config: ResolvedConfig) -> StudentTrainer:
-        with faults_of(config.method):
-            trainer = make_trainer(config, dataset, device, where)
-        trainer.faults = functools.partial(faults_of, config.method)
-        trainer.batches = StepBatches(config.common, dataset, device, ranks, where)
-        if config.evaluation is not None:
-            evaluation = Evaluation(config.evaluation, dataset, trainer.sampler, config.device, f"{where}.evaluation")
+    def start(ranks: Ranks) -> StudentTrainer:
+        with faults_of(resolved.method):
+            trainer = make_trainer(resolved, dataset, device, where)
+        trainer.faults = functools.partial(faults_of, resolved.method)
+        trainer.batches = StepBatches(resolved, dataset, device, ranks, where)
+        if resolved.evaluation is not None:
+            place = f"{where}.evaluation"
+            evaluation = Evaluation(resolved.evaluation, dataset, trainer.sampler, resolved.device, place)
             trainer.evaluate, trainer.evaluation = evaluation, evaluation.settings
         return trainer
 

@@ -6,54 +6,13 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from sida.errors import UserError
-from sida.files.atomic import append_jsonl, jsonl_text, write_text
 from sida.training.processes import ALONE, Ranks
 
 LogRecords = Sequence[Mapping[str, Any]]
-
-
-class Logs:
-    """Writes the logs of a run.
-
-    Args:
-        folder: The run's folder.
-        written: Whether anything is written; rank 0 alone writes.
-    """
-
-    def __init__(self, folder: Path, written: bool = True) -> None:
-        self.folder, self.written = folder, written
-
-    def restart(self, train: LogRecords, evaluations: LogRecords, final: bool = False) -> None:
-        """Writes all logs anew with these records; ``final`` marks that no record follows."""
-        if not self.written:
-            return
-        for name, records in {"train": train, "evaluations": evaluations}.items():
-            write_text(self.folder / f"{name}.jsonl", jsonl_text(records, final))
-
-    def add(self, name: str, record: Mapping[str, Any]) -> None:
-        """Adds a record to ``train`` or ``evaluations``.
-
-        Raises:
-            UserError: The folder is gone.
-        """
-        if not self.written:
-            return
-        try:
-            append_jsonl(self.folder / f"{name}.jsonl", dict(record))
-        except FileNotFoundError:
-            raise gone(self.folder) from None
-
-
-def gone(folder: Path) -> UserError:
-    """The error of a run's folder that was renamed or removed while its run was trained."""
-    remedy = "rename it back, or give its new place as --out, and run the same command again"
-    return UserError(folder, "is gone: it was renamed or removed during the training, which ends here", remedy)
 
 
 def without_nan(value: Any) -> Any:
@@ -166,8 +125,7 @@ class TickMeter:
 
     def load(self, state: dict[str, Any]) -> None:
         """Restores a :meth:`state`."""
-        # A state of an earlier version has no shares.
-        self._means |= state["means"]
+        self._means = state["means"]
         self._counts, self._seconds = Counter(state["counts"]), state["seconds"]
 
     def flush(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import os
@@ -27,19 +26,47 @@ from sida.training.iteration import Trainer
 from sida.training.logs import TickMeter
 from sida.training.optimizer import NamedTensors
 from sida.training.processes import Interruption, RankLostError, Ranks, StopRequest, joined
-from sida.training.run import BEST, RunFiles, copied, version_errors
+from sida.training.run import BEST, RunFolder, copied
 from sida.training.schedule import points_passed
 
-T = TypeVar("T")
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 #: Folder of runs without an explicit folder; no preset has this name.
 LOCAL_RESULTS = Path("results") / "local"
-#: Attributes of the loop that are kept in a state.
-_KEPT = ("nimg", "done", "train", "evaluations", "best")
-#: Names of provenance that may change when a training resumes, and of their lists in a state.
-_ORIGINS = {"device": "devices", "code_version": "code_versions"}
 #: Device or code of a part of a training whose state does not name it.
 UNKNOWN_ORIGIN = "unknown"
+_TOO_LARGE = (
+    "set checkpointing to true (the run resumes to the same numbers), or give a smaller batch_gpu"
+    " (docs/differences.tsv, 20) or batch_size, a smaller network or a larger card"
+)
+
+
+@dataclasses.dataclass
+class RunRecord:
+    """Everything that a state keeps of a run, apart from tensors.
+
+    Attributes:
+        nimg: Images seen.
+        snapshot: Images seen at the last snapshot.
+        train: Records of ``train.jsonl``.
+        evaluations: Records of ``evaluations.jsonl``.
+        best: Images seen and selection value of the result so far.
+        meter: Sums of the present tick.
+        images: Sketch of the images that the run has seen.
+        origins: Devices and code versions that trained the network, by their key in its header.
+        metadata: Header of the network of a finished run.
+        finished: Whether the training is complete.
+    """
+
+    nimg: int = 0
+    snapshot: int = 0
+    train: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    evaluations: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    best: dict[str, Any] | None = None
+    meter: dict[str, Any] | None = None
+    images: Any = None
+    origins: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    metadata: dict[str, Any] | None = None
+    finished: bool = False
 
 
 class TrainingLoop:
@@ -57,22 +84,19 @@ class TrainingLoop:
     """
 
     def __init__(
-        self, trainer: Trainer, config: RunConfig, stage: str, files: RunFiles, metadata: Mapping[str, Any]
+        self, trainer: Trainer, config: RunConfig, stage: str, files: RunFolder, metadata: Mapping[str, Any]
     ) -> None:
         self.trainer, self.config, self.stage, self.files = trainer, config, stage, files
         self.metadata, self.ranks, self.total = dict(metadata), files.ranks, config.total_kimg * 1000
-        self.origins = {kept: [str(self.metadata.get(name, UNKNOWN_ORIGIN))] for name, kept in _ORIGINS.items()}
         self.picture = Pictures(trainer.sampler, config.pictures, config.device)
         self.publish_diverged = config.on_divergence == "publish"
-        self.nimg = 0
-        # Images seen at the last log record, evaluation, snapshot and state.
-        self.done: dict[str, int | None] = {"tick": 0, "evaluation": None, "snapshot": 0}
-        self.train: list[dict[str, Any]] = []
-        self.evaluations: list[dict[str, Any]] = []
-        self.best: dict[str, Any] | None = None
+        self.record = RunRecord(
+            images=self.metadata.get("images"),
+            origins={name: [str(self.metadata[name])] for name in ("device", "code_version")},
+        )
         self.best_tensors: NamedTensors = {}  # by their names in a state, on rank 0, which writes them
-        self.ended = False  # whether the log ended the run early
         self.meter = TickMeter(self.ranks)
+        self.ended = False  # whether the log ended the run early
         # Time of the last state, and its number of images.
         self._saved, self._saved_nimg = time.monotonic(), 0
 
@@ -83,11 +107,11 @@ class TrainingLoop:
             UserError: The run has too many NaNs or too little memory, or an evaluation returns no number.
             KeyboardInterrupt: The process received SIGINT, or (Preempted) SIGTERM or SIGUSR1; the state is written.
         """
-        if self.files.kept is not None:
+        if self.files.state is not None:
             self._resume()
         # Removes records that a killed process logged after this state; the run will write them again.
-        self.files.logs.restart(self.train, self.evaluations)
-        progress = Progress(self.stage, self.total, done=self.nimg)
+        self.files.write_logs(vars(self.record))
+        progress = Progress(self.stage, self.total, done=self.record.nimg)
         with Interruption() as interruption:
             self.meter.start()
             self._events(interruption)
@@ -101,33 +125,28 @@ class TrainingLoop:
     def _iterate(self) -> None:
         with self.trainer.faults():
             try:
-                record = self.trainer.iteration(self.nimg)
+                record = self.trainer.iteration(self.record.nimg)
             except torch.OutOfMemoryError:
-                remedies = (
-                    "set checkpointing to true (the run resumes to the same numbers), or give a smaller batch_gpu"
-                )
-                alternatives = "(docs/differences.tsv, 20) or batch_size, a smaller network or a larger card"
-                raise UserError("", f"out of memory at image {self.nimg:,}", f"{remedies} {alternatives}") from None
+                raise UserError("", f"out of memory at image {self.record.nimg:,}", _TOO_LARGE) from None
         self.meter.add(record, self.config.batch_size)
-        self.nimg += self.config.batch_size
+        self.record.nimg += self.config.batch_size
 
-    # Events between iterations. Each event remembers its last number of images, so that a state written between two
-    # events (for example after the log record and before the evaluation) resumes exactly there.
+    # Events between iterations. The record says which have taken place, so that a state written between two of them
+    # (for example after the log record and before the evaluation) resumes exactly there.
 
     def _events(self, interruption: Interruption) -> None:
         self.files.check()
-        config, evaluation = self.config, self.trainer.evaluation
-        if self._due("tick", config.tick_kimg):
-            self._tick()
-        if evaluated := evaluation and self._due("evaluation", evaluation.every_kimg, evaluation.per_decade):
+        config, record, plan = self.config, self.record, self.trainer.evaluation
+        self._tick_if_due()
+        last = record.evaluations[-1]["nimg"] if record.evaluations else None
+        if evaluated := plan is not None and self._due(last, plan.every_kimg, plan.per_decade):
             self._evaluate(interruption)
-            if self._at_end() and self._due("tick", config.tick_kimg):
-                # Writes the last record of a run that ends here.
-                self._tick()
-        if snapshot := self._due("snapshot", config.snapshot_kimg):
-            metadata = {**self.metadata, "nimg": self.nimg, "last_nimg": self.nimg}
+            if self._at_end():
+                self._tick_if_due()  # the last record of a run that ends here
+        if snapshot := self._due(record.snapshot, config.snapshot_kimg):
+            metadata = {**self.metadata, "nimg": record.nimg, "last_nimg": record.nimg}
             self.files.write_snapshot(metadata, self.trainer.snapshots, self._draw)
-            self.done["snapshot"] = self.nimg
+            record.snapshot = record.nimg
         save = (evaluated or snapshot or self._state_is_old()) and not self._at_end()
         request = self.ranks.agree(max(interruption.request, StopRequest.SAVE if save else StopRequest.NONE))
         if request >= StopRequest.SAVE:
@@ -138,22 +157,22 @@ class TrainingLoop:
             self.ranks.agree(request).enforce()
 
     def _state_is_old(self) -> bool:
-        if self.ranks.rank or self.nimg == self._saved_nimg:
+        if self.ranks.rank or self.record.nimg == self._saved_nimg:
             return False
         if not self.config.state_minutes:
             return True
         # While a slow disk is still writing, the next state waits, not the run.
         return not self.files.busy and time.monotonic() - self._saved >= self.config.state_minutes * 60
 
-    def _due(self, event: str, every_kimg: float | None, per_decade: int | None = None) -> bool:
-        last = self.done[event]
-        if every_kimg is None or last == self.nimg:
+    def _due(self, last: int | None, every_kimg: float | None, per_decade: int | None = None) -> bool:
+        nimg = self.record.nimg
+        if every_kimg is None or last == nimg:
             return False
         points = (every_kimg * 1000, per_decade)
-        return last is None or self._at_end() or points_passed(self.nimg, *points) > points_passed(last, *points)
+        return last is None or self._at_end() or points_passed(nimg, *points) > points_passed(last, *points)
 
     def _at_end(self) -> bool:
-        return self.ended or self.nimg >= self.total
+        return self.ended or self.record.nimg >= self.total
 
     def _reason_to_end(self) -> str | None:
         """Reason to end early: a function of the log, so that a resumed run ends at the same image.
@@ -161,49 +180,53 @@ class TrainingLoop:
         Raises:
             UserError: The run is hopeless, and no result is wanted.
         """
-        if self.train and (fault := logs.hopeless(self.train[-1], self.trainer.max_nan_share)):
+        train, plan = self.record.train, self.trainer.evaluation
+        if train and (fault := logs.hopeless(train[-1], self.trainer.max_nan_share)):
             if not self.publish_diverged:
                 remedy = "lower lr or the loss weights, or take it as it is with on_divergence: publish"
                 raise UserError(self.stage, fault, remedy)
             return f"{fault} (on_divergence: publish)"
-        if (plan := self.trainer.evaluation) and plan.patience is not None:
-            values = [value for nimg, value in logs.selected(self.evaluations) if nimg > self.trainer.begun]
-            if logs.since_best(values, plan.min_improvement) >= plan.patience:
+        if plan is not None and plan.patience is not None:
+            counted = [value for nimg, value in logs.selected(self.record.evaluations) if nimg > self.trainer.begun]
+            if logs.since_best(counted, plan.min_improvement) >= plan.patience:
                 return f"{plan.patience} evaluations after the best one that counts (patience)"
         return None
 
     def _judge(self, faults: Sequence[str]) -> None:
         """Reports that the run diverges or ends here, or stops the run."""
         for fault in faults:
-            line = f"{self.stage}: diverging at image {self.nimg:,}: {fault}"
+            line = f"{self.stage}: diverging at image {self.record.nimg:,}: {fault}"
             if self.config.on_divergence == "stop":
                 remedy = "lower lr or the loss weights, or resume from the last kept state with on_divergence: say"
                 raise UserError("", line, remedy)
             say(line)
         reason = self._reason_to_end()
         if reason and not self.ended:
-            say(f"[{self.stage}] ends at image {self.nimg:,}: {reason}")
+            say(f"[{self.stage}] ends at image {self.record.nimg:,}: {reason}")
         self.ended = reason is not None
 
-    def _tick(self) -> None:
-        values = self.meter.finish()
-        self.done["tick"] = self.nimg
+    def _tick_if_due(self) -> None:
+        if not self._due(self.record.train[-1]["nimg"] if self.record.train else 0, self.config.tick_kimg):
+            return
         sizes = {name: network.weight_rms() for name, network in self.trainer.networks.items()}
-        record = {"nimg": self.nimg, **values, "weight_rms": sizes, **peak_memory(self.ranks.world_size)}
-        self.train.append(record)
-        self.files.logs.add("train", record)
-        self._judge(logs.unhealthy(self.train))
+        values = {**self.meter.finish(), "weight_rms": sizes, **peak_memory(self.ranks.world_size)}
+        self._log("train", {"nimg": self.record.nimg, **values})
+        self._judge(logs.unhealthy(self.record.train))
+
+    def _log(self, name: str, values: dict[str, Any]) -> None:
+        getattr(self.record, name).append(values)
+        self.files.log(name, values)
 
     def _evaluate(self, interruption: Interruption) -> None:
         self.meter.flush()
-        start = time.perf_counter()
+        start, record = time.perf_counter(), self.record
         assert self.trainer.evaluate is not None
         try:
             result = self.trainer.evaluate(self.trainer.ema.net, interruption, self.ranks)
         except NotFiniteError:
-            if not self.publish_diverged or not self.evaluations:
+            if not self.publish_diverged or not record.evaluations:
                 raise
-            result = logs.without_numbers(self.evaluations[-1])
+            result = logs.without_numbers(record.evaluations[-1])
         except (KeyboardInterrupt, RankLostError):
             # The state's tick is without the time of the evaluation, which is repeated.
             self.meter.start()
@@ -214,15 +237,13 @@ class TrainingLoop:
         key, value = logs.selection(result)
         finite = isinstance(value, float) and math.isfinite(value)
         if not isinstance(value, float) or not (finite or self.publish_diverged):
-            raise UserError(self.stage, f"the evaluation at image {self.nimg:,} gave {key} = {value}, not a number")
-        # JSON has no NaN; a figure that is not a number is logged as null.
-        record = {"nimg": self.nimg, **logs.without_nan(result), "seconds": time.perf_counter() - start}
-        self.done["evaluation"] = self.nimg
-        self.evaluations.append(record)
-        self.files.logs.add("evaluations", record)
-        if finite and (self.best is None or value < self.best.get(key, math.inf)):
-            self._keep({"nimg": self.nimg, key: value})
-        self._judge(logs.rising(logs.selected(self.evaluations), key))
+            raise UserError(self.stage, f"the evaluation at image {record.nimg:,} gave {key} = {value}, not a number")
+        # JSON has no NaN; a number that is not finite is logged as null.
+        values = {"nimg": record.nimg, **logs.without_nan(result), "seconds": time.perf_counter() - start}
+        self._log("evaluations", values)
+        if finite and (record.best is None or value < record.best.get(key, math.inf)):
+            self._keep({"nimg": record.nimg, key: value})
+        self._judge(logs.rising(logs.selected(record.evaluations), key))
         self.meter.start()
 
     def _draw(self, net: torch.nn.Module, path: Path) -> None:
@@ -235,65 +256,54 @@ class TrainingLoop:
 
     def _keep(self, best: dict[str, Any]) -> None:
         """Makes the present average the run's result."""
-        self.best = best
+        self.record.best = best
         if not self.ranks.rank:
             self.best_tensors = copied({f"{BEST}{name}": value for name, value in self.trainer.ema.state().items()})
 
     def _show(self, progress: Progress, force: bool = False) -> None:
-        metrics = dict([logs.selection(self.evaluations[-1])]) if self.evaluations else {}
-        values = metrics | (self.train[-1]["losses"] if self.train else {})
+        record = self.record
+        metrics = dict([logs.selection(record.evaluations[-1])]) if record.evaluations else {}
+        values = metrics | (record.train[-1]["losses"] if record.train else {})
         facts = {name: value for name, value in values.items() if value is not None}
-        progress.update(min(self.nimg, self.total), facts, force)
-
-    def _record(self) -> dict[str, Any]:
-        """Values of a state other than tensors; copies, because the lists grow while the state is written."""
-        attributes = {name: copy.copy(getattr(self, name)) for name in _KEPT}
-        facts = {"finished": False, "images": self.metadata.get("images"), **self.origins}
-        return {**attributes, **facts, "meter": self.meter.state()}
+        progress.update(min(record.nimg, self.total), facts, force)
 
     def _save(self) -> None:
-        self.files.save(self._record(), self.trainer.state(), self.best_tensors)
-        self._saved, self._saved_nimg = time.monotonic(), self.nimg
+        self.record.meter = self.meter.state()
+        self.files.save(dataclasses.asdict(self.record), self.trainer.state(), self.best_tensors)
+        self._saved, self._saved_nimg = time.monotonic(), self.record.nimg
 
     def _resume(self) -> None:
         # The files' reference would keep the tensors in memory.
-        state, self.files.kept = self.files.kept, None
+        state, self.files.state = self.files.state, None
         assert state is not None
-        with version_errors(state):
-            for name in _KEPT:
-                setattr(self, name, state.record[name])
-            # Every machine and every code that trained the network is named.
-            for name, kept in _ORIGINS.items():
-                earlier = state.record.get(kept, [UNKNOWN_ORIGIN])
-                self.origins[kept] = list(dict.fromkeys([*earlier, *self.origins[kept]]))
-                self.metadata[name] = " and ".join(self.origins[kept])
-            self._saved_nimg = self.nimg
-            # The values that are read later are read here, too, so that those of another version are noticed.
-            for tick in self.train:
-                _ = logs.hopeless(tick, self.trainer.max_nan_share), dict(tick["losses"])
-            self.ended = self._reason_to_end() is not None
-            self.meter.load(state.record["meter"])
-            best = {name: tensor for name, tensor in state.tensors.items() if name.startswith(BEST)}
-            if self.best is not None and best[f"{BEST}parameters"].shape != self.trainer.ema.vector.shape:
-                raise KeyError
-            self.trainer.load({name: tensor for name, tensor in state.tensors.items() if name not in best})
+        here, self.record = self.record.origins, RunRecord(**state.record)
+        # Every machine and every code that trained the network is named.
+        for name, values in self.record.origins.items():
+            values[:] = dict.fromkeys([*values, *here[name]])
+            self.metadata[name] = " and ".join(values)
+        self._saved_nimg = self.record.nimg
+        self.ended = self._reason_to_end() is not None
+        assert self.record.meter is not None
+        self.meter.load(self.record.meter)
+        best = {name: tensor for name, tensor in state.tensors.items() if name.startswith(BEST)}
+        self.trainer.load({name: tensor for name, tensor in state.tensors.items() if name not in best})
         if not self.ranks.rank:
             self.best_tensors = best
-            say(f"[{self.stage}] resumes at {self.nimg:,} of {self.total:,.0f} images")
+            say(f"[{self.stage}] resumes at {self.record.nimg:,} of {self.total:,.0f} images")
 
     def _finish(self) -> None:
         """Writes a small last state, from which the results can be written again, and then the results."""
-        if not self.publish_diverged and (fault := self.trainer.lost(self.train)):
+        if not self.publish_diverged and (fault := self.trainer.lost(self.record.train)):
             self._save()
             remedy = "lower lr, or take it as it is with on_divergence: publish"
             raise UserError(self.stage, f"has diverged and is not published: {fault}", remedy)
-        if self.best is None:
-            self._keep({"nimg": self.nimg})
-        metadata = {**self.metadata, **(self.best or {}), "last_nimg": self.nimg}
-        record = {**self._record(), "finished": True, "metadata": metadata}
-        self.files.save(record, {}, self.best_tensors)
+        if self.record.best is None:
+            self._keep({"nimg": self.record.nimg})
+        metadata = {**self.metadata, **(self.record.best or {}), "last_nimg": self.record.nimg}
+        self.record.metadata, self.record.finished = metadata, True
+        self.files.save(vars(self.record), {}, self.best_tensors)
         self.files.wait()
-        self.files.publish(record, self.best_tensors)
+        self.files.publish(vars(self.record), self.best_tensors)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -336,24 +346,23 @@ class Run(Generic[AnyConfig]):
         if isinstance(config, (str, os.PathLike)):
             config = load_spec(os.fspath(config), where)
         if isinstance(config, Mapping):
-            outdir_setting = config.get("outdir")
-            if outdir_setting is not None and not (
-                isinstance(outdir_setting, (str, os.PathLike)) and str(outdir_setting)
-            ):
-                raise UserError(f"{where}.outdir", f"must be the path of a folder, got {outdir_setting!r}", "remove it")
-            outdir = outdir_setting if outdir is None else outdir
-            config = from_mapping(config_class, {key: value for key, value in config.items() if key != "outdir"}, where)
+            settings = dict(config)
+            folder = settings.pop("outdir", None)
+            if folder is not None and not (isinstance(folder, (str, os.PathLike)) and str(folder)):
+                raise UserError(f"{where}.outdir", f"must be the path of a folder, got {folder!r}", "remove it")
+            outdir = folder if outdir is None else outdir
+            config = from_mapping(config_class, settings, where)
         device = take_device(config.device, where)
         prepare_process(config.threads)
         shelf = LOCAL_RESULTS / ("students" if isinstance(config, StudentConfig) else "teachers")
-        folder = Path(shelf / config.name if outdir is None else outdir)
-        return cls(config, folder, device, load_dataset(config.dataset, f"{where}.dataset"))
+        dataset = load_dataset(config.dataset, f"{where}.dataset")
+        return cls(config, Path(shelf / config.name if outdir is None else outdir), device, dataset)
 
     def train(
         self,
         method: str,
         digest: str,
-        start: Callable[[Ranks, AnyConfig], Trainer],
+        start: Callable[[Ranks], Trainer],
         parents: Mapping[str, str | None] | None = None,
         set_aside: bool = False,
         sketches: Iterable[Sketch | None] = (),
@@ -364,41 +373,41 @@ class Run(Generic[AnyConfig]):
         Args:
             method: Name of the method, or ``teacher``.
             digest: Digest of everything that decides the result.
-            start: Makes the trainer of these settings, once the folder is locked and the run is known to be unfinished.
+            start: Makes the trainer, once the folder is locked and the run is known to be unfinished.
             parents: SHA-256 of the networks from which a student starts.
-            set_aside: Start a new run although the folder holds an unfinished run of another configuration.
+            set_aside: See :class:`sida.training.run.RunFolder`.
             sketches: Sketches of the images that the parents have seen; None is unknown.
             known: Further facts for the header of the network's file.
 
         Returns:
             Path of the network.
         """
-        code = code_version()
-        stage = f"{'teacher' if method == 'teacher' else 'distill'} {self.config.name}"
-
+        config, code = self.config, code_version()
+        stage = f"{'teacher' if method == 'teacher' else 'distill'} {config.name}"
         with (
             # on_divergence is not in the digest, but ranks that differ in it would end differently.
-            joined(self.device, (code, digest, self.config.on_divergence)) as ranks,
-            RunFiles(self.folder, digest, set_aside, ranks) as files,
+            joined(self.device, (code, digest, config.on_divergence)) as ranks,
+            RunFolder(self.folder, digest, set_aside, ranks) as files,
         ):
-            if files.finished:
-                files.publish_again(stage)
+            if files.state is not None and files.state.record["finished"]:
+                say(f"[{stage}] already trained; writing its files")
+                files.publish(*files.state)
                 return files.network
-            trainer = start(ranks, self.config)
+            trainer = start(ranks)
             trainer.join(ranks)
             # A resumed run need not read all images again.
-            stored_sketch = None if files.kept is None else read_sketch(files.kept.record.get("images"))
+            stored_sketch = None if files.state is None else read_sketch(files.state.record["images"])
             sketch = stored_sketch or ranks.from_first(lambda: join_sketches([self.dataset.sketch, *sketches]))
             # For the network's file, without times and paths: equal runs give equal files.
             metadata = {
-                "name": self.config.name,
+                "name": config.name,
                 "method": method,
                 "network": architecture(trainer.ema.net),
                 "dataset": {**self.dataset.describe(), "sha256": self.dataset.sha256},
                 **({} if sketch is None else {"images": sketch.record()}),
                 # The exposure of what learns from latents of an encoder that nobody states.
                 **({"saw": UNKNOWN_ORIGIN} if self.dataset.foreign_encoder else {}),
-                "seed": self.config.seed,
+                "seed": config.seed,
                 "parents": dict(parents or {}),
                 **(known or {}),
                 "code_version": code,
@@ -406,5 +415,5 @@ class Run(Generic[AnyConfig]):
                 "config_sha256": digest,
                 **trainer.provenance,
             }
-            TrainingLoop(trainer, self.config.common, stage, files, metadata).run()
+            TrainingLoop(trainer, config, stage, files, metadata).run()
         return files.network

@@ -229,7 +229,8 @@ def train_teacher(
     run = Run.from_settings(TeacherConfig, config, outdir, where)
     dataset = run.dataset
 
-    def start(ranks: Ranks, config: TeacherConfig) -> TeacherTrainer:
+    def start(ranks: Ranks) -> TeacherTrainer:
+        config = run.config
         net = new_network(config.network, config.seed, dataset, run.device, f"{where}.network")
         if config.augment is not None and not family_of(net).augmentation:
             fault = f"{family_of(net).title} networks take no augmentation"

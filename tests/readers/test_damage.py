@@ -44,12 +44,11 @@ from sida.eval.results.logs import read_evaluations, read_log
 from sida.eval.results.measurements import collect, write_measurement
 from sida.eval.results.sheet import read_runs
 from sida.files import convert
-from sida.files.atomic import append_jsonl
+from sida.files.atomic import append_jsonl, jsonl_text, write_text
 from sida.networks.file import load_network, save_network
 from sida.networks.official import import_network
 from sida.sampling.store import Samples, SampleStore, open_sample_store
-from sida.training.logs import Logs
-from sida.training.run import StateStore
+from sida.training.run import RunFolder
 from tests.data.test_archive import members, npy, pictures, png, tar_of, write_folder, write_zip, zip_of
 from tests.disks import DAMAGES
 from tests.eval.synthetic_output import trial_record
@@ -112,14 +111,15 @@ def read_reference(path: Path) -> list[Any]:
 
 
 def write_states(path: Path) -> None:
-    store = StateStore(path.parent, "d" * 64)
     for nimg in (100, 200):
-        store.save({"nimg": nimg, "finished": True, "best": 1 / nimg}, {"x": torch.full((9,), float(nimg))})
+        with RunFolder(Path("run"), "d" * 64) as files:
+            files.save({"nimg": nimg, "finished": True, "best": 1 / nimg}, {"x": torch.full((9,), float(nimg))}, {})
 
 
 def read_state(path: Path) -> list[Any]:
     """The older of two states is gone back to."""
-    kept = StateStore(path.parent, "d" * 64).load()
+    with RunFolder(Path("run"), "d" * 64) as files:
+        kept = files.state
     if kept.record["nimg"] == 100 and kept.tensors["x"].tolist() == [100.0] * 9:
         raise UserError(path, "went back")
     return [kept.record, kept.tensors]
@@ -145,12 +145,11 @@ def read_samples(path: Path) -> Any:
 HASHED: dict[str, Kind] = {
     "trial": ("measurements/a/trial-0.json", lambda path: write_measurement(path, trial_record()),
               lambda path: collect(path.parents[1], ["a"])),
-    "log of a finished run": ("evaluations.jsonl", lambda path: Logs(path.parent).restart([], RECORDS, final=True),
+    "log of a finished run": ("evaluations.jsonl", lambda path: write_text(path, jsonl_text(RECORDS, final=True)),
                               read_logs),
     "network": ("network.safetensors", write_network, read_network),
     "reference": ("r.safetensors", write_reference, read_reference),
-    "state": ("state-000002.json", write_states, read_state),
-    "tensors of a state": ("state-000002.safetensors", write_states, read_state),
+    "state": ("run/state/000000000200.safetensors", write_states, read_state),
     "npz shard": ("out.npz.parts/shard-000000-000005.npz", write_samples, read_samples),
     "list of samples": ("out/.parts/shard-000000-000005.json", write_samples, read_samples),
     "png sample": ("out/00000/img00000002.png", write_samples, read_samples),

@@ -30,7 +30,7 @@ from sida.workflow.cli import main
 from sida.workflow.launch import TORCHRUN
 from tests.near import assert_near
 from tests.refused import refused
-from tests.training.toy import STUDENT, TEACHER, CrashError, before_iterations, fork, raising, results, wait
+from tests.training.toy import STUDENT, TEACHER, CrashError, before_iterations, fork, raising, results, states, wait
 
 # A rate near the paper's: entries whose gradient is nothing but rounding move by it, and each number of processes adds
 # up in an order of its own.
@@ -293,8 +293,7 @@ def start(folder):
 
 def newest_image(folder):
     """Images of the newest state; a hidden one is still written."""
-    states = sorted(folder.glob("state/[!.]*.json"))
-    return json.loads(states[-1].read_bytes())["record"]["nimg"] if states else 0
+    return max((int(path.stem) for path in states(folder)), default=0)
 
 
 def wait_for_image(folder, process, behind=0):

@@ -1,6 +1,6 @@
 """Faults of a training that are known before or at its first step, and the plain facts of a step."""
 
-import json
+import contextlib
 import shutil
 from types import SimpleNamespace
 
@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from sida.data import load_dataset
-from sida.files.text_files import with_hash
+from sida.errors import UserError
 from sida.methods import distill
 from sida.noise import unit_noise
-from sida.training import TeacherConfig, logs, train_teacher
+from sida.training import TeacherConfig, train_teacher
 from sida.training.batches import StepBatches
 from sida.training.evaluation import evaluation_facts
 from sida.training.processes import ALONE, StopRequest
-from sida.training.run import StateStore, check_shapes
+from sida.training.run import RunFolder, check_shapes
 from sida.training.schedule import Phase, Schedule, linear_decay, points_passed
 from sida.training.steps import OptimizerStep
 from tests.refused import refused
@@ -81,22 +81,12 @@ def test_an_evaluation_that_is_no_number_or_far_above_the_best_stops_a_run(teach
     assert len(GIVEN) == len(values)
 
 
-def test_a_state_in_a_folder_that_is_gone_and_one_of_another_format_are_told(tmp_path):
-    (tmp_path / "run/state").mkdir(parents=True)
-    store = StateStore(tmp_path / "run/state", "digest")
-    store.load()
-    store.save({"nimg": 16}, {"x": torch.zeros(3)})
-    path = tmp_path / "run/state/state-000001.json"
-    header = json.loads(path.read_text())
-    del header["content_sha256"]
-    for changes in ({"format": "other"}, {"record": []}):
-        path.write_text(json.dumps(with_hash(header | changes)))
-        refused("state-000001 is damaged", StateStore(path.parent, "digest").load)
-    path.write_text(json.dumps(with_hash(header)))
-    assert StateStore(path.parent, "digest").load().record == {"nimg": 16}
-    shutil.rmtree(tmp_path / "run")
-    refused(r"run: is gone: ", store.save, {"nimg": 32}, {"x": torch.zeros(3)})
-    refused(r"run: is gone: ", logs.Logs(tmp_path / "run").add, "train", {"nimg": 32})
+def test_a_state_and_a_record_for_a_folder_that_is_gone_are_told(tmp_path):
+    with contextlib.suppress(UserError), RunFolder(tmp_path / "run", "digest") as files:
+        shutil.rmtree(tmp_path / "run")
+        refused(r"run: is gone: ", files.log, "train", {"nimg": 32})
+        files.save({"nimg": 32, "finished": False}, {"x": torch.zeros(3)}, {})
+        refused(r"run: is gone: ", files.wait)
 
 
 @pytest.mark.parametrize("name", ["img_resolution", "img_channels", "label_dim"])

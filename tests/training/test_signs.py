@@ -6,9 +6,10 @@ import time
 import pytest
 import torch
 
-from sida.errors import UserError
 from sida.training import logs
 from sida.training.logs import IterationRecord, TickMeter
+from sida.training.processes import Ranks
+from sida.training.run import RunFolder
 
 HEALTHY = {"nimg": 1000, "samples": 200, "nan_count": 0, "steps": 40, "bad_steps": 0}
 
@@ -150,13 +151,6 @@ def test_a_meter_goes_on_where_its_state_was_and_counts_no_time_between(clock):
     clock[0] += 1
     found = two.finish()
     assert (found["losses"], found["samples"], found["seconds"], found["img_per_s"]) == ({"sid": 1.5}, 8, 2.0, 4.0)
-    # The state of an earlier version has no shares, and time that nobody measures does not count.
-    earlier = {"means": {"losses": {}, "grad_norm": {}}, "counts": {"images": 4, "samples": 4}, "seconds": 1.0}
-    two.load(earlier)
-    clock[0] += 1000
-    two.start()
-    found = two.finish()
-    assert (found["samples"], found["seconds"], "share" in found) == (4, 1.0, False)
 
 
 class Two:
@@ -185,14 +179,18 @@ def test_records_of_two_processes_are_means_of_losses_and_sums_of_samples():
 
 
 def test_logs_are_written_again_from_a_state_and_by_the_first_process_alone(tmp_path):
-    train, evaluations = [{"nimg": 16}, {"nimg": 32}], [{"nimg": 16, "fd": 1.0}]
-    logs.Logs(tmp_path, written=False).restart(train, evaluations)
-    logs.Logs(tmp_path, written=False).add("train", train[0])
-    assert not list(tmp_path.iterdir())
-    made = logs.Logs(tmp_path)
-    made.restart(train, evaluations)
-    made.add("train", {"nimg": 48})
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["evaluations.jsonl", "train.jsonl"]
-    assert [len(path.read_text().splitlines()) for path in sorted(tmp_path.iterdir())] == [1, 3]
-    with pytest.raises(UserError, match="is gone: "):
-        logs.Logs(tmp_path / "no").add("train", {"nimg": 0})
+    class Second(Ranks):
+        rank = 1
+
+        def from_first(self, task):
+            return None
+
+    record = {"train": [{"nimg": 16}, {"nimg": 32}], "evaluations": [{"nimg": 16, "fd": 1.0}]}
+    other, files = RunFolder(tmp_path / "other", "d", ranks=Second(1)), RunFolder(tmp_path / "run", "d")
+    for one in (other, files):
+        with one:
+            one.write_logs(record)
+            one.log("train", {"nimg": 48})
+    assert not (tmp_path / "other").exists()
+    lengths = {path.name: len(path.read_text().splitlines()) for path in (tmp_path / "run").glob("*.jsonl")}
+    assert lengths == {"train.jsonl": 3, "evaluations.jsonl": 1}

@@ -165,6 +165,11 @@ def results(folder):
     return {**found, "network": (folder / "network.safetensors").read_bytes()}
 
 
+def states(folder):
+    """Files of a run's states, the newest last."""
+    return sorted((folder / "state").glob("[!.]*.safetensors"))
+
+
 #: Logs that the suite wrote at e4b8f19b. A change that is meant to change numbers writes them again: RECORD=1.
 RECORDED = Path(__file__).with_name("recorded_logs.json")
 

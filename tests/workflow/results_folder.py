@@ -6,10 +6,9 @@ import torch
 
 from sida.config.lookup import ROOT
 from sida.eval.results.measurements import collect, write_csv, write_measurement
-from sida.files.atomic import sha256_file, write_json
+from sida.files.atomic import jsonl_text, sha256_file, write_json, write_text
 from sida.networks import build_network
 from sida.networks.file import save_network
-from sida.training.logs import Logs
 from tests.eval.synthetic_output import trial_record
 from tests.refused import command
 from tests.training.toy import NETWORK
@@ -31,7 +30,8 @@ def write_results(folder: Path) -> None:
     parents = {"teacher": sha256_file(folder / TEACHER), "init": None}
     save_network(build_network(NETWORK), folder / STUDENT, {"method": "sid", "parents": parents})
     ticks = [{"nimg": nimg, "seconds": 0.5} for nimg in (10, 20)]
-    Logs(folder / "students/a").restart(ticks, [{"nimg": 20, "fd": 7.4}], final=True)
+    for name, records in {"train": ticks, "evaluations": [{"nimg": 20, "fd": 7.4}]}.items():
+        write_text(folder / f"students/a/{name}.jsonl", jsonl_text(records, final=True))
     # As specs name files: from the folder in which the workflow was started.
     write_json(folder / "specs/students/a.json", {"teacher": f"results/tiny/{TEACHER}", "init": None})
     write_json(folder / "specs/measurements/a.json", {"network": f"results/tiny/{STUDENT}"})

@@ -10,7 +10,7 @@ from PIL import Image
 from sida.training import train_teacher
 from sida.workflow.preset.digests import content_digest
 from sida.workflow.preset.trainings import teacher_training
-from tests.training.toy import interrupt_after
+from tests.training.toy import interrupt_after, states
 from tests.workflow.workspace import TINY, Workspace, kill_group, outcome, shipped, small, wait_for
 
 GENERATOR = """import numpy as np
@@ -131,10 +131,11 @@ def test_an_unfinished_training_of_other_settings_is_kept(tmp_path):
     folder = tmp_path / "results/tiny/teachers/digits-short"
     spec = teacher_training(shipped(TINY), "digits-short").spec
     interrupt_after(train_teacher, {**spec, "lr": 1e-3}, folder, 768)
-    before = {path: path.read_bytes() for path in (folder / "state").glob("state-*")}
-    assert len(before) == 4
+    before = [path.read_bytes() for path in states(folder)]
+    assert len(before) == 2
     target = "results/tiny/teachers/digits-short/network.safetensors"
     said = workspace.done("--configfile", "tests/workflow/tiny.yaml", "--", target)
     (line,) = [line for line in said.splitlines() if "this run starts anew" in line]
-    assert "(image 768) of another configuration or other inputs; it is kept" in line
-    assert all(path.read_bytes() == content for path, content in before.items())
+    assert "an unfinished run (image 768) of other settings, inputs or version; it is kept" in line
+    (aside,) = (folder / "aside").iterdir()
+    assert [path.read_bytes() for path in states(aside)] == before

@@ -281,7 +281,7 @@ def test_a_user_without_a_name_and_a_home_gets_a_name_and_a_cache_here(tmp_path,
 )
 def test_a_lock_that_may_not_be_written_is_not_to_be_removed(tmp_path, monkeypatch, number, remedy):
     def refuse(path, *arguments, **words):
-        if path in (NAME, tmp_path / "student/state/.lock"):
+        if path in (NAME, tmp_path / "student/.lock"):
             raise OSError(number, os.strerror(number))
         return opened(path, *arguments, **words)
 
@@ -289,7 +289,7 @@ def test_a_lock_that_may_not_be_written_is_not_to_be_removed(tmp_path, monkeypat
     monkeypatch.setattr(os, "open", refuse)
     refused(f"{NAME}: cannot be opened .*{remedy}", PresetLock(str(tmp_path / "results"), []).take)
     if number != errno.ELOOP:
-        refused(f"state: cannot be locked .*{remedy}", train_teacher, TEACHER, tmp_path / "student")
+        refused(f"student: cannot be locked .*{remedy}", train_teacher, TEACHER, tmp_path / "student")
 
 
 COMMAND = ["snakemake", "--cores", "2"]

@@ -28,7 +28,6 @@ from sida.workflow.archive.remake import check_products
 _NETWORK = "network.safetensors"
 _MEASUREMENTS = ("measurements.csv", "measurements.csv.gz")
 _TRIAL = re.compile(r"measurements/[^/]+/trial-\d+\.json")
-_STATE = re.compile(r"(.*/)?state/state-\d+\.json")
 #: JSON without a hash: specs, records of downloads, and the crate.
 _NO_HASH = re.compile(r"(specs|assets)/.*\.json|samples/.*/dataset\.json|ro-crate-metadata\.json")
 
@@ -57,9 +56,6 @@ def check_own_hash(path: Path, name: str) -> bool:
             raise UserError(path, "damaged: has no line of the finished run beside it", "train again")
     else:
         read_measurement(path) if _TRIAL.fullmatch(name) else read_hashed_json(path)
-        tensors = path.with_suffix(".safetensors")
-        if _STATE.fullmatch(name) and (tensors.is_symlink() or not tensors.is_file()):
-            raise UserError(path, "its tensors are missing", "remove it: training then resumes from an earlier state")
     return f'"{HASH_KEY}"' in read_text(path)
 
 
