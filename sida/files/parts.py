@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sida.errors import UserError
 from sida.files.ordinary import UnreadableError, open_ordinary
-from sida.files.tensors import read_tensor_header, read_tensors, write_tensors
+from sida.files.tensors import read_tensor_header, read_tensors, verify_tensors, write_tensors
 
 if TYPE_CHECKING:
     import torch
 
+T = TypeVar("T")
 _NAME = re.compile(r"(\d{12})\.safetensors", re.ASCII)
 
 
@@ -98,27 +99,32 @@ class PartFolder:
         Raises:
             UnreadableError: The part may well be whole, but cannot be read now.
         """
+        tensors, header = self._read(place, read_tensors) or ({}, {})
+        return Part(place, header["size"], tensors, header["record"]) if self._is_own(place, header) else None
+
+    def is_whole(self, place: int) -> bool:
+        """Whether :meth:`read` would give a part; keeps no tensors in memory, and raises as :meth:`read`."""
+        return self._is_own(place, self.header(place) or {}) and bool(self._read(place, verify_tensors))
+
+    def header(self, place: int) -> dict[str, Any] | None:
+        """``place``, ``size``, ``job`` and ``record`` of any job's part, without tensors; None as :meth:`read`."""
+        header = self._read(place, read_tensor_header)
+        return None if header is None else header.record
+
+    def _is_own(self, place: int, header: Mapping[str, Any]) -> bool:
+        return (header.get("place"), header.get("job")) == (place, self.job)
+
+    def _read(self, place: int, read: Callable[[Path], T]) -> T | None:
+        path = self.path(place)
         try:
-            with open_ordinary(self.path(place)):  # a link to itself is unreadable, a pipe is no part
-                tensors, header = read_tensors(self.path(place))
+            with open_ordinary(path):  # a link to itself is unreadable, a pipe is no part
+                return read(path)
         except UnreadableError:
             raise
         except UserError:
             return None
         except OSError as error:
-            raise UnreadableError(self.path(place), f"cannot be read ({error.strerror or error})") from None
-        if (header.get("place"), header.get("job")) != (place, self.job):
-            return None
-        return Part(place, header["size"], tensors, header["record"])
-
-    def header(self, place: int) -> dict[str, Any] | None:
-        """``place``, ``size``, ``job`` and ``record`` of any job's part, without tensors; None as :meth:`read`."""
-        try:
-            return read_tensor_header(self.path(place)).record
-        except UnreadableError:
-            raise
-        except UserError:
-            return None
+            raise UnreadableError(path, f"cannot be read ({error.strerror or error})") from None
 
     def remove(self, place: int) -> None:
         """Removes the part at a place, if there is one."""

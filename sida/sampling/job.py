@@ -116,7 +116,7 @@ def run_job(config: SampleConfig) -> Iterator[str]:
                 evaluations = counted(source.sampler.nfe, "network evaluation")
                 yield f"{config.out}: {counted(len(seeds), 'image')}, {evaluations} each"
             elif world == 1:
-                fault = f"its shards in {store.parts} are not all there, although they were written"
+                fault = f"its shards in {store.parts.folder} are not all there, although they were written"
                 raise UserError(config.out, fault, "look whether something removes or damages them, then run it again")
             else:
                 yield f"{config.out}: this share ({rank + 1}/{world}) is finished, others are not yet"
@@ -204,10 +204,10 @@ def _fill(store: SampleStore, source: _Source, config: SampleConfig, rank: int, 
     """Makes the missing shards of this process."""
     if store.is_complete():
         return
-    mine = range(rank, store.num_shards, world)
-    todo = [shard for shard in mine if not store.is_done(shard)]
-    seeds = [seed for shard in todo for seed in store.shard_seeds(shard)]
-    total = sum(len(store.shard_seeds(shard)) for shard in mine)
+    mine = store.places[rank::world]
+    todo = [place for place in mine if not store.is_done(place)]
+    seeds = [seed for place in todo for seed in store.shard_seeds(place)]
+    total = sum(len(store.shard_seeds(place)) for place in mine)
     done = total - len(seeds)
     progress = Progress(f"sample {Path(str(config.out)).name}", total, done=done)
 

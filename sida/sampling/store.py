@@ -1,13 +1,12 @@
 """Files of samples: shards that are finished or absent, then the form that other programs read; and grids.
 
-| target | while running | at the end |
+| target | shards while running | at the end |
 |---|---|---|
-| folder | PNG, and ``.parts/shard-….json`` when a shard is complete | PNG, ``dataset.json``: EDM's format |
-| ``FILE.npz`` | ``FILE.npz.parts/shard-….npz`` | ``arr_0`` uint8 (N, H, W, C), ``arr_1`` classes, ``seeds`` |
+| folder | numbered parts in ``.parts/`` with encoded pictures | PNG, ``dataset.json``: EDM's format |
+| ``FILE.npz`` | numbered parts in ``FILE.npz.parts/`` | ``arr_0`` uint8 (N, H, W, C), ``arr_1`` classes, ``seeds`` |
 
-A shard file has ``images`` uint8 (N, C, H, W), ``seeds`` and ``classes`` int64 (N,). A record beside the samples
-describes them; samples of different kinds never mix. Npz and PNG carry checksums of their content: a shard counts as
-finished when they agree, and a damaged one is made again.
+A record beside the samples describes them; samples of different kinds never mix. A damaged shard is made again
+(:mod:`sida.files.parts`).
 """
 
 import abc
@@ -16,8 +15,7 @@ import contextlib
 import io
 import os
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,46 +31,16 @@ from sida.files.atomic import (
     atomic_path,
     read_hashed_json,
     set_aside,
+    sha256_json,
     sweep_temporaries,
     wait_for_lock,
     write_hashed_json,
     zip_member,
 )
-from sida.files.ordinary import UnreadableError, read_ordinary
-from sida.files.text_files import DamagedError
+from sida.files.parts import Part, PartFolder
 from sida.prefetch import prefetch
 from sida.sampling.generate import Drawer, Samples
 from sida.sampling.streams import NO_CLASS
-
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_FAULTS = (ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
-
-
-def intact_png(path: Path) -> bool:
-    """Whether a PNG file is there, complete, and all its chunks match their checksums.
-
-    Raises:
-        UnreadableError: It cannot be read, which says nothing of its content.
-    """
-    try:
-        content = read_ordinary(path, 64 << 20)
-    except UnreadableError:
-        raise
-    except UserError:
-        return False
-    position = len(_SIGNATURE)
-    if content[:position] != _SIGNATURE:
-        return False
-    while position + 12 <= len(content):
-        length = int.from_bytes(content[position : position + 4], "big")
-        end = position + 8 + length
-        if zlib.crc32(content[position + 4 : end]).to_bytes(4, "big") != content[end : end + 4]:
-            return False
-        if content[position + 4 : position + 8] == b"IEND":
-            return end + 4 == len(content)
-        position = end + 4
-    return False
-
 
 #: Permissions of archive members once unpacked.
 MODE = 0o644
@@ -89,26 +57,25 @@ class SampleStore(abc.ABC):
             record is refused.
 
     Attributes:
-        parts: Folder of the unfinished parts.
+        parts: Finished shards; the place of a shard is the position of its first seed.
         record_path: JSON that says what the samples are.
         last: File that is written last.
-        suffix: End of the names of shards.
     """
 
-    parts: Path
+    parts: PartFolder
     record_path: Path
     last: Path
-    suffix: str
 
     def __init__(self, path: Path, seeds: Sequence[int], shard_size: int, record: dict[str, Any]) -> None:
         self.path, self.seeds, self.shard_size, self.record = path, seeds, shard_size, record
-        self.num_shards = -(-len(seeds) // shard_size)
+        self.places = range(0, len(seeds), shard_size)
+        self.job = sha256_json({key: value for key, value in record.items() if key != "info"})
 
     def open(self) -> None:
-        """Makes folders and the record, or checks that the existing ones belong to the same samples.
+        """Makes the record, or checks that the existing one belongs to the same samples.
 
         Raises:
-            UserError: The target holds other samples.
+            UserError: The target holds other samples or other files.
         """
         # Looked at before the record, which another process of the same job writes before anything else.
         occupied = self.path.exists()
@@ -124,72 +91,46 @@ class SampleStore(abc.ABC):
             raise UserError(self.path, "exists and was not written by sida sample", "choose another --out or remove it")
         if self.path.is_file() and not is_intact_zip(self.path):
             say(f"{self.path}: damaged; set aside as {set_aside(self.path).name} and made again")
-        self._check_own(self.parts, os.path.isdir)
-        if not self.is_complete():
-            self.parts.mkdir(parents=True, exist_ok=True)
         if not self.record_path.exists():
             write_hashed_json(self.record_path, self.record)
 
-    def _check_own(self, path: Path, is_kind: Callable[[Path], bool] = os.path.isfile) -> None:
-        """Refuses a link, pipe or device instead of a file or folder that a job of sampling makes for itself.
+    def shard_seeds(self, place: int) -> Sequence[int]:
+        """Seeds of the shard at a place."""
+        return self.seeds[place : place + self.shard_size]
 
-        Raises:
-            UserError: There is one.
-        """
-        if path.is_symlink() or (path.exists() and not is_kind(path)):
-            raise UserError(path, "is a link, a pipe or the like, which no sampling made", "remove it")
-
-    def shard_seeds(self, shard: int) -> Sequence[int]:
-        """Seeds of a shard."""
-        return self.seeds[shard * self.shard_size : (shard + 1) * self.shard_size]
-
-    def shard_path(self, shard: int) -> Path:
-        """File of a finished shard."""
-        seeds = self.shard_seeds(shard)
-        return self.parts / f"shard-{seeds[0]:06d}-{seeds[-1]:06d}{self.suffix}"
-
-    @property
-    def shard_paths(self) -> list[Path]:
-        """Files of all finished shards."""
-        return [self.shard_path(shard) for shard in range(self.num_shards)]
-
-    def is_done(self, shard: int) -> bool:
-        """Whether a shard is finished and whole; one with other bytes than were written is removed and made again.
+    def is_done(self, place: int) -> bool:
+        """Whether a shard is finished and whole; a damaged one is made again.
 
         Raises:
             UserError: The shard cannot be read for now; it stays.
         """
-        path = self.shard_path(shard)
-        self._check_own(path)
-        if not path.exists():
-            return False
-        try:
-            if self.is_intact(shard):
-                return True
-        except UserError:
-            if path.exists():
-                raise
+        if self.parts.is_whole(place):
+            return True
         # Another process, which put all shards together, may have removed it meanwhile.
-        if path.exists():
-            say(f"{path}: damaged; removed, it is made again")
-            path.unlink(missing_ok=True)
+        if self.parts.path(place).exists() and not self.is_complete():
+            say(f"{self.parts.path(place)}: damaged; it is made again")
         return False
 
     @abc.abstractmethod
-    def is_intact(self, shard: int) -> bool:
-        """Whether the content of a finished shard is what was written.
+    def encode(self, samples: Samples) -> dict[str, torch.Tensor]:
+        """Tensors of a shard for a batch, which are joined; runs in a worker thread."""
+
+    def write(self, place: int, encoded: Sequence[dict[str, torch.Tensor]]) -> None:
+        """Writes a shard of encoded batches; atomic."""
+        tensors = {name: torch.cat([batch[name] for batch in encoded]) for name in encoded[0]}
+        self.parts.write(place, len(self.shard_seeds(place)), tensors)
+
+    def shards(self) -> Iterator[Part]:
+        """All shards in order.
 
         Raises:
-            UserError: It cannot be read, which says nothing of its content.
+            UserError: One is damaged.
         """
-
-    def encode(self, samples: Samples) -> Any:
-        """The costly part of writing a batch, if there is one; runs in a worker thread."""
-        return samples
-
-    @abc.abstractmethod
-    def write(self, shard: int, encoded: list[Any]) -> None:
-        """Writes a shard of encoded batches; atomic."""
+        for place in self.places:
+            part = self.parts.read(place)
+            if part is None:
+                raise UserError(self.parts.path(place), "damaged or removed meanwhile", "run the same command again")
+            yield part
 
     def is_complete(self) -> bool:
         """Whether the final form exists."""
@@ -198,109 +139,118 @@ class SampleStore(abc.ABC):
     def finish(self) -> bool:
         """Makes the final form if all shards are there; safe when several processes try. Returns whether it exists."""
         if not self.is_complete():
-            if not all(self.is_done(shard) for shard in range(self.num_shards)):
+            if not all(self.is_done(place) for place in self.places):
                 return self.is_complete()
-            lock_path = self.parts.with_name(f".{self.path.name}.lock")
-            self._check_own(lock_path)
+            lock_path = self.parts.folder.with_name(f".{self.path.name}.lock")
             with open(lock_path, "a+b") as lock:
                 try:
                     wait_for_lock(lock)
                 except OSError as error:
                     fault = f"cannot be locked ({error.strerror})"
-                    remedy = f"all shards are in {self.parts}: move them to a file system with locks, and run there"
+                    remedy = f"all shards are in {self.parts.folder}: move them to a file system with locks, run there"
                     raise UserError(self.path, fault, remedy) from None
                 if not self.is_complete():
                     self.assemble()
             lock_path.unlink(missing_ok=True)
-        self._remove_parts()
-        return True
-
-    def _remove_parts(self) -> None:
-        """Removes the shards, which are in the final form, and what killed processes left of them; nothing else."""
-        for path in self.shard_paths:
-            path.unlink(missing_ok=True)
-        sweep_temporaries(self.parts)
+        for place in self.places:
+            self.parts.remove(place)
+        sweep_temporaries(self.parts.folder)
         with contextlib.suppress(OSError):  # a folder with other files stays
-            self.parts.rmdir()
+            self.parts.folder.rmdir()
+        return True
 
     @abc.abstractmethod
     def assemble(self) -> None:
-        """Builds the final form from all shards; atomic."""
+        """Builds the final form from all shards; its last file is written atomically."""
 
 
 class NpzFile(SampleStore):
     """One npz file in the layout of guided-diffusion's sample batches."""
 
-    suffix = ".npz"
-
     def __init__(self, path: Path, *rest: Any) -> None:
         super().__init__(path, *rest)
-        self.parts, self.last = path.with_name(f"{path.name}.parts"), path
+        self.parts, self.last = PartFolder(path.with_name(f"{path.name}.parts"), self.job), path
         self.record_path = path.with_name(f"{path.name}.json")
 
-    def is_intact(self, shard: int) -> bool:
-        """By the checksums of npz, and the seeds."""
-        path = self.shard_path(shard)
-        if not is_intact_zip(path):
-            return False
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return bool(np.array_equal(arrays["seeds"], np.asarray(self.shard_seeds(shard))))
-        except OSError as error:
-            raise UnreadableError(path, f"cannot be read ({error.strerror})") from None
-        except _FAULTS:
-            return False
-
-    def write(self, shard: int, encoded: list[Any]) -> None:
-        """Writes an npz shard."""
-        images = np.concatenate([batch.images.numpy() for batch in encoded])
-        seeds = np.array([seed for batch in encoded for seed in batch.seeds], dtype=np.int64)
-        classes = np.concatenate([batch.classes.numpy() for batch in encoded])
-        with atomic_path(self.shard_path(shard)) as temporary:
-            np.savez(temporary, images=images, seeds=seeds, classes=classes)
+    def encode(self, samples: Samples) -> dict[str, torch.Tensor]:
+        """Images (N, H, W, C) and classes."""
+        return {"images": samples.images.permute(0, 2, 3, 1), "classes": samples.classes}
 
     def assemble(self) -> None:
         """Joins the shards into one file."""
-        with np.load(self.shard_path(0)) as first:
-            _, channels, height, width = first["images"].shape
-        shape = (len(self.seeds), height, width, channels)
+        parts = prefetch(self.shards())  # the next shard is read while one is written
+        first = next(parts)
+        shape, classes = (len(self.seeds), *first.tensors["images"].shape[1:]), []
         with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             # Member by member, shard by shard: never all images in memory.
             with archive.open(zip_member("arr_0.npy", MODE), "w", force_zip64=True) as stream:
-                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(stream, header)
-                # The next shard is read while one is written.
-                for images in prefetch(map(_channels_last, self.shard_paths)):
-                    stream.write(images.data)
-            for key, name in (("classes", "arr_1.npy"), ("seeds", "seeds.npy")):
+                np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+                for part in _chained(first, parts):
+                    stream.write(part.tensors["images"].numpy().data)
+                    classes.append(part.tensors["classes"].numpy())
+            seeds = np.array(self.seeds, dtype=np.int64)
+            for name, values in (("arr_1.npy", np.concatenate(classes)), ("seeds.npy", seeds)):
                 content = io.BytesIO()
-                np.save(content, np.concatenate([np.load(path)[key] for path in self.shard_paths]))
+                np.save(content, values)
                 archive.writestr(zip_member(name, MODE), content.getvalue())
 
 
-def _channels_last(shard: Path) -> np.ndarray:
-    """Images of a shard, (N, H, W, C)."""
-    with np.load(shard) as arrays:
-        return np.ascontiguousarray(arrays["images"].transpose(0, 2, 3, 1))
+def _chained(first: Part, others: Iterable[Part]) -> Iterator[Part]:
+    yield first
+    yield from others
 
 
-def write_all(store: SampleStore, shards: Sequence[int], batches: Iterator[Samples], workers: int) -> None:
+class PngFolder(SampleStore):
+    """A folder of PNG files in the EDM format, readable as a data set."""
+
+    def __init__(self, path: Path, *rest: Any) -> None:
+        super().__init__(path, *rest)
+        self.parts = PartFolder(path / ".parts", self.job)
+        self.record_path, self.last = path / "samples.json", path / "dataset.json"
+
+    def encode(self, samples: Samples) -> dict[str, torch.Tensor]:
+        """PNG files one after the other, their lengths, and classes."""
+        if samples.images.shape[1] not in (1, 3):
+            fault = f"PNG files need 1 or 3 channels, the images have {samples.images.shape[1]}"
+            raise UserError(self.path, fault, "name FILE.npz, or decode latents (--vae)")
+        # Light compression: three times faster, a tenth larger, and the samples are temporary more often than not.
+        pictures = [encode_png(image.transpose(1, 2, 0), 1) for image in samples.images.numpy()]
+        content = torch.frombuffer(bytearray(b"".join(pictures)), dtype=torch.uint8)
+        lengths = torch.tensor([len(picture) for picture in pictures])
+        return {"pictures": content, "lengths": lengths, "classes": samples.classes}
+
+    def assemble(self) -> None:
+        """Writes the PNG files, then ``dataset.json``."""
+        labels: list[list[Any]] = []
+        for part in self.shards():
+            pictures = part.tensors["pictures"].split(part.tensors["lengths"].tolist())
+            for content, label in zip(pictures, part.tensors["classes"].tolist()):
+                labels.append([image_name(len(labels)), label])
+                target = self.path / labels[-1][0]
+                target.parent.mkdir(exist_ok=True)
+                target.write_bytes(content.numpy().tobytes())
+        unlabelled = any(label == NO_CLASS for _, label in labels)
+        with atomic_path(self.last) as temporary:
+            temporary.write_text(dataset_json(None if unlabelled else labels), encoding="utf-8")
+
+
+def write_all(store: SampleStore, places: Sequence[int], batches: Iterator[Samples], workers: int) -> None:
     """Encodes and writes in the background while ``batches`` computes.
 
     Args:
         store: Target.
-        shards: Shards to write, in the order of ``batches``.
+        places: Places of the shards to write, in the order of ``batches``.
         batches: Samples of those shards, one after the other; no batch reaches into the next shard.
         workers: Encoding threads (encoding releases the interpreter lock); about twice as many batches may wait.
     """
 
-    def write(shard: int, encoded: list[Future[Any]]) -> None:
-        store.write(shard, [batch.result() for batch in encoded])
+    def write(place: int, encoded: list[Future[Any]]) -> None:
+        store.write(place, [batch.result() for batch in encoded])
 
     waiting: collections.deque[Future[Any]] = collections.deque()
     with ThreadPoolExecutor(workers) as encoders, ThreadPoolExecutor(1) as writer:
-        for shard in shards:
-            count, encoded = len(store.shard_seeds(shard)), []
+        for place in places:
+            count, encoded = len(store.shard_seeds(place)), []
             while count:
                 batch = next(batches)
                 count -= len(batch.seeds)
@@ -308,59 +258,9 @@ def write_all(store: SampleStore, shards: Sequence[int], batches: Iterator[Sampl
                 waiting.append(encoded[-1])
                 if len(waiting) > 2 * workers:
                     waiting.popleft().result()
-            waiting.append(writer.submit(write, shard, encoded))
+            waiting.append(writer.submit(write, place, encoded))
         while waiting:
             waiting.popleft().result()
-
-
-class PngFolder(SampleStore):
-    """A folder of PNG files in the EDM format, readable as a data set."""
-
-    suffix = ".json"
-
-    def __init__(self, path: Path, *rest: Any) -> None:
-        super().__init__(path, *rest)
-        self.parts, self.record_path, self.last = path / ".parts", path / "samples.json", path / "dataset.json"
-
-    def is_intact(self, shard: int) -> bool:
-        """By the checksums of PNG, and the hash of the shard's list."""
-        try:
-            labels = read_hashed_json(self.shard_path(shard))["images"]
-        except (DamagedError, KeyError):
-            return False
-        begin = shard * self.shard_size
-        names = [image_name(begin + i) for i in range(len(self.shard_seeds(shard)))]
-        return [entry[0] for entry in labels] == names and all(intact_png(self.path / name) for name in names)
-
-    def encode(self, samples: Samples) -> list[tuple[int, int, bytes]]:
-        """``(seed, class, PNG)`` of each image."""
-        if samples.images.shape[1] not in (1, 3):
-            fault = f"PNG files need 1 or 3 channels, the images have {samples.images.shape[1]}"
-            raise UserError(self.path, fault, "name FILE.npz, or decode latents (--vae)")
-        # Light compression: three times faster, a tenth larger, and the samples are temporary more often than not.
-        images = (encode_png(image.transpose(1, 2, 0), 1) for image in samples.images.numpy())
-        return list(zip(samples.seeds, samples.classes.tolist(), images))
-
-    def write(self, shard: int, encoded: list[Any]) -> None:
-        """Writes the PNG files, then the shard's list, which makes it finished."""
-        labels = []
-        images = (image for batch in encoded for image in batch)
-        for position, (seed, label, content) in enumerate(images, shard * self.shard_size):
-            name = image_name(position)
-            target = self.path / name
-            self._check_own(target.parent, os.path.isdir)
-            self._check_own(target)
-            target.parent.mkdir(exist_ok=True)
-            target.write_bytes(content)
-            labels.append([name, label, seed])
-        write_hashed_json(self.shard_path(shard), {"images": labels})
-
-    def assemble(self) -> None:
-        """Writes ``dataset.json``."""
-        labels = [entry[:2] for path in self.shard_paths for entry in read_hashed_json(path)["images"]]
-        unlabelled = any(label == NO_CLASS for _, label in labels)
-        with atomic_path(self.last) as temporary:
-            temporary.write_text(dataset_json(None if unlabelled else labels), encoding="utf-8")
 
 
 def open_sample_store(path: str, seeds: Sequence[int], shard_size: int, record: dict[str, Any]) -> SampleStore:

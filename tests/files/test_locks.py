@@ -54,7 +54,7 @@ def test_images_stay_where_they_cannot_be_put_together(tmp_path, monkeypatch):
     arguments = ["sample", "--sampler", "data", "--dataset", "digits", "--seeds", "0-5", "--shard-size", "3"]
     arguments += ["--out", tmp_path / "x.npz"]
     refused(rf"^{tmp_path}/x.npz: cannot be locked \({NO_LOCKS}\)", command, *arguments)
-    assert list(tmp_path.rglob("shard-*.npz"))
+    assert list(tmp_path.rglob("*.parts/*.safetensors"))
     monkeypatch.undo()
     command(*arguments)
     assert (tmp_path / "x.npz").is_file()

@@ -136,9 +136,10 @@ def write_samples(path: Path) -> None:
 
 
 def read_samples(path: Path) -> Any:
-    if not opened(path).is_intact(0):
-        raise UserError(path, "is not intact")
-    return np.load(path)["images"] if path.suffix == ".npz" else path.read_bytes()
+    store = opened(path)
+    if not store.is_done(0):
+        raise UserError(path, "is not whole")
+    return next(store.shards()).tensors
 
 
 #: Kinds with a hash; and the least share of flipped bits that must be found: others lie where nothing is read.
@@ -150,11 +151,9 @@ HASHED: dict[str, Kind] = {
     "network": ("network.safetensors", write_network, read_network),
     "reference": ("r.safetensors", write_reference, read_reference),
     "state": ("run/state/000000000200.safetensors", write_states, read_state),
-    "npz shard": ("out.npz.parts/shard-000000-000005.npz", write_samples, read_samples),
-    "list of samples": ("out/.parts/shard-000000-000005.json", write_samples, read_samples),
-    "png sample": ("out/00000/img00000002.png", write_samples, read_samples),
+    "shard of samples": ("out.npz.parts/000000000000.safetensors", write_samples, read_samples),
 }  # fmt: skip
-FOUND = dict.fromkeys(HASHED, 0.7) | {"npz shard": 0.3}
+FOUND = dict.fromkeys(HASHED, 0.7)
 
 
 def write_hooked(path: Path) -> None:

@@ -1,8 +1,6 @@
 """`sida sample`: files that other programs read, resumed and shared without a changed byte; networks by name."""
 
 import json
-import os
-import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,18 +14,20 @@ import sida.networks.official
 import sida.sampling.job
 import sida.sampling.store
 from sida.data import load_dataset
-from sida.files.ordinary import UnreadableError
+from sida.files import parts
+from sida.files.parts import PartFolder
 from sida.machine import tf32
 from sida.networks.file import read_metadata, save_network
 from sida.sampling import Drawer
 from sida.sampling.job import SampleConfig, network_file, run_job
-from sida.sampling.store import NpzFile, SampleStore, save_grid, tile
+from sida.sampling.store import SampleStore, save_grid, tile
 from sida.workflow.cli import main
 from tests.data.test_archive import write_counts
 from tests.files.made_pickles import write_genuine
 from tests.networks.made import SMALL, random_network
 from tests.refused import command, refused
 from tests.sampling.images import collect
+from tests.training.toy import raising
 
 
 def make(**kwargs):
@@ -94,27 +94,6 @@ def test_images_are_drawn_without_tf32_which_torch_allows(network, tmp_path, mon
         job(network, tmp_path / "out", seeds="0-3")
         assert allowed() == (True, True)
     assert seen == [(False, False)]
-
-
-@pytest.mark.parametrize(
-    ("out", "planted"),
-    [
-        ("s.npz", "s.npz.parts"), ("s.npz", "s.npz.parts/shard-000000-000003.npz"), ("s.npz", ".s.npz.lock"),
-        ("s", "s/.parts"), ("s", "s/00000"), ("s", "s/00000/img00000000.png"),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("kind", ["link", "pipe"])
-def test_links_and_pipes_among_the_parts_are_refused(network, tmp_path, out, planted, kind):
-    # As an interrupted job leaves it, with its record.
-    job(network, tmp_path / out, seeds="0-3")
-    shutil.rmtree(tmp_path / "s/00000", ignore_errors=True)
-    (tmp_path / {"s": "s/dataset.json"}.get(out, out)).unlink()
-    outside, place = tmp_path / "outside", tmp_path / planted
-    outside.mkdir()
-    place.parent.mkdir(exist_ok=True)
-    os.mkfifo(place) if kind == "pipe" else place.symlink_to(outside)
-    refused("remove it", job, network, tmp_path / out, seeds="0-3")
-    assert not list(outside.iterdir())
 
 
 @pytest.mark.parametrize("form", ["samples.npz", "png"])
@@ -187,8 +166,8 @@ def test_a_share_that_ends_while_another_puts_all_together_is_finished_too(netwo
         return intact(*given)
 
     share("0")
-    intact, rival = NpzFile.is_intact, ["0"]
-    monkeypatch.setattr(NpzFile, "is_intact", slowly)
+    intact, rival = PartFolder.is_whole, ["0"]
+    monkeypatch.setattr(PartFolder, "is_whole", slowly)
     assert "4 images" in share("1")
     assert "damaged" not in capsys.readouterr().err
 
@@ -330,10 +309,8 @@ def test_shards_that_cannot_be_read_are_not_damaged(network, whole, tmp_path, mo
     refused("not all there", job, network, tmp_path / form)
     monkeypatch.undo()
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    fails = lambda *_: (_ for _ in ()).throw(UnreadableError("x", "cannot be read (Stale file handle)"))
-    for name in ("is_intact_zip", "read_ordinary"):
-        monkeypatch.setattr(sida.sampling.store, name, fails)
-    refused("cannot be read", job, network, tmp_path / form)
+    monkeypatch.setattr(parts, "verify_tensors", raising(OSError(116, "Stale file handle")))
+    refused("cannot be read .Stale file handle", job, network, tmp_path / form)
     monkeypatch.undo()
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
     job(network, tmp_path / form)

@@ -20,7 +20,6 @@ from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
 from sida.files.ordinary import file_below, ordinary_files
 from sida.files.tensors import read_tensor_header, verify_tensors
 from sida.files.text_files import HASH_KEY, parse_json, read_text
-from sida.sampling.store import intact_png
 from sida.workflow.archive.findings import Report, ignoring_faults
 from sida.workflow.archive.manifest import CODE, CRATE, MANIFEST, is_unlisted, read_manifest
 from sida.workflow.archive.remake import check_products
@@ -45,8 +44,8 @@ def check_own_hash(path: Path, name: str) -> bool:
     suffix = Path(name.removesuffix(".gz")).suffix
     if suffix == ".safetensors":
         return verify_tensors(path)
-    if name.startswith("samples/") and suffix in (".npz", ".zip", ".png"):
-        if not (intact_png(path) if suffix == ".png" else is_intact_zip(path)):
+    if name.startswith("samples/") and suffix in (".npz", ".zip"):
+        if not is_intact_zip(path):
             raise UserError(path, "damaged: its checksums or sizes do not agree", "delete it and sample again")
         return True
     if suffix not in (".json", ".jsonl") or _NO_HASH.fullmatch(name):
