@@ -164,11 +164,11 @@ class Family:
 
 #: Networks of a custom class that does not name a family.
 CUSTOM = Family(name="custom", title="Custom", like="edm", augmentation=False)
-#: Networks with the preconditioning of EDM, VP, VE or GDD.
+#: Networks with the preconditioning of EDM, GDD or ECT.
 EDM = Family(
     name="edm",
     title="EDM",
-    classes=("EDMPrecond", "GDDPrecond", "ECTPrecond", "VPPrecond", "VEPrecond"),
+    classes=("EDMPrecond", "GDDPrecond", "ECTPrecond"),
     options={"dropout": 0.1, "label_dropout": 0.0},
 )
 #: EDM2's networks.

@@ -21,5 +21,3 @@ from sida.networks.precond import checkpoint_blocks as checkpoint_blocks
 from sida.networks.unet_precond import EDM2Precond as EDM2Precond
 from sida.networks.unet_precond import EDMPrecond as EDMPrecond
 from sida.networks.unet_precond import GDDPrecond as GDDPrecond
-from sida.networks.unet_precond import VEPrecond as VEPrecond
-from sida.networks.unet_precond import VPPrecond as VPPrecond

@@ -27,9 +27,9 @@ from sida.files.tensors import (
     write_tensors,
 )
 from sida.networks.precond import Precond
-from sida.networks.unet_precond import ECTPrecond, EDM2Precond, EDMPrecond, GDDPrecond, VEPrecond, VPPrecond
+from sida.networks.unet_precond import ECTPrecond, EDM2Precond, EDMPrecond, GDDPrecond
 
-_CLASSES: tuple[type[Precond], ...] = (EDMPrecond, GDDPrecond, ECTPrecond, VPPrecond, VEPrecond, EDM2Precond)
+_CLASSES: tuple[type[Precond], ...] = (EDMPrecond, GDDPrecond, ECTPrecond, EDM2Precond)
 #: Classes of networks by their names, which files record.
 NETWORKS: Registry[type[Precond]] = Registry(
     "network",

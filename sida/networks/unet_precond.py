@@ -1,6 +1,6 @@
 """Preconditioning, which turns a U-Net F into a denoiser D(x; σ) = c_skip·x + c_out·F(c_in·x; c_noise).
 
-EDM's with its variants of GDD and ECT, those of VP and VE diffusion models (Karras et al. 2022, table 1), and EDM2's.
+EDM's with its variants of GDD and ECT (Karras et al. 2022, table 1), and EDM2's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast, get_args
 
-import torch
 from torch import Tensor
 
 from sida.config.families import EDM, EDM2, EDM2_S, Family, WeightNorm
@@ -172,85 +171,6 @@ class ECTPrecond(EDMPrecond):
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Precond.coefficients`."""
         return edm_coefficients(sigma, self.sigma_data, 0.0 if self.training else 0.003)
-
-
-class VPPrecond(UNetPrecond):
-    """Variance-preserving preconditioning (DDPM++ teachers trained with the VP loss).
-
-    Args:
-        img_resolution, img_channels, label_dim, use_fp16: See `Precond`.
-        beta_d: Extent of the noise schedule.
-        beta_min: Start of the noise schedule.
-        M: Number of time steps that c_noise is scaled to.
-        epsilon_t: Smallest time; gives ``sigma_min``.
-        model_type: ``SongUNet`` or ``DhariwalUNet``.
-        **model_kwargs: Further options of that U-Net.
-    """
-
-    beta_d: float
-    beta_min: float
-    M: int
-
-    def __init__(
-        self,
-        img_resolution: Side,
-        img_channels: Size,
-        label_dim: Classes = 0,
-        use_fp16: bool = False,
-        beta_d: Finite = 19.9,
-        beta_min: Finite = 0.1,
-        M: Size = 1000,
-        epsilon_t: Finite = 1e-5,
-        model_type: str = "SongUNet",
-        **model_kwargs: Any,
-    ):
-        super().__init__(locals(), model_kwargs)
-        with torch.device("cpu"):  # real numbers, even if the network is built on the meta device
-            self.sigma_min = float(self.sigma(epsilon_t))
-            self.sigma_max = float(self.sigma(1.0))
-
-    def coefficients(self, sigma: Tensor) -> tuple[None, Tensor, Tensor, Tensor]:
-        """See `Precond.coefficients`."""
-        return None, -sigma, (sigma.square() + 1).rsqrt(), (self.M - 1) * self.sigma_inv(sigma)
-
-    def sigma(self, t: Tensor | float) -> Tensor:
-        """Noise level at time t of [0, 1]."""
-        t = torch.as_tensor(t)
-        return (0.5 * self.beta_d * t.square() + self.beta_min * t).expm1().sqrt()
-
-    def sigma_inv(self, sigma: Tensor | float) -> Tensor:
-        """Time at which the noise level is ``sigma``."""
-        integral = torch.as_tensor(sigma).square().log1p()
-        return ((self.beta_min**2 + 2 * self.beta_d * integral).sqrt() - self.beta_min) / self.beta_d
-
-
-class VEPrecond(UNetPrecond):
-    """Variance-exploding preconditioning (NCSN++ teachers trained with the VE loss).
-
-    Args:
-        img_resolution, img_channels, label_dim, use_fp16: See `Precond`.
-        sigma_min: Lowest supported noise level.
-        sigma_max: Highest one.
-        model_type: ``SongUNet`` or ``DhariwalUNet``.
-        **model_kwargs: Further options of that U-Net.
-    """
-
-    def __init__(
-        self,
-        img_resolution: Side,
-        img_channels: Size,
-        label_dim: Classes = 0,
-        use_fp16: bool = False,
-        sigma_min: Finite = 0.02,
-        sigma_max: Finite = 100.0,
-        model_type: str = "SongUNet",
-        **model_kwargs: Any,
-    ):
-        super().__init__(locals(), model_kwargs)
-
-    def coefficients(self, sigma: Tensor) -> tuple[None, Tensor, None, Tensor]:
-        """See `Precond.coefficients`."""
-        return None, sigma, None, (0.5 * sigma).log()
 
 
 class EDM2Precond(UNetPrecond):

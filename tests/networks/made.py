@@ -22,8 +22,6 @@ FILTER = {"resample_filter": [1, 3, 3, 1], "channel_mult_noise": 2, "channel_mul
 CONFIGS = {
     "ddpmpp": ("EDMPrecond", {**SONG, "label_dim": 3, "augment_dim": 9}),
     "ncsnpp": ("EDMPrecond", {**NCSN, "encoder_type": "residual", "augment_dim": 4}),
-    "vp": ("VPPrecond", {**SONG, "label_dim": 3}),
-    "ve": ("VEPrecond", {**NCSN, "encoder_type": "residual"}),
     "adm": ("EDMPrecond", {**ADM, "label_dim": 3, "augment_dim": 9}),
     "edm2": (
         "EDM2Precond",

@@ -21,7 +21,7 @@ from tests.refused import refused
 
 def test_family_of_a_description():
     """EDM2's is that of its size S by default, and where the channels say so."""
-    for cls in ("EDMPrecond", "GDDPrecond", "VPPrecond", "VEPrecond"):
+    for cls in ("EDMPrecond", "GDDPrecond", "ECTPrecond"):
         assert family_of({**config("ddpmpp"), "class": cls}) is EDM
     assert family_of(config("edm2")) is EDM2
     assert family_of(config("edm2", model_channels=192)) is EDM2_S

@@ -117,7 +117,6 @@ def test_what_is_odd_but_no_fault_keeps_its_values(change):
 # The classes that released files hold: the network's in the file and ours, its U-Net's and ours.
 RELEASED = [
     *((name, name, unet, unet) for name in ("EDMPrecond", "GDDPrecond") for unet in ("SongUNet", "DhariwalUNet")),
-    *((name, name, "SongUNet", "SongUNet") for name in ("VPPrecond", "VEPrecond")),
     ("ECMPrecond", "ECTPrecond", "SongUNet", "SongUNet"),
     ("EDMPrecond_EncoderDecoder", "EDMPrecond", "SongUNet_EncoderDecoder", "SongUNet"),
     ("EDMPrecond_EncoderDecoder", "EDMPrecond", "DhariwalUNet_EncoderDecoder", "DhariwalUNet"),

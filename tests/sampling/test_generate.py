@@ -165,7 +165,10 @@ def test_resampled_data_are_real_images_with_their_classes(digits):
         ({"net": make(label_dim=4), "class_labels": "empirical", "dataset": "digits"}, "^class labels: .*network 4"),
         ({"net": make(label_dim=0), "class_labels": 2}, "^class labels: .*leave the class out"),
         pytest.param({"sampler": "one_step:kernels=fused"}, "^sampler.kernels: .*on a GPU", marks=needs("kernels")),
-        ({"net": random_network("VEPrecond", UNET), "sampler": "heun:6,sigma_min=0.001,sigma_max=0.01"}, "0.02 to 100"),
+        (
+            {"net": make(sigma_min=0.02, sigma_max=100.0), "sampler": "heun:6,sigma_min=0.001,sigma_max=0.01"},
+            "0.02 to 100",
+        ),
     ],
 )
 def test_contradicting_arguments_are_errors_at_their_place(net, digits, kwargs, told):

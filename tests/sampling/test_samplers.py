@@ -87,7 +87,7 @@ def test_sigma_steps_match_the_golden_tables(golden):
 @pytest.mark.parametrize(
     ("cls", "limits", "wanted", "used"),
     [
-        ("VEPrecond", {}, (0.002, 80), (0.02, 80)),
+        ("EDMPrecond", {"sigma_min": 0.02}, (0.002, 80), (0.02, 80)),
         ("EDMPrecond", {"sigma_min": 0.1, "sigma_max": 10}, (0.002, 80), (0.1, 10)),
     ],
 )

@@ -45,7 +45,7 @@ TEACHERS = {
     "edm2": EDM2,
     "edm2-s": {**EDM2, "kwargs": {**KWARGS, "model_channels": 192, "channels_per_head": 64}},
     "headless": {**EDM2, "kwargs": {**KWARGS, "logvar_channels": None}},
-    "vp": {**NETWORK, "class": "VPPrecond"},
+    "ect": {**NETWORK, "class": "ECTPrecond"},
     "5 classes": {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 5}},
     "no classes": {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 0}},
 }
@@ -329,7 +329,7 @@ FAULTS = [
     ("sida", {"weight_norm": "off"}, "weight_norm: EDM networks do not have it"),
     ("sida", {"teacher": "headless", "logvar": True}, "has no log-variance head"),
     ("sida", {"teacher": "edm2", "augment": {"p": 0.1}}, "augment: EDM2 networks take no augmentation"),
-    ("gdd", {"teacher": "vp"}, "starts from a network of class EDMPrecond, not VPPrecond"),
+    ("gdd", {"teacher": "ect"}, "starts from a network of class EDMPrecond, not ECTPrecond"),
     # Other networks
     ("sida", {"guidance": 1.5}, "--spec.guidance: 1.5 needs a guiding network; name one as guide"),
     ("sida", {"guide": "no classes"}, "--spec.guide: has no effect with a guidance of 1"),

@@ -95,7 +95,7 @@ def test_the_model_runs_with_torch_and_safetensors_alone_to_the_last_bit(exporte
     assert run.stdout.strip() == hashlib.sha256(expected.tobytes()).hexdigest(), run.stderr
 
 
-@pytest.mark.parametrize("name", ["VPPrecond", "GDDPrecond", "EDM2Precond", "SiTPrecond", "DiTPrecond"])
+@pytest.mark.parametrize("name", ["ECTPrecond", "GDDPrecond", "EDM2Precond", "SiTPrecond", "DiTPrecond"])
 def test_every_family_has_a_model_file_that_computes_the_same(name, tmp_path):
     kwargs = {**UNET, "model_type": "DhariwalUNet"} if name == "GDDPrecond" else UNET
     if name == "EDM2Precond":
