@@ -19,8 +19,8 @@ from sida.errors import SettingError, reason_of
 from sida.networks.body import Classes, Few, Output, Share, Side, Size
 from sida.networks.precond import Precond
 from sida.networks.saved_models import diffusers_library
-from sida.networks.steps import NoiseSteps
 from sida.plugins.diffusers.families import DIFFUSERS
+from sida.plugins.transformers.steps import NoiseSteps
 
 #: Largest number of steps of a schedule.
 MOST_STEPS = 10_000

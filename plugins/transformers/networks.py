@@ -32,9 +32,9 @@ from sida.networks.body import (
     without_content,
 )
 from sida.networks.precond import Precond, StateReading
-from sida.networks.steps import BetweenSteps, NoiseSteps, linear_betas
 from sida.plugins.transformers.families import DIT, FLOW
 from sida.plugins.transformers.states import read_transformer
+from sida.plugins.transformers.steps import BetweenSteps, NoiseSteps, linear_betas
 
 Depth = Annotated[int, Range(least=1, most=256)]
 Ratio = Annotated[float, Range(above=0, most=64)]

@@ -1,4 +1,4 @@
-"""What a training shows of itself and when it ends: points, plateaus, divergence, pictures, TensorBoard's files."""
+"""What a training shows of itself and when it ends: points, plateaus, divergence, pictures."""
 
 import time
 

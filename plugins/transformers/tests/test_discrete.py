@@ -8,8 +8,8 @@ import torch
 
 from plugins.transformers.tests.test_networks import one_hot, recorded
 from sida.config.samplers import read_sampler
-from sida.networks.steps import NoiseSteps, linear_betas
 from sida.plugins.transformers.discrete import ddpm, spaced_steps
+from sida.plugins.transformers.steps import NoiseSteps, linear_betas
 from sida.sampling import Drawer, SeedStreams
 from sida.sampling.guidance import Guide, Unlabelled
 from sida.sampling.samplers import draw_batch

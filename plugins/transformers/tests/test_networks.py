@@ -9,9 +9,9 @@ import torch
 from sida.errors import UserError
 from sida.networks import build_network, checkpoint_blocks
 from sida.networks.file import network_class
-from sida.networks.steps import NoiseSteps, linear_betas
 from sida.plugins.transformers.networks import SiTPrecond
 from sida.plugins.transformers.states import SIZES
+from sida.plugins.transformers.steps import NoiseSteps, linear_betas
 from sida.training.teacher import VelocityLoss
 from tests.golden.vectors import below, load_tensors
 from tests.near import assert_near
