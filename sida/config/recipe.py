@@ -121,7 +121,7 @@ class JobSettings(Settings):
     device: str = "cpu"
 
 
-#: Log records of a run. A state holds all of them, and a longer text of JSON is not read again.
+#: Most log records of a run: a longer log is not read again.
 MOST_RECORDS = 100_000
 
 

@@ -142,7 +142,7 @@ class RunFolder:
     :meth:`check`, which a loop calls often, and the next call that writes raise the error of a failed write.
 
         with RunFolder(folder, digest) as files:
-            if not files.finished:
+            if files.state is None:
                 ...
 
     Args:
@@ -243,11 +243,6 @@ class RunFolder:
                     raise fault
         finally:
             self._held.close()
-
-    @property
-    def finished(self) -> bool:
-        """Whether the training is complete."""
-        return self.state is not None and bool(self.state.record["finished"])
 
     @property
     def busy(self) -> bool:
