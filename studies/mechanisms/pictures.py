@@ -17,7 +17,7 @@ from sida.eval.figures import style
 from sida.eval.report.page import reduced_png
 from sida.eval.results.csv_files import csv_text
 from sida.files.atomic import atomic_path
-from studies.mechanisms.leads import DIGITS, FASHION, Cells, Data, cells_of, lead_of, shares_of, teacher_fd
+from studies.mechanisms.leads import DIGITS, FASHION, Cells, Data, Lead, cells_of, lead_of, shares_of, teacher_fd
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 #: Colour and marker of each weight, of the palette of :mod:`sida.eval.figures.style`.
 LOOKS = {0.0: ("#0072B2", "o"), 0.01: ("#E69F00", "v"), 0.3: ("#009E73", "^"), 3.0: ("#D55E00", "s")}
+#: Meaning of the marks of the map, with their looks in its legend.
+OF_MARKS: dict[str, dict[str, Any]] = {
+    "kept networks": {}, "at the end": {"alpha": 0.35}, "two trainings on a side": {"markerfacecolor": "white"}
+}  # fmt: skip
 #: Where the PNG of each picture stands.
 PLACES = {
     "curves": Path(__file__).with_name("curves.png"),
@@ -95,51 +99,71 @@ def _panels(figure: Figure, data_sets: DataSets) -> Iterator[tuple[Axes, Data, C
 
 
 def map_of_leads(data_sets: DataSets) -> tuple[Figure, Records]:
-    """Lead of SiDA at the end against the teacher's FD: a point a cell with its interval, a dot a training.
+    """Lead of SiDA against the teacher's FD: of a cell's kept networks, pale beside it at the end of the trainings.
 
-    Where no teacher was measured, its images stand on the horizontal axis instead.
+    A mark has its interval; open marks are those of cells with two trainings on a side. Where no teacher was measured,
+    its images stand on the horizontal axis instead.
     """
-    figure, records = style.new_figure(5.2, 2.7), Records()
+    figure, records = style.new_figure(5.6, 3.1), Records()
     for axes, (data, cells) in zip(figure.subplots(1, len(data_sets), sharey=True), data_sets):
-        end, missing = data.images[-1], dict[float, list[str]]()
+        missing = dict[float, list[str]]()
         fds = {teacher: teacher_fd(data, teacher) for teacher in data.grades}
         measured = any(fds.values())
         for number, weight in enumerate(data.weights[1:]):
-            colour, marker = LOOKS[weight]
             for teacher, grade in data.grades.items():
-                one, place = lead_of(cells, teacher, weight, end), fds[teacher] if measured else grade
-                if one is None or place is None:
+                place = fds[teacher] if measured else grade
+                both = {end: lead_of(data, cells, teacher, weight, images=end) for end in (None, data.end)}
+                if place is None or None in both.values():
                     missing.setdefault(weight, []).append(f"{grade}k")
                     continue
-                x = place * 1.06 ** (number + 2 - len(data.weights))
-                sid = math.exp(fmean(math.log(curve[end]) for curve in cells[teacher, 0.0].values()))
-                dots = [100 * (1 - curve[end] / sid) for curve in cells[teacher, weight].values()]
-                value, low, high = (100 * part for part in (one.value, one.low, one.high))
-                axes.errorbar(
-                    [x], [value], yerr=[[value - low], [high - value]], fmt=marker, color=colour, markersize=4.5,
-                    capsize=2.5, linewidth=1.0, label=_name(weight),
-                )  # fmt: skip
-                axes.plot([x * 0.97] * len(dots), dots, ".", color=colour, markersize=3, alpha=0.7)
-                axes.annotate(f"{grade}k", (x, value), (5, 3), textcoords="offset points", fontsize=6.5, color=colour)
-                records.append({
-                    "data": data.name, "teacher": teacher, "weight": weight, "images": 1000 * end, "value": one.value,
-                    "low": one.low, "high": one.high, "teacher_fd": fds[teacher], "trainings": len(dots),
-                })  # fmt: skip
+                x = place * 1.22 ** (number + 2 - len(data.weights))
+                for end, one in both.items():
+                    assert one is not None
+                    at = x * 1.09 if end else x
+                    _draw_lead(axes, at, one, weight, is_end=end is not None)
+                    records.append({
+                        "data": data.name, "teacher": teacher, "weight": weight,
+                        "images": 1000 * end if end else "kept networks", "value": one.value, "low": one.low,
+                        "high": one.high, "trainings": one.seeds, "teacher_fd": fds[teacher],
+                    })  # fmt: skip
+                    if end is None:
+                        up = (-4, 4) if one.value < 0.9 else (-4, -9)
+                        axes.annotate(
+                            f"{grade}k", (at, 100 * one.value), up, textcoords="offset points", ha="right",
+                            fontsize=6.5, color=LOOKS[weight][0],
+                        )  # fmt: skip
+        # A column of the legend has a weight above the meaning of a mark.
+        for weight, (label, look) in zip(LOOKS, [("", {}), *OF_MARKS.items()]):
+            if not weight:
+                continue
+            axes.plot([], [], LOOKS[weight][1], color=LOOKS[weight][0], markersize=4.5, label=_name(weight))
+            axes.plot([], [], "s", color="#555555", markersize=4.5, label=label, **look)
         axes.axhline(0, color="#333333", linewidth=0.6)
-        axes.set_title(f"{data.name}, {end}k images", loc="left")
+        axes.set_title(f"{data.name}, {data.end}k images", loc="left")
         y_label = "lead of SiDA over SiD, %" if axes.get_subplotspec().is_first_col() else ""
         _dress(axes, "FD of the teacher" if measured else "thousand images of the teacher", y_label)
         axes.set_xscale("log")
         places = [*filter(None, fds.values())] if measured else [*data.grades.values()]
-        axes.set_xlim(0.7 * min(places), 1.4 * max(places))
+        axes.set_xlim(0.6 * min(places), 1.5 * max(places))
         _log_ticks(axes.xaxis, None if measured else [*data.grades.values()])
-        axes.set_ylim(-50, 100)
+        axes.set_ylim(-25, 100)
         if missing:
             lines = [f"weight {weight:g}: {', '.join(grades)}" for weight, grades in missing.items()]
             text = "teachers not trained from, by weight:\n" + "\n".join(lines)
             axes.text(0.03, 0.97, text, transform=axes.transAxes, fontsize=5.5, color="#666666", va="top")
     _legend(figure)
     return figure, records
+
+
+def _draw_lead(axes: Axes, x: float, one: Lead, weight: float, *, is_end: bool) -> None:
+    """A mark with its interval, pale for the end of the trainings, open where a side has two trainings."""
+    colour, marker = LOOKS[weight]
+    value, low, high = (100 * part for part in (one.value, one.low, one.high))
+    axes.errorbar(
+        [x], [value], yerr=[[value - low], [high - value]], fmt=marker, color=colour, alpha=0.35 if is_end else 1.0,
+        markersize=3 if is_end else 4.5, capsize=2 if is_end else 2.5, linewidth=0.8 if is_end else 1.0,
+        markerfacecolor="white" if one.is_open else colour,
+    )  # fmt: skip
 
 
 def _name(weight: float) -> str:
@@ -190,7 +214,8 @@ def _legend(figure: Figure) -> None:
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels()):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    columns = len(handles) if len(handles) < 6 else 3
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def main() -> None:

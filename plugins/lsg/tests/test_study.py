@@ -4,8 +4,10 @@ import statistics
 from collections import defaultdict
 
 import pytest
+import scipy.stats
 
 from sida.config.registries import FOLDER
+from sida.eval.contrasts import holm
 from sida.eval.results.stored import read_stored
 from sida.eval.results.summary import load_measurements
 from sida.workflow.preset import load_preset
@@ -44,6 +46,22 @@ def test_the_outcomes_are_of_the_stored_rows():
     assert 1.6 < mean["k1.5", "fd"] / mean["k1", "fd"] < 1.7
     assert f"{100 * (mean['k2', 'fd'] / mean['teacher-2', 'fd'] - 1):.1f}" == "1.7"
     assert mean["teacher-2", "recall"] > 2 * mean["k2", "recall"]
+
+
+def test_guidance_of_the_teacher_alone_is_compared_by_all_metrics():
+    values, page, p_values = seeds(DIGITS), (STUDY / "README.md").read_text().replace("−", "-"), {}
+    for metric in ("fd", "recall", "is", "fd_pixel", "precision"):
+        test = scipy.stats.ttest_ind(values["teacher-2", metric], values["k2", metric], equal_var=False)
+        p_values[metric] = test.pvalue
+        if metric == "fd":
+            gap = statistics.mean(values["teacher-2", metric]) - statistics.mean(values["k2", metric])
+            low, high = test.confidence_interval(0.95)
+            assert f"{gap:.2f} ({low:.2f} to {high:.2f}) for the teacher's alone" in page
+    for metric, digits, p_digits in (("recall", 4, 3), ("is", 2, 3), ("fd_pixel", 2, 3)):
+        alone, both = (f"{statistics.mean(values[row, metric]):.{digits}f}" for row in ("teacher-2", "k2"))
+        assert f"{alone} against {both} (p {p_values[metric]:.{p_digits}f}" in page
+    corrected = dict(zip(p_values, holm([*p_values.values()])))
+    assert {metric for metric, p in corrected.items() if p < 0.05} == {"recall", "is", "fd_pixel"}
 
 
 def test_the_outcomes_on_fashion_mnist_are_of_the_stored_rows():

@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 from sida.config.registries import FOLDER
+from sida.eval.contrasts import chances
 from sida.eval.results.stored import read_stored
 from sida.eval.results.summary import load_measurements
 from sida.workflow.preset import load_preset
@@ -87,3 +88,15 @@ def test_the_sentences_are_of_the_stored_rows_and_the_measured_step(part):
     assert "scatter by {:.1f} and {:.1f} % of FD".format(*scatter) in pages[1]
     for metric in ("recall", "fd_pixel"):
         assert f"{gap(part, metric)[0]:+.1f} %" in pages[1]
+
+
+def test_the_chance_to_show_equal_forms_is_that_of_the_scatter_found():
+    scatter = [statistics.stdev(map(math.log, values)) for values in DIGITS.seeds("fd").values()]
+    bound = math.log(1.048)
+    three, six = (100 * chances(0.0, tuple(scatter), (n, n), -bound, bound, 0.95)[0] for n in (3, 6))
+    assert f"a chance of {three:.0f} % to show it, and the six that were planned {six:.0f} %." in page(PLUGIN)
+    assert f"a chance of {three:.0f} % to show that they are within 4.8 %, and six have {six:.0f} %." in page(STUDY)
+
+
+def page(folder):
+    return (folder / "README.md").read_text()

@@ -1,0 +1,347 @@
+"""The study `mechanisms`: its pages, pictures and the first page have the numbers of its stored rows."""
+
+import itertools
+import json
+import math
+import statistics
+from statistics import mean, stdev
+
+import pytest
+import scipy.stats
+
+from sida.config.lookup import ROOT
+from sida.eval.contrasts import chances
+from sida.files.atomic import read_jsonl
+from studies.mechanisms import leads, pictures, tables
+from studies.mechanisms.leads import DIGITS, FASHION, WIDE, in_words, lead, lead_of, percent, ratio_in_words
+
+FOLDER = ROOT / "studies/mechanisms"
+PAGE, PREDICTIONS, SETTINGS, POWER = (
+    (FOLDER / f"{name}.md").read_text() for name in ("README", "predictions", "settings", "power")
+)
+FIRST = (ROOT / "README.md").read_text()
+CELLS, TRAININGS = leads.cells_of(DIGITS), leads.trainings_of(DIGITS)
+
+
+def span(values, digits=2):
+    """The least and the largest of values, once if they are equal as text."""
+    return " to ".join(dict.fromkeys(f"{end(values):.{digits}f}" for end in (min, max)))
+
+
+def of_part(part, images=None, weight=0.0, teacher="d10"):
+    """Lead of a part's trainings over a cell's: of SiD with weight 0."""
+    sides = CELLS[teacher, weight], TRAININGS[f"digits-{part}", teacher]
+    return lead(*(leads.values_of(DIGITS, runs, images=images) for runs in sides))
+
+
+def recalls(runs, data=DIGITS):
+    return leads.values_of(data, {run: {} for run in runs}, "recall")
+
+
+def test_the_tables_are_on_the_pages(capsys):
+    tables.main()
+    text, names = PAGE + SETTINGS + POWER, {data.name for data in (DIGITS, *WIDE, FASHION)}
+    for line in capsys.readouterr().out.splitlines():
+        assert line in text or line in names, line
+    short = tables.short_table(DIGITS)
+    assert short in FIRST
+    assert short in PAGE
+
+
+@pytest.mark.parametrize(("data", "teacher"), [(DIGITS, "d10"), (FASHION, "t10")])
+@pytest.mark.parametrize("at_end", [False, True])
+def test_a_lead_is_welchs_of_logarithms(data, teacher, at_end):
+    """By another way: the ratio of geometric means, and the interval by SciPy."""
+    cells, images = leads.cells_of(data), data.end if at_end else None
+    sides = [[math.log(v) for v in leads.values_of(data, cells[teacher, w], images=images)] for w in (3.0, 0.0)]
+    found = lead_of(data, cells, teacher, 3.0, images=images)
+    assert found.value == pytest.approx(1 - math.exp(mean(sides[0]) - mean(sides[1])))
+    test = scipy.stats.ttest_ind(*sides, equal_var=False)
+    interval = test.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((1 - math.exp(interval.high), 1 - math.exp(interval.low)))
+    assert found.p == pytest.approx(test.pvalue)
+    assert found.is_open is (data is FASHION)
+
+
+def test_the_map_shows_each_cell_by_both_protocols_with_open_marks_for_two_trainings():
+    for data in (DIGITS, FASHION):
+        cells = leads.cells_of(data)
+        figure, records = pictures.map_of_leads([(data, cells), (data, cells)])
+        shown = {(record["teacher"], record["weight"], record["images"]): record for record in records}
+        pairs = [(teacher, weight) for teacher, weight in cells if weight]
+        assert {key[:2] for key in shown} == {*pairs}
+        for teacher, weight in pairs:
+            for images, at in (("kept networks", None), (1000 * data.end, data.end)):
+                one = lead_of(data, cells, teacher, weight, images=at)
+                record = shown[teacher, weight, images]
+                assert [record[key] for key in ("value", "low", "high")] == [one.value, one.low, one.high]
+        marks = [container.lines[0] for container in figure.axes[0].containers]
+        assert len(marks) == 2 * len(pairs)
+        is_open = [mark.get_markerfacecolor() == "white" for mark in marks]
+        assert sum(is_open) == 2 * sum(lead_of(data, cells, *pair).seeds == 2 for pair in pairs) > 0
+        named = figure.axes[0].texts[-1].get_text()
+        for teacher, weight in {(t, w) for t in data.grades for w in data.weights[1:]} - {*pairs}:
+            line = next(line for line in named.splitlines() if line.startswith(f"weight {weight:g}:"))
+            assert f"{data.grades[teacher]}k" in line
+
+
+def test_the_answer_is_that_of_the_stored_rows():
+    kept = {key: lead_of(DIGITS, CELLS, *key) for key in tables.SHORT}
+    light, middle, strong = (kept[key] for key in (("d10", 0.3), ("d40", 0.3), ("d200", 3.0)))
+    heavy, papers = (lead_of(DIGITS, CELLS, "d10", weight) for weight in (3.0, 0.01))
+    weak = f"It is {percent(light.value)} % from the weakest of three teachers"
+    assert f"{weak}, {percent(middle.value)} % from the next, and {in_words(strong)} from the best:" in PAGE
+    answer = f"the lead is {in_words(papers).removesuffix(' °')} with the papers' 0.01, {in_words(light)} with 0.3, and"
+    assert f"{answer} {in_words(heavy)} with 3." in PAGE
+    below = f"SiDA's FD is {in_words(light)} below SiD's from a weak one, and {in_words(strong)} from a good one"
+    assert below in (ROOT / "docs/faq.md").read_text()
+    alone, generated = ([in_words(of_part(part, images)) for images in (None, 50)] for part in ("alone", "generated"))
+    assert f"SiDA leads by {generated[0]}, at the end by {generated[1]}." in PAGE
+    assert f"The adversarial term alone leads by {alone[0]}, at the end by {alone[1]}." in PAGE
+    assert f"the adversarial term alone is {alone[0]} below SiD, at the end {alone[1]}, and" in FIRST
+    assert f"in place of real ones is {generated[0]} below SiD, at the end {generated[1]}." in FIRST
+    of_alone = recalls(TRAININGS["digits-alone", "d10"])
+    assert (
+        f"Its FD is {ratio_in_words(of_part('alone', weight=0.3))} times SiDA's, and its recall {span(of_alone)}."
+        in PAGE
+    )
+    assert f"its recall is at most {max(of_alone):.2f}." in FIRST
+    recall = {weight: f"{mean(recalls(CELLS['d10', weight])):.2f}" for weight in DIGITS.weights}
+    fall = f"from {recall[0.0]} to {recall[0.3]} with weight 0.3 and to {recall[3.0]} with 3. With 0.01 it rises to"
+    assert f"{fall} {recall[0.01]}." in PAGE
+    cells = leads.cells_of(FASHION)
+    found, held_out = (in_words(lead_of(FASHION, cells, "t10", 3.0, metric)) for metric in ("fd", "fd_heldout"))
+    assert found.endswith("°")
+    found, held_out = found.removesuffix(" °"), held_out.removesuffix(" °")
+    assert f"two trainings a side: a lead of {found}, and of {held_out} to held-out images." in PAGE
+    assert f"SiDA's FD is {found} below SiD's, with two trainings each: not decided." in FIRST
+
+
+def test_sentences_on_times_are_those_of_the_stored_curves():
+    gaps = [lead_of(DIGITS, CELLS, "d40", 0.3, images=images).value for images in (35, 40, 45, 50)]
+    crossing = 35 + 5 * gaps[0] / (gaps[0] - gaps[1])
+    rises = [100 * (later - earlier) for earlier, later in itertools.pairwise(gaps)]
+    growth = f"grows by {min(rises):.0f} to {max(rises):.0f} points an evaluation"
+    assert f"passes 0 after {crossing:.0f} thousand images and {growth} when" in PAGE
+    behind = [at for at in DIGITS.images if lead_of(DIGITS, CELLS, "d40", 0.3, images=at).value < 0]
+    assert f"SiDA is behind from {behind[0]} up to {behind[-1]} thousand images." in PAGE
+    reached = {}
+    for teacher, weight in (("d10", 0.3), ("d10", 3.0), ("d40", 0.3), ("d200", 3.0)):
+        sid = CELLS[teacher, 0.0].values()
+        level = math.exp(mean(math.log(min(curve.values())) for curve in sid))
+        after = [tables.first_below(curve, level) for curve in CELLS[teacher, weight].values()]
+        reached[teacher, weight] = after, sorted(min(curve, key=curve.get) for curve in sid)
+    assert {*reached["d10", 0.3][0]} == {*reached["d10", 3.0][0]} == {"10"}
+    of_sid = reached["d10", 0.3][1]
+    assert "after 10 thousand images with weights 0.3 and 3, SiD after {} to {}.".format(*ends(of_sid)) in PAGE
+    after, of_sid = reached["d40", 0.3]
+    assert "there after {} to {}, SiD after {} to {};".format(*ends(after), *ends(of_sid)) in PAGE
+    after, of_sid = reached["d200", 3.0]
+    assert sorted(after) == ["45", "45", "50", "—"]
+    assert {*of_sid} == {50}
+    assert "after 45, 45 and 50 in three of four trainings, SiD after 50." in PAGE
+    cost = json.loads((FOLDER / "mechanisms-digits/cost.json").read_text())
+    sid = statistics.median(each["SiD"] / each["SiDA"] for each in cost["rounds"])
+    assert f"SiD's iteration takes {sid:.2f} times SiDA's" in PAGE
+
+
+def ends(values):
+    return min(values), max(values)
+
+
+def test_sentences_on_digits_are_those_of_the_stored_rows():
+    kept = {weight: leads.values_of(DIGITS, CELLS["d10", weight]) for weight in DIGITS.weights}
+    assert f"SiD stays near it, with {span(kept[0.0], 1)}." in PAGE
+    assert f"recorded after that choice, with {kept[0.3][2]:.2f} and {kept[0.3][3]:.2f}." in PAGE
+    assert [len(runs) for runs in kept.values()] == [4, 2, 4, 4]
+    same = [percent(lead_of(DIGITS, CELLS, teacher, 3.0).value) for teacher in ("d10", "d200")]
+    assert "Weight 3 by itself falls from {} to {} %.".format(*same) in PAGE
+    light, heavy = (in_words(lead_of(DIGITS, CELLS, "d10", weight, "fd_pixel")) for weight in (0.3, 3.0))
+    assert f"{light} with weight 0.3 from the weakest teacher, and {heavy} with 3." in PAGE
+    last = [curve[50] for curve in CELLS["d10", 3.0].values()]
+    assert f"scatter** by {100 * stdev(last) / mean(last):.0f} % of FD at their end" in PAGE
+    rises = sorted((100 * (c[50] / min(c.values()) - 1) for c in CELLS["d10", 3.0].values()), reverse=True)
+    assert rises[-1] == 0
+    assert "the others end {:.0f}, {:.0f} and {:.0f} % above.".format(*rises[:3]) in PAGE
+    (gdd,), (mean_flow,) = (
+        leads.values_of(DIGITS, TRAININGS[key]) for key in (("digits-gdd", "d10"), ("digits-meanflow", "None"))
+    )
+    assert f"keeps FD {gdd:.2f}, above SiDA's four with weight 0.3" in PAGE
+    assert gdd > max(kept[0.3])
+    assert f"it has FD {mean_flow:.2f} and recall {recalls(['meanflow-s495'])[0]:.2f}." in PAGE
+    assert mean_flow < min(leads.values_of(DIGITS, CELLS["d40", 0.3]))
+    assert mean_flow > max(leads.values_of(DIGITS, CELLS["d200", 0.0]))
+    # Work in forward passes: three for an image of a teacher, 11 or 12½ of SiD or SiDA, six of MeanFlow.
+    works = [(images * 3 + 50 * work) / 6 for images, work in ((10, 12.5), (40, 12.5), (200, 11))]
+    assert f"after {works[0]:.0f} thousand images, the work of SiDA and the weakest" in PAGE
+    assert f"whose work with its teacher is {works[2]:.0f} thousand images of MeanFlow's." in PAGE
+    assert f"40 thousand are {works[1]:.0f} thousand of MeanFlow's images, SiD and that" in PREDICTIONS
+
+
+def test_sentences_on_parts_are_those_of_the_stored_rows_and_of_the_measured_time():
+    page = PAGE.split("## Parts\n")[1].split("\n## ")[0]
+    both = [tables.part_leads(DIGITS, images) for images in (None, 50)]
+    differ = [{part for (part, _), (*_, p) in found.items() if p is not None and p < 0.05} for found in both]
+    assert differ[0] - differ[1] == {"digits-gamma"}
+    assert differ[0] & differ[1] == differ[1] == {"digits-alone", "digits-generated"}
+    of_gamma = [found["digits-gamma", "d10"] for found in both]
+    words = [f"{ratio_in_words(of_sida)}, p {tables.p_in_words(p)}" for _, of_sida, p in of_gamma]
+    assert f"γ = 1 differs by kept networks ({words[0]}) and not at the end ({words[1]})." in page
+    weak, strong = ([c[50] / min(c.values()) for c in TRAININGS["digits-alone", t].values()] for t in ("d10", "d200"))
+    assert {min(curve, key=curve.get) for curve in TRAININGS["digits-alone", "d10"].values()} == {20}
+    assert {min(curve, key=curve.get) for curve in TRAININGS["digits-alone", "d200"].values()} == {0}
+    assert f"after 20 thousand images and ends {span(weak)} times as high;" in page
+    assert "it only rises, to {:.2f} and {:.2f} times its start".format(*strong) in page
+    assert max(weak) < 3 < min(strong)
+    cost = json.loads((FOLDER / "mechanisms-digits/cost.json").read_text())
+    for part, label in (("own-encoder", "own encoder"), ("separate-steps", "separate steps")):
+        times = f"{ratio_in_words(of_part(part, weight=0.3))} times SiDA's FD"
+        line = next(line for line in page.splitlines() if times in line and line.startswith("- **"))
+        median = statistics.median(each[label] / each["SiDA"] for each in cost["rounds"])
+        assert f"an iteration takes {median:.2f} times SiDA's" in line
+    pooled = ratio_in_words(of_part("sample", weight=0.3))
+    assert f"has two trainings, {pooled.removesuffix(' °')} times SiDA's FD: not decided." in page
+
+
+def test_sentences_on_ten_times_the_width_are_those_of_the_stored_rows():
+    cells = [leads.cells_of(data) for data in WIDE]
+    runs = {w: {run: c for found in cells for run, c in found["d10", w].items()} for w in (0.0, 0.3, 3.0)}
+    sida = runs[0.3] | runs[3.0]
+    assert (len(runs[0.0]), len(sida)) == (4, 8)
+    kept, last = ([leads.values_of(WIDE[0], one, images=at) for one in (sida, runs[0.0])] for at in (None, 50))
+    words = [
+        " to ".join(f"{100 * (1 - a / b):.0f}" for a, b in ((max(of_sida), min(sid)), (min(of_sida), max(sid))))
+        for of_sida, sid in (kept, last)
+    ]
+    assert f"SiDA's FD is {words[0]} % below SiD's, at the end {words[1]} % (eight trainings beside four" in FIRST
+    assert (
+        f"eight trainings have FD {span(kept[0])}, SiD's four {span(kept[1])}; at the end {span(last[0])} and" in PAGE
+    )
+    assert f"at the end {span(last[0])} and {span(last[1])}." in PAGE
+    assert all(min(curve.values()) == curve[50] for curve in sida.values())
+    excluding = [
+        (data.rate, weight)
+        for data, found in zip(WIDE, cells)
+        for weight in (0.3, 3.0)
+        for at in (None, 50)
+        if lead_of(data, found, "d10", weight, images=at).low > 0
+    ]
+    assert {*excluding} == {("", 0.3)}
+    means, teacher = leads.means_of(WIDE[0]), leads.teacher_fd(WIDE[0], "d10")
+    assert f"its FD is {teacher:.1f} and its accuracy {100 * means['teacher-d10', 'accuracy']:.0f} %" in PAGE
+    above = " to ".join(f"{100 * (end(last[1]) / teacher - 1):.0f}" for end in (min, max))
+    assert f"SiD, which ends {above} % above its teacher's FD" in PREDICTIONS
+    fast = cells[1]
+    lower = min(curve[50] for curve in fast["d10", 0.0].values())
+    gaps = " and ".join(f"{100 * (1 - curve[50] / lower):.0f}" for curve in fast["d10", 0.3].values())
+    assert f"({gaps} % against the lower SiD)" in PREDICTIONS
+    recall = lambda runs: recalls(runs, WIDE[0])
+    assert f"**SiDA's recall is {span(recall(sida))}**, SiD's {span(recall(runs[0.0]))}." in PAGE
+    pairs = [" and ".join(f"{value:.2f}" for value in sorted(recall(fast["d10", w]))) for w in (3.0, 0.0)]
+    assert f"Recall with weight 3 at the higher rate is {pairs[0]}, SiD's {pairs[1]}." in PREDICTIONS
+
+
+def test_curves_on_fashion_mnist_are_those_of_the_stored_logs():
+    cells = leads.cells_of(FASHION)
+    curves = {run: curve for found in cells.values() for run, curve in found.items()}
+    for run, curve in curves.items():
+        values = " | ".join(f"{curve[at]:.2f}" for at in sorted(curve))
+        assert f"| {values} |" in next(line for line in PAGE.splitlines() if line.startswith(f"| `{run}`"))
+    pairs = [*zip(cells["t10", 0.0].values(), cells["t10", 3.0].values())]
+    at_end = " and ".join(f"{100 * (1 - sida[48] / sid[48]):.0f}" for sid, sida in pairs)
+    assert f"the lead at 48 thousand images is {at_end} %, not 15 %." in PREDICTIONS
+    assert percent(lead_of(FASHION, cells, "t10", 3.0, images=12).value) == "−2"
+    kept = leads.values_of(FASHION, cells["t10", 3.0])
+    assert f"these two differ by {100 * (max(kept) / min(kept) - 1):.1f} % of FD" in PAGE
+    line = tables.time_table(FASHION).splitlines()[-1]
+    assert line.endswith("| 12, 18 | 18, 30 |")
+    assert "after 12 and 18 thousand images, SiDA there after 18 and 30." in PAGE
+
+
+def mean_shares(data, run):
+    """Mean share of the adversarial term in the quarters of a training, in per cent."""
+    shares = [100 * share for share in leads.shares_of(data, run).values()]
+    return [mean(shares[part * len(shares) // 4 : (part + 1) * len(shares) // 4]) for part in range(4)]
+
+
+def test_shares_of_the_adversarial_term_are_those_of_the_logs():
+    first, *later = (f"{100 * tick['share']['adversarial']:.2f}" for tick in read_jsonl(FOLDER / "bench-share.jsonl"))
+    assert f"{first} % before the first step, and {', '.join(later[:-1])} and {later[-1]} % after" in SETTINGS
+    for other in ("fashion/README.md", "fashion/anew.md", "scratch/README.md", "other-teachers/README.md"):
+        said = f"was {min(later)} to {max(later)} % of the generator's gradient"
+        assert said in (ROOT / "studies" / other).read_text()
+    runs = ("t10-w3-s302", "t10-w3-s304")
+    shares = [[100 * share for share in leads.shares_of(FASHION, run).values()] for run in runs]
+    assert "has {} of".format(" and ".join(f"{min(one):.0f} to {max(one):.0f} %" for one in shares)) in PREDICTIONS
+    quarters = ["{:.0f}, {:.0f}, {:.0f} and {:.0f} %".format(*mean_shares(FASHION, run)) for run in runs]
+    assert f"{quarters[0]} in the quarters of the first training, {quarters[1]} in those of the second" in PREDICTIONS
+
+
+@pytest.mark.slow
+def test_shares_on_digits_are_those_of_the_logs():
+    words = lambda values: f"{min(values):.0f} to {max(values):.0f}"
+    found = {key: [mean_shares(DIGITS, run) for run in runs] for key, runs in CELLS.items() if key[1]}
+    doses = [words([share for parts in found["d10", weight] for share in parts]) for weight in DIGITS.weights[1:]]
+    assert "is {} % with weight 0.01, {} % with 0.3, and {} % with 3.".format(*doses) in SETTINGS
+    weak, strong = (
+        " and ".join(words([parts[place] for parts in found[teacher, 3.0]]) for place in (0, -1)) + " %"
+        for teacher in ("d10", "d200")
+    )
+    assert all(parts[0] > parts[-1] for parts in found["d10", 3.0])
+    falls = sum(parts[0] > parts[-1] for parts in found["d200", 3.0])
+    said = f"{weak} in all four from the teacher of 10 thousand images, and falls in {falls} of four"
+    assert f"{said} from that of 200 thousand ({strong})" in PREDICTIONS
+    first = " and ".join(f"{100 * next(iter(leads.shares_of(DIGITS, run).values())):.1f}" for run in CELLS["d10", 0.01])
+    assert f"but {first} % in the term's first record of each training on digits" in PREDICTIONS
+
+
+def test_verdicts_of_predictions_are_those_of_the_stored_rows():
+    both = lambda *cell: [in_words(lead_of(DIGITS, CELLS, *cell, images=images)) for images in (50, None)]
+    weak, strong = both("d10", 3.0), both("d200", 3.0)
+    assert f"weight 3 leads by {weak[0]} from the teacher of 10 thousand images, an interval" in PREDICTIONS
+    assert f"below 30 %; kept by {weak[1]}." in PREDICTIONS
+    assert lead_of(DIGITS, CELLS, "d10", 3.0, images=50).low < 0.3 < lead_of(DIGITS, CELLS, "d10", 3.0).low
+    assert f"contains 0, as predicted: {strong[0]}, kept {strong[1]}." in PREDICTIONS
+    at_end, kept = (
+        [percent(lead_of(DIGITS, CELLS, *cell, images=images).value) for cell in tables.SHORT] for images in (50, None)
+    )
+    assert f"({at_end[0]} and {at_end[2]} % with weight 0.3, {at_end[3]} % with weight 3; kept" in PREDICTIONS
+    assert f"kept {kept[0]}, {kept[2]}, and {kept[3]} %)" in PREDICTIONS
+    assert f"{at_end[1]} against {at_end[0]} %, as predicted (kept {kept[1]} against {kept[0]} %)" in PREDICTIONS
+    own = [ratio_in_words(of_part("own-encoder", images, 0.3)) for images in (50, None)]
+    assert f"at the end {own[0]} and kept {own[1]}, and" in PREDICTIONS
+    sid = [curve[50] for curve in CELLS["d10", 0.0].values()]
+    assert sum(curve[50] > max(sid) for curve in TRAININGS["digits-alone", "d10"].values()) == 1
+    assert f"FD is {in_words(of_part('alone'))} lower." in PREDICTIONS
+    generated = [in_words(of_part("generated", images)) for images in (50, None)]
+    assert f"with a lead of {generated[0]}, kept {generated[1]}." in PREDICTIONS
+    gamma = [tables.p_in_words(tables.part_leads(DIGITS, images)["digits-gamma", "d10"][2]) for images in (None, 50)]
+    assert f"(p {gamma[0]}, corrected for six parts) and is open at the end (p {gamma[1]})." in PREDICTIONS
+
+
+def test_power_is_that_of_the_scatter_found():
+    lines = [
+        [cell.strip(" %") for cell in line.split("|")[1:-1]] for line in tables.power_table(DIGITS).splitlines()[2:]
+    ]
+    if_equal = [int(line[6]) for line in lines if line[0] != "M-16"]
+    assert f"each had a chance of {min(if_equal)} to {max(if_equal)} % if the ratio is 1" in PAGE
+    assert max(int(line[7]) for line in lines if line[0] in ("M-15", "M-17")) <= 12
+    scatter = {
+        key: [100 * tables.log_std(leads.values_of(DIGITS, runs, images=images)) for images in (None, 50)]
+        for key, runs in CELLS.items()
+    }
+    of = lambda weight: [one for (_, w), both in scatter.items() if w == weight for one in both]
+    assert f"SiD scatters by {span(of(0.0), 0)} %, SiDA of weight 0.3 by {span(of(0.3), 0)} %" in POWER
+    assert "from the weakest teacher by {:.0f} and {:.0f} %.".format(*scatter["d10", 3.0]) in POWER
+    low, high = (math.sqrt(3 / scipy.stats.chi2.ppf(share, 3)) for share in (0.975, 0.025))
+    assert f"reaches from {low:.2f} to {high:.1f} times the value." in POWER
+
+
+def test_the_chance_of_a_rule_is_by_its_own_range():
+    shared, own = (
+        tables.log_std(leads.values_of(DIGITS, runs))
+        for runs in (CELLS["d10", 0.3], TRAININGS["digits-own-encoder", "d10"])
+    )
+    decided = chances(0.0, (own, shared), (4, 4), math.log(1 / 1.1), math.inf)
+    line = next(line for line in tables.power_table(DIGITS).splitlines() if "| M-14 |" in line)
+    assert line.split(" | ")[6] == f"{100 * sum(decided):.0f} %"
