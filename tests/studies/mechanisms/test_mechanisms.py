@@ -90,7 +90,7 @@ def test_the_answer_is_that_of_the_stored_rows():
     light, middle, strong = (kept[key] for key in (("d10", 0.3), ("d40", 0.3), ("d200", 3.0)))
     heavy, papers = (lead_of(DIGITS, CELLS, "d10", weight) for weight in (3.0, 0.01))
     weak = f"It is {percent(light.value)} % from the weakest of three teachers"
-    assert f"{weak}, {percent(middle.value)} % from the next, and {in_words(strong)} from the best:" in PAGE
+    assert f"{weak}, {percent(middle.value)} % from the next, and {in_words(strong)} from the best, with these weights:" in PAGE
     answer = f"the lead is {in_words(papers).removesuffix(' °')} with the papers' 0.01, {in_words(light)} with 0.3, and"
     assert f"{answer} {in_words(heavy)} with 3." in PAGE
     below = f"SiDA's FD is {in_words(light)} below SiD's from a weak one, and {in_words(strong)} from a good one"
@@ -121,7 +121,7 @@ def test_sentences_on_times_are_those_of_the_stored_curves():
     gaps = [lead_of(DIGITS, CELLS, "d40", 0.3, images=images).value for images in (35, 40, 45, 50)]
     crossing = 35 + 5 * gaps[0] / (gaps[0] - gaps[1])
     rises = [100 * (later - earlier) for earlier, later in itertools.pairwise(gaps)]
-    growth = f"grows by {min(rises):.0f} to {max(rises):.0f} points an evaluation"
+    growth = f"grows by {min(rises):.0f} to {max(rises):.0f} points an evaluation (5 thousand images)"
     assert f"passes 0 after {crossing:.0f} thousand images and {growth} when" in PAGE
     behind = [at for at in DIGITS.images if lead_of(DIGITS, CELLS, "d40", 0.3, images=at).value < 0]
     assert f"SiDA is behind from {behind[0]} up to {behind[-1]} thousand images." in PAGE
