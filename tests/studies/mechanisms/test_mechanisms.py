@@ -90,7 +90,8 @@ def test_the_answer_is_that_of_the_stored_rows():
     light, middle, strong = (kept[key] for key in (("d10", 0.3), ("d40", 0.3), ("d200", 3.0)))
     heavy, papers = (lead_of(DIGITS, CELLS, "d10", weight) for weight in (3.0, 0.01))
     weak = f"It is {percent(light.value)} % from the weakest of three teachers"
-    assert f"{weak}, {percent(middle.value)} % from the next, and {in_words(strong)} from the best, with these weights:" in PAGE
+    others = f"{percent(middle.value)} % from the next, and {in_words(strong)} from the best, with these weights:"
+    assert f"{weak}, {others}" in PAGE
     answer = f"the lead is {in_words(papers).removesuffix(' °')} with the papers' 0.01, {in_words(light)} with 0.3, and"
     assert f"{answer} {in_words(heavy)} with 3." in PAGE
     below = f"SiDA's FD is {in_words(light)} below SiD's from a weak one, and {in_words(strong)} from a good one"
