@@ -42,12 +42,15 @@ COMPARISONS = {"approx", "assert_near", "relative_error", "agree"}
 def pytest_collection_modifyitems(items):
     """Marks tests that compare numbers, themselves or by functions of their module, as ``numerical``.
 
+    A slow test may take half an hour.
     A test with a parameter that is a name of a missing plugin, or the words of a missing verb, is skipped.
     """
     missing = missing_names()
     for item in items:
         if COMPARISONS & used_names(item.function):
             item.add_marker(pytest.mark.numerical)
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1800))
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
         names = (value[0] if isinstance(value, list) and value else value for value in parameters)
         for name in missing & {name for name in names if isinstance(name, str)}:
