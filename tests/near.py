@@ -1,13 +1,17 @@
-"""The comparison of computed tensors, and the bounds of rounding.
+"""The comparisons of tensors and arrays, and the bounds of rounding.
+
+Numbers of two computations are near (:func:`assert_near`; pictures: :func:`assert_levels`). Bits are equal of two runs
+of one computation (:func:`same_bits`), of a copy (:func:`is_copy`) and of whole numbers (:func:`same_integers`).
 
 A sum in another order has other last digits, and kernels of another processor, batch size or layout add in another
 order. That error is one of the largest terms, so bounds are against the largest value, never against each small one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 #: Bounds of rounding: of values of a type, and of gradients of losses in float32, whose terms cancel. Two orders of n
 #: terms differ by about √n units in the last place, and networks sum thousands of terms in tens of layers. Each bound
@@ -27,7 +31,7 @@ def relative_error(actual: Any, expected: Any, scale: float | None = None, each:
     actual, expected = (np.asarray(x.detach().cpu() if hasattr(x, "detach") else x) for x in (actual, expected))
     assert actual.shape == expected.shape, f"shape {actual.shape} != {expected.shape}"
     nan = np.isnan(expected)
-    assert np.array_equal(np.isnan(actual), nan), "other values are NaN"
+    assert same_integers(np.isnan(actual), nan), "other values are NaN"
     actual, expected = (np.where(nan, 0, values).astype(np.float64) for values in (actual, expected))
     sizes = np.abs(expected) if each else np.asarray(scale or np.abs(expected).max(initial=0))
     return float((np.abs(actual - expected) / np.where(sizes > 0, sizes, 1)).max(initial=0))
@@ -57,6 +61,63 @@ def assert_near(
         bound = FLOAT32 if is_single else FLOAT64
     error = relative_error(actual, expected, scale, each)
     assert error <= bound, f"{name or 'values'} differ by {error:.2g} of the largest; the bound is {bound:.2g}"
+
+
+def assert_levels(actual: Any, expected: Any) -> None:
+    """Asserts that pictures of two computations are equal but for rounding.
+
+    Args:
+        actual: uint8 values.
+        expected: uint8 values of the same shape; at most 1 % of them differ, by one level.
+    """
+    actual, expected = (np.asarray(values) for values in (actual, expected))
+    assert (actual.dtype, actual.shape) == (np.uint8, expected.shape) == (expected.dtype, actual.shape)
+    levels = np.abs(actual.astype(int) - expected)
+    assert levels.max(initial=0) <= 1, f"values differ by {levels.max()} levels"
+    assert (levels != 0).mean() < 0.01, f"{(levels != 0).mean():.2%} of the values differ"
+
+
+def same_bits(run: Any, again: Any) -> bool:
+    """Whether two runs of one computation have the same bits: resumed, in shares, in another order, of another seed.
+
+    Args:
+        run: Values: a tensor, an array, None, or nested mappings and sequences of them.
+        again: Values of the same computation on the same machine. Another way to the same numbers is near them.
+    """
+    return _equal(run, again)
+
+
+def is_copy(values: Any, source: Any) -> bool:
+    """Whether values are those of their source, from which they were copied, read, cut or cast; none was computed.
+
+    Args:
+        values: See :func:`same_bits`.
+        source: The same.
+    """
+    return _equal(values, source)
+
+
+def same_integers(values: Any, expected: Any) -> bool:
+    """Whether whole numbers or truth values are equal.
+
+    Args:
+        values: A tensor or an array.
+        expected: The same.
+    """
+    assert not any(np.asarray(part).dtype.kind in "fc" for part in (values, expected)), "these are no whole numbers"
+    return _equal(values, expected)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(_equal(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if one is None or other is None:
+        return one is other
+    if torch.is_tensor(one) and torch.is_tensor(other):
+        return torch.equal(one, other)  # noqa: TID251 - these are the helpers
+    return np.array_equal(*(x.detach().cpu() if torch.is_tensor(x) else x for x in (one, other)))  # noqa: TID251
 
 
 def assert_same(actual: Any, expected: Any, bound: float = 1e-9) -> None:

@@ -28,7 +28,7 @@ from sida.sampling import Drawer
 from sida.training import train_teacher
 from sida.training.run import check_shapes
 from tests.data.test_archive import npy, write_zip
-from tests.near import assert_near
+from tests.near import assert_levels, assert_near, is_copy, same_bits
 from tests.networks.made import SMALL, random_network
 from tests.plugins import needs
 from tests.refused import refused
@@ -48,7 +48,7 @@ def test_scaling_and_decoding_match_the_golden_ones(golden):
     assert_near(latents, arrays["out/latents"])
     assert_near(scaling.to_raw(latents), arrays["fake_vae_input"])
     pixels = LatentDecoder(STAND_IN, batch_size=2)(torch.from_numpy(arrays["out/latents"]))
-    np.testing.assert_array_equal(pixels, arrays["out/decoded_uint8_with_fake_vae"])
+    assert_levels(pixels, arrays["out/decoded_uint8_with_fake_vae"])
 
 
 def test_decoded_bytes_follow_the_official_rule(golden):
@@ -57,7 +57,7 @@ def test_decoded_bytes_follow_the_official_rule(golden):
     decode = LatentDecoder(identity, dataclasses.replace(EDM2_LATENTS, raw_mean=(0.0,), raw_std=(0.5,)))
     for name in ("q", "ramp"):
         values = torch.from_numpy(arrays[name])[None, None, None]
-        np.testing.assert_array_equal(decode(values)[0, 0, 0], arrays[f"{name}/uint8_latent_decoder"])
+        assert_levels(decode(values)[0, 0, 0], arrays[f"{name}/uint8_latent_decoder"])
 
 
 def made_moments(count: int, spread: str = "std") -> np.ndarray:
@@ -74,9 +74,9 @@ def test_a_latent_archive_gives_moments_and_samples_them(tmp_path):
     assert not data.is_pixels
     assert data.network_shape == (4, 4, 4)
     batch = data.images([2, 0])
-    np.testing.assert_array_equal(batch, moments[[2, 0]])
-    assert torch.equal(data.network_input(batch, torch.ones_like), LatentScaling().sample(batch, torch.ones_like))
-    assert not torch.equal(data.network_input(batch), data.network_input(batch))
+    assert is_copy(batch, moments[[2, 0]])
+    assert_near(data.network_input(batch, torch.ones_like), LatentScaling().sample(batch, torch.ones_like))
+    assert not same_bits(data.network_input(batch), data.network_input(batch))
     # Neither mirrored nor those of another autoencoder.
     spec = {"name": "img512", "kind": "zip", "path": path}
     assert refused("xflip has no meaning", load_dataset, spec | {"xflip": True}).where == path
@@ -238,8 +238,8 @@ def test_log_variances_are_read_as_deviations_where_the_archive_or_the_spec_says
     if said == "asked":
         spec |= {"latents": "sd", "spread": "logvar"}
     moments = load_dataset(spec).images(range(5)).numpy()
-    np.testing.assert_array_equal(moments[:, :4], stored[:, :4])
-    np.testing.assert_array_equal(moments[1:, 4:], np.exp(stored[1:, 4:] / 2))
+    assert is_copy(moments[:, :4], stored[:, :4])
+    assert_near(moments[1:, 4:], np.exp(stored[1:, 4:] / 2))
     assert 0 < moments[0, 4:].max() < 1e-6
     assert not capsys.readouterr().err
 
@@ -286,12 +286,12 @@ def test_bytes_of_decoded_latents_follow_each_official_rule():
     drawn = lambda **options: LatentDecoder(Halves(), SD_LATENTS, **options)(x * 0.18215)
     shown = Halves().decode(LatentScaling(SD_LATENTS).to_raw(x * 0.18215)).sample
     # sihyun-yu/REPA:generate.py, and willisma/SiT:sample_ddp.py.
-    assert torch.equal(drawn(), (255 * (shown + 1) / 2).clamp(0, 255).to(torch.uint8))
-    assert torch.equal(drawn(rounded=True), (127.5 * shown + 128).clamp(0, 255).to(torch.uint8))
+    assert_levels(drawn(), (255 * (shown + 1) / 2).clamp(0, 255).to(torch.uint8))
+    assert_levels(drawn(rounded=True), (127.5 * shown + 128).clamp(0, 255).to(torch.uint8))
     # The same rule for pixels in 0..1.
     half = LatentDecoder(Halves(), EDM2_LATENTS, rounded=True)
     unit = half.scaling.to_raw(x)[:, :3]
-    assert torch.equal(half(x), (255 * unit + 0.5).clamp(0, 255).to(torch.uint8))
+    assert_levels(half(x), (255 * unit + 0.5).clamp(0, 255).to(torch.uint8))
 
 
 @pytest.mark.parametrize(

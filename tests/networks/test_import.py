@@ -21,6 +21,7 @@ from sida.sampling.job import network_file
 from tests.assets.fault_server import use_registry
 from tests.files.made_pickles import MARK, add_hooks, write_genuine, write_torch
 from tests.golden.vectors import agree, load_tensors
+from tests.near import assert_near, is_copy
 from tests.networks.made import SMALL, config, random_network, recorded_network
 from tests.refused import command, refused, refusing
 
@@ -43,7 +44,7 @@ def edm2(**changes):
 
 def equal(a, b) -> bool:
     one, two = a.state_dict(), b.state_dict()
-    return one.keys() == two.keys() and all(torch.equal(one[k].float(), two[k]) for k in one)
+    return is_copy({name: value.float() for name, value in one.items()}, two)
 
 
 def convert(path, **options):
@@ -152,7 +153,7 @@ def test_every_class_that_a_released_file_can_hold(name, cls, unet_name, unet):
     assert equal(net, converted)
     x, sigma = torch.randn(2, net.img_channels, 8, 8), torch.tensor([0.5, 2.5])
     labels = torch.eye(net.label_dim)[:2]
-    assert torch.equal(converted(x, sigma, labels), net(x, sigma, labels))
+    assert_near(converted(x, sigma, labels), net(x, sigma, labels))
 
 
 def test_a_network_that_is_not_read_is_named_with_a_way_to_score_it(monkeypatch):
@@ -307,7 +308,8 @@ def test_each_key_in_the_refusal_of_several_networks_reads_its_network(entry):
     keys = re.findall(rf"{re.escape(entry)}\.[\w.]+\w", str(caught.value))
     found = [convert(Path("w.ckpt"), network=net.init_config, key=key)[0] for key in keys]
     bias = net.model.map_layer0.bias
-    assert [bool(torch.equal(one.model.map_layer0.bias, bias + place)) for place, one in enumerate(found)] == [True] * 2
+    for place, one in enumerate(found):
+        assert_near(one.model.map_layer0.bias, bias + place)
 
 
 def test_a_key_that_goes_beyond_an_entry_with_one_network_is_refused():

@@ -8,7 +8,7 @@ import torch
 from sida.errors import UserError
 from sida.networks import build_network, checkpoint_blocks
 from sida.networks.unet import attend
-from tests.near import assert_near
+from tests.near import assert_near, relative_error, same_bits
 from tests.networks.made import CONFIGS, config, random_network
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -50,15 +50,15 @@ def test_partial_decoding_is_exact(net):
     assert (image.shape, logits.shape[:2]) == (data[0].shape, (5, 1))
     assert image.dtype == logits.dtype == torch.float32
     assert min(image.std(), logits.std()) > 0
-    assert torch.equal(image, evaluate(net, data))
+    assert_near(image, evaluate(net, data))
     for decode in (1, 3, 5):
         part, same = evaluate(net, data, return_flag="encoder_decoder", decode=decode)
         assert_near(part, image[:decode])
-        assert torch.equal(same, logits)
+        assert_near(same, logits)
     # The encoder's logits take no decoder.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unet_of(net), "dec", None)
-        assert torch.equal(logits, evaluate(net, data, return_flag="encoder"))
+        assert_near(logits, evaluate(net, data, return_flag="encoder"))
 
 
 @torch.no_grad()
@@ -69,10 +69,10 @@ def test_inputs_in_other_forms(net):
     whole = None if labels is None else labels.long()
     double = net(x.double(), sigma.double(), whole, augment_labels=None if augment is None else augment.double())
     assert double.dtype == torch.float32
-    assert torch.equal(double, image)
+    assert_near(double, image)
     # Zero augmentation labels are as good as none, also for a network without such labels.
     zeros = torch.zeros([5, 9]) if augment is None else torch.zeros_like(augment)
-    assert torch.equal(net(x, sigma, labels, augment_labels=zeros), net(x, sigma, labels))
+    assert_near(net(x, sigma, labels, augment_labels=zeros), net(x, sigma, labels))
     # One level and one row of labels are shared.
     row = None if labels is None else labels[:1]
     expected = net(x, torch.full([5], 0.7), None if labels is None else row.expand(5, -1))
@@ -88,8 +88,8 @@ def test_dropout_acts_in_training_only(name):
     fixed = {"weight_norm": "off"} if name == "edm2" else {}
     net, plain = make(name, dropout=0.5, **fixed), make(name, dropout=0.0, **fixed)
     data = batch(net)
-    assert torch.equal(evaluate(net, data), evaluate(plain, data))
-    assert not torch.equal(evaluate(net.train(), data), evaluate(net, data))
+    assert_near(evaluate(net, data), evaluate(plain, data))
+    assert relative_error(evaluate(net.train(), data), evaluate(plain, data)) > 1e-3
 
 
 @torch.no_grad()
@@ -145,7 +145,7 @@ def test_half_precision(net, monkeypatch):
     full = evaluate(half, data, return_flag="encoder_decoder")
     half.use_fp16 = True
     if DEVICE == "cpu":
-        assert torch.equal(evaluate(half, data), full[0])
+        assert_near(evaluate(half, data), full[0])
         monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda tensor: True))
     low = evaluate(half, data, return_flag="encoder_decoder")
     assert (seen[0], seen[-1]) == (torch.float32, torch.float16)
@@ -187,7 +187,7 @@ def test_same_gradients_with_less_memory(name, frozen):
     other = copy.deepcopy(net)
     checkpoint_blocks(other, "here")
     (plain, much), (again, little) = backward(net), backward(other)
-    assert all(torch.equal(one, two) for one, two in zip(plain, again, strict=True))
+    assert same_bits(plain, again)
     assert little < much / 2
     assert list(other.state_dict()) == list(net.state_dict())
 

@@ -15,7 +15,7 @@ from sida.machine import RecordingError
 from sida.sampling import NO_CLASS, Drawer, Sampler, SeedStreams, one_step, to_uint8
 from sida.sampling.generate import Evaluations
 from sida.sampling.guidance import GuidedDenoiser, Unlabelled, check_guide_fits
-from tests.near import assert_near
+from tests.near import assert_levels, assert_near, is_copy, same_bits, same_integers
 from tests.networks.made import CONFIGS, SMALL, random_network
 from tests.plugins import needs
 from tests.refused import refused
@@ -64,7 +64,7 @@ def test_an_image_depends_on_its_seed_not_on_batch_shard_or_order(net, seeds, sa
     for shard in (shuffled[:cut], shuffled[cut:]):
         for batch in generate(net, shard, sampler, batch_size=16):
             for seed, image, label in zip(*batch):
-                assert torch.equal(image, by_seed[seed][0])
+                assert same_bits(by_seed[seed][0], image)
                 assert label == by_seed[seed][1]
 
 
@@ -83,11 +83,11 @@ def test_an_image_does_not_depend_on_what_was_drawn_before(cls, kwargs):
         return collect(net, seeds, sampler, 4, gnet=guide, decode=torch.clone, **evaluations)[0][-4:]
 
     first = draw(range(4))
-    assert torch.equal(draw(range(4)), first)
+    assert same_bits(first, draw(range(4)))
     made = []
-    assert torch.equal(draw([*range(50, 58), *range(4)], evaluations=Evaluations(recording(made))), first)
+    assert same_bits(first, draw([*range(50, 58), *range(4)], evaluations=Evaluations(recording(made))))
     assert [("labels" in inputs) for inputs in made] == [bool(kwargs.get("label_dim"))] * 2
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert is_copy(net.state_dict(), before)
     assert net.training
 
 
@@ -96,7 +96,7 @@ def test_other_batch_sizes_differ_by_one_level_at_most(net, sampler):
     reference, classes = collect(net, range(20), sampler, batch_size=64)
     for size in (1, 7, 20):
         images, again = collect(net, range(20), sampler, batch_size=size)
-        assert torch.equal(classes, again)
+        assert same_integers(classes, again)
         difference = (images.int() - reference.int()).abs()
         assert difference.max() <= 1
         assert (difference > 0).float().mean() < 0.001
@@ -106,10 +106,10 @@ def test_images_are_the_quantised_generator_outputs_without_dropout(net):
     (batch,) = generate(net, [3, 4], batch_size=2)
     streams = SeedStreams([3, 4])
     latents, classes = streams.randn((1, 8, 8)), streams.randint(10)
-    assert torch.equal(batch.classes, classes)
+    assert same_integers(batch.classes, classes)
     with torch.no_grad():
         expected = one_step(copy.deepcopy(net).eval(), latents, torch.eye(10)[classes])
-    assert torch.equal(batch.images, to_uint8(expected))
+    assert_levels(batch.images, to_uint8(expected))
     # Also after a draw that ends early, nothing of the caller's has changed.
     iterator = generate(net, range(8), batch_size=4)
     next(iterator)
@@ -125,17 +125,17 @@ def test_class_rules(net, digits):
     picked = SeedStreams(seeds)
     picked.randn((1, 8, 8))
     _, empirical = collect(net, seeds, class_labels="empirical", dataset=digits)
-    assert torch.equal(empirical, pool[picked.randint(len(pool))])
+    assert same_integers(empirical, pool[picked.randint(len(pool))])
     threes, classes = collect(net, seeds, class_labels=3)
     assert (classes == 3).all()
-    assert torch.equal(threes[uniform == 3], images[uniform == 3])
+    assert same_bits(images[uniform == 3], threes[uniform == 3])
     wanted = [seed % 10 for seed in seeds]
     assert collect(net, seeds, class_labels=wanted, batch_size=50)[1].tolist() == wanted
     assert collect(net, seeds, class_labels="balanced", batch_size=50)[1].tolist() == wanted
     # The classes' draws leave fresh noise as it is.
     noisy = lambda rule: collect(net, range(8), "heun:3,S_churn=5", 8, rule)[0]
-    assert torch.equal(noisy("uniform"), noisy(uniform[:8].tolist()))
-    assert torch.equal(noisy("balanced"), noisy([*range(8)]))
+    assert same_bits(noisy("uniform"), noisy(uniform[:8].tolist()))
+    assert same_bits(noisy("balanced"), noisy([*range(8)]))
     images, none = collect(make(label_dim=0), range(3), class_labels="empirical", batch_size=4)
     assert (none == NO_CLASS).all()
     assert images.shape == (3, 1, 8, 8)
@@ -145,7 +145,7 @@ def test_resampled_data_are_real_images_with_their_classes(digits):
     images, classes = collect(None, range(300), "data", dataset=digits, batch_size=64)
     pairs = lambda images, classes: {(row.numpy().tobytes(), int(label)) for row, label in zip(images, classes)}
     assert pairs(images, classes) <= pairs(digits.images(range(1797)), digits.class_indices)
-    assert torch.equal(images[100:], collect(None, range(100, 300), "data", dataset=digits, batch_size=7)[0])
+    assert is_copy(images[100:], collect(None, range(100, 300), "data", dataset=digits, batch_size=7)[0])
 
 
 @pytest.mark.parametrize(
@@ -211,8 +211,8 @@ def test_a_network_is_recorded_where_that_pays_and_again_for_another_shape_or_ne
         for parameter in net.parameters():
             parameter.mul_(1.5)
     after = drawn(drawer, range(8), 4)
-    assert not torch.equal(after, before)
-    assert torch.equal(after, collect(net, range(8), ONE_STEP, 4, evaluations=Evaluations())[0])
+    assert not same_bits(before, after)
+    assert same_bits(after, collect(net, range(8), ONE_STEP, 4, evaluations=Evaluations())[0])
     assert len(made) == 2
     drawer.net = make(seed=3)
     drawn(drawer, range(40), 4)
@@ -222,7 +222,7 @@ def test_a_network_is_recorded_where_that_pays_and_again_for_another_shape_or_ne
 def test_a_network_that_cannot_be_recorded_is_drawn_kernel_by_kernel(net, capsys):
     record = Mock(side_effect=RecordingError("it looks at a value"))
     images = collect(net, range(40), "one_step", 4, evaluations=Evaluations(record))[0]
-    assert torch.equal(images, collect(net, range(40), "one_step", 4)[0])
+    assert same_bits(images, collect(net, range(40), "one_step", 4)[0])
     assert capsys.readouterr().err.startswith("CUDA graphs: it looks at a value; ")
 
 
@@ -232,10 +232,10 @@ def test_a_network_that_cannot_be_recorded_is_drawn_kernel_by_kernel(net, capsys
 def test_one_is_the_network_and_zero_the_guide_to_the_last_bit():
     net, guide, uncond = (net.eval().requires_grad_(False) for net in (make(4), make(4, seed=1), make(0, seed=2)))
     x, sigma, labels = torch.randn(4, 1, 8, 8), torch.linspace(0.1, 1.1, 4).view(4, 1, 1, 1), torch.eye(4)
-    assert torch.equal(GuidedDenoiser(net, guide, 1)(x, sigma, labels), net(x, sigma, labels))
-    assert torch.equal(GuidedDenoiser(net, guide, 0)(x, sigma, labels), guide(x, sigma, labels))
+    assert same_bits(net(x, sigma, labels), GuidedDenoiser(net, guide, 1)(x, sigma, labels))
+    assert same_bits(guide(x, sigma, labels), GuidedDenoiser(net, guide, 0)(x, sigma, labels))
     # A guide without classes is not given any.
-    assert torch.equal(GuidedDenoiser(net, uncond, 0)(x, sigma, labels), uncond(x, sigma))
+    assert same_bits(uncond(x, sigma), GuidedDenoiser(net, uncond, 0)(x, sigma, labels))
     # Values and gradients of both in between and beyond.
     along = lambda network: torch.autograd.grad(network(y := x.clone().requires_grad_(), sigma, labels).sum(), y)[0]
     for value in (along, lambda network: network(x, sigma, labels)):

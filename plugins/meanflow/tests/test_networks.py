@@ -11,7 +11,7 @@ from sida.networks.official import import_network
 from sida.plugins.transformers.flows import flow
 from sida.sampling import Drawer, Sampler, one_step
 from tests.golden.vectors import below, load_tensors
-from tests.near import assert_near, relative_error
+from tests.near import assert_near, is_copy, relative_error
 from tests.networks.made import random_network
 from tests.refused import refused
 
@@ -76,7 +76,7 @@ def test_files_of_soflow_are_read_by_their_average(tmp_path, capsys):
     network = {"class": "SoFlowPrecond", "kwargs": UNET}
     import_network(path, tmp_path / "net.safetensors", key="ema_model", network=network)
     read = load_network(tmp_path / "net.safetensors")[0].state_dict()
-    assert all(torch.equal(value, read[name]) for name, value in net.state_dict().items())
+    assert is_copy(read, net.state_dict())
     assert "SoFlow" not in capsys.readouterr().err
 
 
@@ -130,7 +130,7 @@ def test_a_network_denoises_with_its_velocity_and_steps_with_its_mean_velocity(n
     assert_near(net(z, sigma, labels), z * scale - (1 - scale) * velocity)
     assert_near(net.velocity(z, 0.25, labels), net.mean_velocity(z, torch.tensor(0.25), torch.tensor(0.0), labels))
     far = net.mean_velocity(z, torch.ones(1), torch.ones(1), labels)
-    assert torch.equal(net.from_noise(z, labels), z - far)
+    assert_near(net.from_noise(z, labels), z - far)
     # One Euler step of the flow has the velocity at noise, not the mean one.
     assert relative_error(flow(net, z, labels, 1, "euler", dtype=torch.float32), z - far) > 1e-4
     several = {"kind": "one_step", "init_sigma": "infinite", "num_steps": 2, "step_levels": "time"}
@@ -184,7 +184,7 @@ def test_a_file_of_the_authors_gives_the_average_that_they_draw_with(wrapper, ne
     net, _ = load_network(tmp_path / "net.safetensors")
     taken = next(name for name in ("net_ema1.", "net_ema.", "net.", "") if name in networks)
     expected = arrays["param/map_layer0.weight"] + networks.index(taken)
-    assert torch.equal(net.model.map_layer0.weight, expected)
+    assert_near(net.model.map_layer0.weight, expected)
     said = capsys.readouterr().err
     assert ("beside net_ema" in said) == (len(networks) > 1)
     assert ("prefix 'module.model.' taken off" in said) == bool(wrapper)

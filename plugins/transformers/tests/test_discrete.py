@@ -14,7 +14,7 @@ from sida.sampling import Drawer, SeedStreams
 from sida.sampling.guidance import Guide, Unlabelled
 from sida.sampling.samplers import draw_batch
 from tests.golden.vectors import load_tensors
-from tests.near import FLOAT32, assert_near
+from tests.near import FLOAT32, assert_near, relative_error
 from tests.refused import refused
 
 STEPS = NoiseSteps(linear_betas(1000, 1e-4, 0.02))
@@ -66,9 +66,9 @@ def test_draws_depend_on_their_seeds_alone_and_guidance_on_its_interval(dit):
     drawn = functools.partial(drawn_with, net)
     plain, full = drawn(), drawn(guidance=2.0)
     assert_near(drawn(seeds=[1])[0], plain[1], FLOAT32)
-    assert not torch.equal(plain, full)
-    assert torch.equal(drawn(guidance=2.0, guidance_min=200.0), plain)
-    assert torch.equal(drawn(guidance=2.0, guidance_max=200.0, guidance_channels=4), full)
+    assert relative_error(plain, full) > 1e-3
+    assert_near(drawn(guidance=2.0, guidance_min=200.0), plain, FLOAT32)
+    assert_near(drawn(guidance=2.0, guidance_max=200.0, guidance_channels=4), full, FLOAT32)
     assert (read_sampler("ddpm:3").nfe, read_sampler("ddpm").nfe) == (3, 250)
 
 

@@ -115,11 +115,11 @@ def test_guidance_acts_in_its_interval_and_channels(kind):
         return draw_batch(sampler, net, latents, labels, SeedStreams([0, 1]), Unlabelled(net))
 
     plain, full = drawn(), drawn(guidance=2.0)
-    assert not torch.equal(plain, full)
-    assert torch.equal(drawn(guidance=2.0, guidance_min=1e6, guidance_max=2e6), plain)
-    assert torch.equal(drawn(guidance=2.0, guidance_min=0.0), full)
-    assert torch.equal(drawn(guidance=2.0, guidance_channels=4), full)
-    assert not torch.equal(drawn(guidance=2.0, guidance_channels=3), full)
+    assert relative_error(plain, full) > 1e-3
+    assert_near(drawn(guidance=2.0, guidance_min=1e6, guidance_max=2e6), plain, 1e-5)
+    assert_near(drawn(guidance=2.0, guidance_min=0.0), full, 1e-5)
+    assert_near(drawn(guidance=2.0, guidance_channels=4), full, 1e-5)
+    assert relative_error(drawn(guidance=2.0, guidance_channels=3), full) > 1e-3
     assert len({tuple(drawn(guidance=2.0, guidance_max=most).flatten().tolist()) for most in (0.1, 1.0, 100.0)}) == 3
 
 
@@ -128,7 +128,7 @@ def test_the_null_label_is_a_guide_for_heun_as_another_network(tmp_path):
     labels, z = one_hot(net, torch.tensor([1, 2])), torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         denoised = net(z, 1.0), net(z, 1.0, labels)
-        assert torch.equal(Unlabelled(net)(z, 1.0, labels), denoised[0])
+        assert_near(Unlabelled(net)(z, 1.0, labels), denoised[0])
         ways = {"num_steps": 3, "guide": Guide(Unlabelled(net), strength=1.5)}
         assert torch.isfinite(heun(net, z, labels, **ways)).all()
     save_network(net, tmp_path / "sit.safetensors", {})
@@ -150,7 +150,7 @@ def test_a_student_learns_from_a_teacher_guided_by_its_null_label(tmp_path):
     phi = trainer.true_score.net
     with torch.no_grad():
         expected = phi(x, 1.0).lerp(phi(x, 1.0, labels), 2.0)
-        assert torch.equal(trainer.true_score(x, 1.0, labels), expected)
+        assert_near(trainer.true_score(x, 1.0, labels), expected)
     header = read_metadata(distill(spec, tmp_path / "run"))
     assert (header["guidance"], header["guide"], header["parents"].get("guide")) == (2.0, "null", None)
     plain = read_metadata(distill({**spec, "guidance": 1.0, "guide": None}, tmp_path / "plain"))

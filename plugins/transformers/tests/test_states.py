@@ -17,7 +17,7 @@ from sida.networks.readings import noise_left
 from sida.plugins.transformers.states import SIZES as SIZES_BY_NAME
 from sida.plugins.transformers.states import read_transformer
 from tests.golden.vectors import below, load_tensors
-from tests.near import assert_near
+from tests.near import assert_near, is_copy
 from tests.refused import command, refused
 
 SIZES = {"img_resolution": 8, "img_channels": 4, "label_dim": 3, "hidden_size": 48, "depth": 3, "num_heads": 4}
@@ -78,7 +78,7 @@ def test_sizes_come_from_the_file(kind):
         path = saved({f"module.{name}": value for name, value in state.items()} if kind == "parallel" else state)
     found, record = converted(path, "SiTPrecond", label_dropout=0.2)
     assert record["network"]["kwargs"] == {**net.init_config["kwargs"], "label_dropout": 0.2}
-    assert all(torch.equal(value, found.state_dict()[name]) for name, value in state.items())
+    assert is_copy(found.state_dict(), state)
 
 
 @pytest.mark.parametrize(("name", "cls"), RECORDED.items())
@@ -116,7 +116,7 @@ def test_a_label_table_is_read_by_the_files_arguments_or_the_user(arguments, kwa
     import_network(saved({"ema": state, "config": arguments}), "net.safetensors", network=network)
     net, record = load_network("net.safetensors")
     rows = torch.cat([table, torch.zeros(classes - 3, 48)])
-    assert torch.equal(net.y_embedder.embedding_table.weight, rows)
+    assert is_copy(net.y_embedder.embedding_table.weight, rows)
     assert net.label_dim == classes
     if classes == 4:
         refused("label_dropout 0.*guiding network", check_null_label, record["network"], "guide")
@@ -162,7 +162,7 @@ def test_prefixes_are_taken_off(cls, prefix, capsys):
     state = build_network({"class": cls, "kwargs": SIZES}).state_dict()
     other = {"loss.weight": torch.zeros(2), f"{prefix}step": torch.tensor(3.0)}
     net, _ = converted(saved({prefix + name: value for name, value in state.items()} | other), cls)
-    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    assert is_copy(net.state_dict(), state)
     assert f"prefix '{prefix}' taken off; 2 other tensors left out" in capsys.readouterr().err
 
 
@@ -172,7 +172,7 @@ def test_one_of_two_transformers_is_named_by_its_prefix():
     path = saved(both)
     refused("2 networks, by the prefixes old, new; .*--key", converted, path, "SiTPrecond")
     import_network(path, "net.safetensors", network={"class": "SiTPrecond", "kwargs": STATED}, key="new")
-    assert torch.equal(load_network("net.safetensors")[0].pos_embed, state["pos_embed"])
+    assert is_copy(load_network("net.safetensors")[0].pos_embed, state["pos_embed"])
 
 
 def test_earlier_names_of_repa():
@@ -185,7 +185,7 @@ def test_earlier_names_of_repa():
     net, _ = converted(saved(old), "REPAPrecond")
     converted_state = net.state_dict()
     assert converted_state.keys() == state.keys()
-    assert all(torch.equal(value, converted_state[name]) for name, value in state.items())
+    assert is_copy(converted_state, state)
 
 
 @pytest.mark.parametrize(("file", "read_as"), [("SiTPrecond", "REPAPrecond"), ("REPAPrecond", "SiTPrecond")])
