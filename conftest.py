@@ -1,8 +1,6 @@
 """Fixtures of all tests: golden vectors and quiet single-threaded torch."""
 
-import inspect
 import os
-import types
 
 import hypothesis
 import pytest
@@ -35,41 +33,19 @@ def pytest_make_parametrize_id(val):
     return f"{len(val)} bytes" if isinstance(val, bytes) else None
 
 
-#: Functions that compare numbers.
-COMPARISONS = {"approx", "assert_near", "relative_error", "agree"}
-
-
 def pytest_collection_modifyitems(items):
-    """Marks tests that compare numbers, themselves or by functions of their module, as ``numerical``.
+    """A slow test may take half an hour.
 
-    A slow test may take half an hour.
     A test with a parameter that is a name of a missing plugin, or the words of a missing verb, is skipped.
     """
     missing = missing_names()
     for item in items:
-        if COMPARISONS & used_names(item.function):
-            item.add_marker(pytest.mark.numerical)
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(1800))
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
         names = (value[0] if isinstance(value, list) and value else value for value in parameters)
         for name in missing & {name for name in names if isinstance(name, str)}:
             item.add_marker(pytest.mark.skip(reason=f"'{name}' is of a plugin that is not here"))
-
-
-def used_names(function):
-    """Names that a function uses, and those that functions of its module use for it."""
-    function = inspect.unwrap(getattr(getattr(function, "hypothesis", None), "inner_test", function))
-    names, codes = set(), [function.__code__]
-    while codes:
-        code = codes.pop()
-        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-        for name in {*code.co_names} - names:
-            names.add(name)
-            used = function.__globals__.get(name)
-            if isinstance(used, types.FunctionType) and used.__module__ == function.__module__:
-                codes.append(used.__code__)
-    return names
 
 
 @pytest.fixture(scope="session", autouse=True)
