@@ -231,7 +231,9 @@ def write_generator_folder(
     measurements = score_of(record, row)
     name, scored = measurements.runs[0], record["measurements"][0].get("source", {})
     source, code, use = _opened(generator, scored, row)
-    if different := [key for key, value in source.identity().items() if scored.get(key, value) != value]:
+    # What is not known is not equal.
+    identity = {key: value for key, value in source.identity().items() if value is not None}
+    if different := [key for key in (*identity, *scored) if key not in identity or scored.get(key) != identity[key]]:
         raise UserError(row, f"was measured with another generator than {generator} ({different[0]})", "score it again")
     table_row = None if table is None else _row(table, row, name)
     results = eval_results(measurements.rows, measurements, "unknown")

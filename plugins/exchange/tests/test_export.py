@@ -215,6 +215,21 @@ class Scripted(torch.nn.Module):
         return z.view(-1, 1, 8, 8).clamp(-1, 1)
 
 
+@pytest.mark.parametrize("measured", ["images.npz", "own_g:Plain"])
+def test_a_row_of_another_generator_is_refused(measured, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("SIDA_ALLOW_CODE", "own_g:sample,own_g:Plain")
+    (tmp_path / "own_g.py").write_text(MINE)
+    np.savez("images.npz", arr_0=np.random.default_rng(5).integers(0, 256, (96, 8, 8, 1), np.uint8))
+    score = ["--protocol", "digits", "--num-samples", "96", "--trials", "1", "--out", "row.json"]
+    assert main(["score", measured, *score]) == 0
+    capsys.readouterr()
+    assert main(["export", "own_g:sample", "--to", "hf", "folder", "--row", "row.json"]) == 1
+    assert "row.json: was measured with another generator than own_g:sample" in capsys.readouterr().err
+    assert not (tmp_path / "folder").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "more"),
