@@ -41,6 +41,8 @@ from sida.noise import Draws, normal, uniform, unit_noise
 Share = Annotated[float, Range(above=0, most=1)]
 #: py-meanflow's augmentation: EDM's without vertical flips and rotations.
 AUGMENTATION = {"xflip": 1e8, "scale": 1.0, "aniso": 1.0, "translate_frac": 1.0}
+#: Distance of the numbers above 1 of a type, and the least share of a difference in that distance.
+_SPACING, _LEAST_SHARE = {"float16": 2.0**-10, "bfloat16": 2.0**-7}, 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,9 +62,9 @@ class MeanFlowOptions(Settings):
         omega: ω of the guided velocity ω v + (1 − ω − κ) u(z; t, 0; no class) + κ u(z; t, 0; class) instead of v.
         kappa: κ. The guidance's strength is ω / (1 − κ); iMF's target with strength w has ω = 1 and κ = 1 − 1/w.
         guided_times: Least and largest t of the guided velocity; outside it is v.
-        derivative: ``forward``: du by a forward derivative. ``difference``: SoFlow's difference, which allows half
-            precision, fused kernels and fused attention and takes less work; its ε counts a sum of squares, SoFlow's a
-            mean.
+        derivative: ``forward``: du by a forward derivative. ``difference``: SoFlow's difference, which allows fused
+            kernels and fused attention, takes less work, and allows half precision while s is at least ten times the
+            spacing of its numbers at 1; its ε counts a sum of squares, SoFlow's a mean.
         share: First and last share s of ``difference``, which falls by equal factors from image to image.
         label_dropout: Probability of dropping an image's class, which then has the velocity v.
         lr_rampup_kimg: Thousands of images over which the rate rises linearly from 0 (9,600 steps of 1,024 on
@@ -115,22 +117,26 @@ class MeanFlowOptions(Settings):
         """Refuses settings that do not fit the method.
 
         Raises:
-            SettingError: A start other than pure noise, half precision or kernels without a forward derivative, further
-                averages without snapshots, or guidance without classes.
+            SettingError: A start other than pure noise, half precision or kernels without a forward derivative, half
+                precision with a share of its rounding, further averages without snapshots, or guidance without classes.
         """
+        kwargs = (config.network or {}).get("kwargs") or {}
+        half = config.fp16 or (config.fp16 is None and config.device.startswith("cuda") and kwargs.get("use_fp16"))
         if config.init_sigma not in (None, INFINITE):
             raise SettingError("init_sigma", "the mean velocity starts from pure noise alone", f"set it to {INFINITE}")
         if self.derivative == "forward":
             remedy = "remove it, or set options.derivative to difference"
-            if config.fp16:
+            if half:
                 raise SettingError("fp16", "the forward derivative needs float32", remedy)
             if config.kernels not in (None, "torch"):
                 raise SettingError("kernels", f"'{config.kernels}' has no forward derivative", remedy)
+        elif half and min(self.share) < (least := _LEAST_SHARE * _SPACING[config.half]):
+            fault = f"is {min(self.share):g} at one end: {config.half} rounds a tenth and more of that difference away"
+            raise SettingError("options.share", fault, f"keep it at {least:g} or above, or set fp16 to false")
         if self.further_half_lives_kimg and config.snapshot_kimg is None:
             where, fault = "options.further_half_lives_kimg", "are written with snapshots, and snapshot_kimg is off"
             raise SettingError(where, fault, "set snapshot_kimg")
-        classes = ((config.network or {}).get("kwargs") or {}).get("label_dim", 0)
-        if self.guided and not classes:
+        if self.guided and not kwargs.get("label_dim", 0):
             raise SettingError("options.kappa", "guidance needs classes, and the network has none", "set it to 0")
 
 

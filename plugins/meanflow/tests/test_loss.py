@@ -265,6 +265,8 @@ SPEC = {
     "name": "toy", "dataset": {"name": "digits", "kind": "digits"}, "total_kimg": 1, "batch_size": 16, "lr": 1e-3,
     "method": "meanflow", "network": {"class": "MeanFlowPrecond", "kwargs": {"img_resolution": 8, "img_channels": 1}},
 }  # fmt: skip
+HALF = {"device": "cuda", "fp16": True, "options": {"derivative": "difference"}}
+IN_HALF = {**SPEC["network"], "kwargs": {**SPEC["network"]["kwargs"], "use_fp16": True}}
 
 
 @pytest.mark.parametrize(
@@ -278,6 +280,14 @@ SPEC = {
         ({"options": {"share": [0.1, 0.01]}}, "options.share", "difference"),
         ({"options": {"derivative": "difference", "share": [0.0, 0.01]}}, "options.share", "above 0"),
         pytest.param({"device": "cuda", "kernels": "fused"}, "kernels", "difference", marks=needs("kernels")),
+        (HALF, "options.share", "0.00976"),
+        ({**HALF, "options": {"derivative": "difference", "share": [0.5, 0.009]}}, "options.share", "fp16 to false"),
+        (
+            {**HALF, "half": "bfloat16", "options": {"derivative": "difference", "share": [0.07, 1]}},
+            "options.share",
+            "0.078125",
+        ),
+        ({"device": "cuda", "network": IN_HALF}, "fp16", "difference"),
         ({"num_steps": 2}, "num_steps", "remove it"),
         ({"options": {"kappa": 0.5}}, "options.kappa", "0"),
         ({"options": {"guided_times": [0.5, 0.1]}}, "options.guided_times", "exchange"),
@@ -295,3 +305,9 @@ def test_a_fault_is_one_line(change, place, remedy):
     assert place in str(caught.value)
     assert remedy in str(caught.value)
     functools.partial(from_mapping, DistillConfig, SPEC, "spec")()
+
+
+@pytest.mark.parametrize(("half", "share"), [("float16", 0.01), ("bfloat16", 0.08)])
+def test_half_precision_is_accepted_where_the_difference_is_larger_than_its_rounding(half, share):
+    options = {"derivative": "difference", "share": [1.0, share]}
+    DistillConfig(**{**SPEC, **HALF, "half": half, "options": options})
