@@ -3,6 +3,7 @@
 Source: EpiGenomicsCode/edm2_sCM:generate_images.py (``scm_sampler``, ``ms_scd_sampler``), training/segment_schedule.py.
 """
 
+import dataclasses
 import itertools
 import math
 from typing import Any
@@ -18,18 +19,25 @@ from sida.sampling.samplers import multi_step
 MIDDLE = 1.1
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ConsistencySteps(GeneratorSteps):
-    """Steps of which all after the first start at one level, σ_d tan 1.1 = 0.98 with σ_d = 0.5."""
+    """Steps of which all after the first start at one level, σ_d tan 1.1.
+
+    Attributes:
+        sigma_data: σ_d of the network; 0.98 is the level of 0.5.
+    """
+
+    sigma_data: float
 
     @property
     def sigmas(self) -> list[float]:
         """See `GeneratorSteps.sigmas`."""
-        return [0.5 * math.tan(MIDDLE)] * (self.count - 1)
+        return [self.sigma_data * math.tan(MIDDLE)] * (self.count - 1)
 
 
 def consistency(call: Call) -> torch.Tensor:
     """Images after consistency steps, float32 (N, C, H, W): the first from ``sigma_max``, others from fresh noise."""
-    steps = ConsistencySteps(call.sampler.steps, call.sampler.sigma_max)
+    steps = ConsistencySteps(call.sampler.steps, call.sampler.sigma_max, sigma_data=call.net.sigma_data)
     return multi_step(call.net, *call.inputs, steps, call.streams.randn_like)
 
 

@@ -55,7 +55,7 @@ class GeneratorSteps:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplerKind:
-    """A kind of sampler. Its computation is an entry of :data:`sida.sampling.samplers.DRAWINGS`, except for ``data``.
+    """A kind of sampler. Its computation is an entry of :data:`sida.sampling.generate.DRAWINGS`, except for ``data``.
 
     Attributes:
         arguments: Settings that its function takes by name.

@@ -23,23 +23,69 @@ from sida.assets.cache import fetch_many
 from sida.config.families import DECODERS, EDM2_LATENTS, LATENTS, Latents, check_decoder, check_guidance
 from sida.config.kernels import require_kernels
 from sida.config.labels import LabelCounts
+from sida.config.registries import Registry
 from sida.config.samplers import Sampler
 from sida.data.dataset import Dataset
 from sida.data.latents import LatentDecoder
 from sida.errors import UserError, say, settings_in
 from sida.machine import Recording, RecordingError, Tensors, to_device
-from sida.networks import network_latents
+from sida.networks import family_of, network_latents
 from sida.networks.autoencoder import load_vae
 from sida.networks.precond import Precond
 from sida.prefetch import prefetch
-from sida.sampling.guidance import check_guide_fits
-from sida.sampling.samplers import DRAWINGS, draw_batch, to_uint8
+from sida.sampling.drawing import Call, Drawing
+from sida.sampling.guidance import Guide, check_guide_fits, guide_labels
+from sida.sampling.samplers import check_generator, heun, multi_step, sigma_range, to_uint8
 from sida.sampling.streams import NO_CLASS, ClassRule, SeedStreams, class_rule_of
 
 #: Number of batches in the queue of a GPU while the next batch is prepared.
 _QUEUED = 2
 #: Function from latents ``(N, C, H, W)`` to images uint8.
 Decode = Callable[[torch.Tensor], torch.Tensor]
+#: Computations of the kinds of :data:`sida.config.samplers.SAMPLER_KINDS` that draw from a network.
+DRAWINGS: Registry[Drawing] = Registry(
+    "sampler",
+    "",
+    {
+        "one_step": Drawing(
+            lambda call: multi_step(call.net, *call.inputs, call.sampler.generator_steps, call.streams.randn_like),
+            lambda sampler, net, guide: check_generator(net, sampler.generator_steps),
+        ),
+        "heun": Drawing(
+            lambda call: call.of_steps(heun, noise_every_step=call.family.noise_every_step),
+            lambda sampler, net, guide: sigma_range(net, sampler.sigma_min, sampler.sigma_max),
+        ),
+    },
+    "drawings",
+)
+
+
+def draw_batch(
+    sampler: Sampler,
+    net: torch.nn.Module,
+    latents: torch.Tensor,
+    class_labels: torch.Tensor | None,
+    streams: SeedStreams,
+    guide: torch.nn.Module | None = None,
+    called: tuple[Any, Any] | None = None,
+) -> torch.Tensor:
+    """Returns images or latents of about unit scale, ``(N, C, H, W)``.
+
+    Args:
+        sampler: Sampler with a network.
+        net: Preconditioned network.
+        latents: Unit normal ``(N, C, H, W)`` on the network's device.
+        class_labels: One-hot rows or None.
+        streams: Sources of fresh noise, one per image.
+        guide: Guiding network.
+        called: Substitutes for the two networks, see :meth:`sida.sampling.generate.Evaluations.evaluator`.
+    """
+    called_net, called_guide = called or (net, guide)
+    guidance = None
+    if guide is not None:
+        guidance = Guide(called_guide, guide_labels(guide, class_labels), *sampler.guiding)
+    call = Call(sampler, called_net, guidance, (latents, class_labels), streams, family_of(net))
+    return DRAWINGS[sampler.kind].draw(call)
 
 
 class Samples(NamedTuple):

@@ -15,14 +15,10 @@ from typing import Any
 
 import torch
 
-from sida.config.registries import Registry
-from sida.config.samplers import INFINITE, GeneratorSteps, Sampler
+from sida.config.samplers import INFINITE, GeneratorSteps
 from sida.errors import SettingError, UserError, exact
-from sida.networks import family_of
 from sida.networks.precond import no_noise_level
-from sida.sampling.drawing import Call, Drawing
-from sida.sampling.guidance import Guide, guide_labels
-from sida.sampling.streams import SeedStreams
+from sida.sampling.guidance import Guide
 
 NoiseSource = Callable[[torch.Tensor], torch.Tensor]
 
@@ -219,49 +215,3 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
     The conversion computes in the dtype of the input; the result has the same shape. NaN becomes 0.
     """
     return torch.nan_to_num(images * 127.5 + 128, nan=0.0).clamp(0, 255).to(torch.uint8)
-
-
-#: Computations of the kinds of :data:`sida.config.samplers.SAMPLER_KINDS` that draw from a network.
-DRAWINGS: Registry[Drawing] = Registry(
-    "sampler",
-    "",
-    {
-        "one_step": Drawing(
-            lambda call: multi_step(call.net, *call.inputs, call.sampler.generator_steps, call.streams.randn_like),
-            lambda sampler, net, guide: check_generator(net, sampler.generator_steps),
-        ),
-        "heun": Drawing(
-            lambda call: call.of_steps(heun, noise_every_step=call.family.noise_every_step),
-            lambda sampler, net, guide: sigma_range(net, sampler.sigma_min, sampler.sigma_max),
-        ),
-    },
-    "drawings",
-)
-
-
-def draw_batch(
-    sampler: Sampler,
-    net: torch.nn.Module,
-    latents: torch.Tensor,
-    class_labels: torch.Tensor | None,
-    streams: SeedStreams,
-    guide: torch.nn.Module | None = None,
-    called: tuple[Any, Any] | None = None,
-) -> torch.Tensor:
-    """Returns images or latents of about unit scale, ``(N, C, H, W)``.
-
-    Args:
-        sampler: Sampler with a network.
-        net: Preconditioned network.
-        latents: Unit normal ``(N, C, H, W)`` on the network's device.
-        class_labels: One-hot rows or None.
-        streams: Sources of fresh noise, one per image.
-        guide: Guiding network.
-        called: Substitutes for the two networks, see :meth:`sida.sampling.generate.Evaluations.evaluator`.
-    """
-    called_net, called_guide = called or (net, guide)
-    guidance = None
-    if guide is not None:
-        guidance = Guide(called_guide, guide_labels(guide, class_labels), *sampler.guiding)
-    call = Call(sampler, called_net, guidance, (latents, class_labels), streams, family_of(net))
-    return DRAWINGS[sampler.kind].draw(call)

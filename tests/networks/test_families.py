@@ -13,7 +13,7 @@ from sida.networks import build_network, family_of
 from sida.networks.described import registered_family
 from sida.networks.file import NETWORKS
 from sida.sampling import Drawer
-from sida.sampling.samplers import draw_batch
+from sida.sampling.generate import draw_batch
 from sida.sampling.streams import SeedStreams
 from tests.networks.made import config
 from tests.refused import refused

@@ -7,8 +7,8 @@ import torch
 
 from sida.config.samplers import SAMPLER_KINDS, Sampler
 from sida.sampling import SeedStreams, heun, one_step, read_sampler, sigma_steps, to_uint8
+from sida.sampling.generate import DRAWINGS
 from sida.sampling.guidance import Guide
-from sida.sampling.samplers import DRAWINGS
 from tests.near import FLOAT32, assert_levels, assert_near, same_bits, same_integers
 from tests.networks.made import SMALL, random_network, recorded_network
 from tests.refused import refused

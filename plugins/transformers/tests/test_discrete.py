@@ -11,8 +11,8 @@ from sida.config.samplers import read_sampler
 from sida.plugins.transformers.discrete import ddpm, spaced_steps
 from sida.plugins.transformers.steps import NoiseSteps, linear_betas
 from sida.sampling import Drawer, SeedStreams
+from sida.sampling.generate import draw_batch
 from sida.sampling.guidance import Guide, Unlabelled
-from sida.sampling.samplers import draw_batch
 from tests.golden.vectors import load_tensors
 from tests.near import FLOAT32, assert_near, relative_error
 from tests.refused import refused

@@ -12,8 +12,8 @@ from sida.networks.file import read_metadata, save_network
 from sida.plugins.transformers.flows import flow
 from sida.plugins.transformers.networks import SiTPrecond
 from sida.sampling import SeedStreams, heun
+from sida.sampling.generate import draw_batch
 from sida.sampling.guidance import Guide, Unlabelled
-from sida.sampling.samplers import draw_batch
 from sida.training.iteration import Distiller
 from sida.workflow.planning.costs import Costs
 from sida.workflow.preset.checks import check_preset

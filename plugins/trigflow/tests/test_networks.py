@@ -3,6 +3,8 @@
 import copy
 import functools
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from sida.networks import family_of
 from sida.networks.file import load_network
 from sida.sampling import Drawer, Sampler, one_step
-from sida.sampling.samplers import draw_batch
+from sida.sampling.generate import draw_batch
 from sida.sampling.streams import SeedStreams
 from tests.files.made_pickles import MARK, write_genuine
 from tests.near import assert_near, is_copy, same_integers
@@ -70,6 +72,21 @@ def test_one_consistency_step_is_a_step_of_a_generator_from_the_same_level():
     net, arrays, _ = recorded("ddpmpp")
     images = one_step(net, arrays["sample/noise"], torch.eye(3)[arrays["sample/classes"]], 80.0)
     assert_near(images, arrays["sample/consistency1"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sigma_data", [0.5, 0.8, 1.25])
+def test_the_middle_level_of_consistency_steps_is_of_the_networks_data(sigma_data):
+    kwargs = {**recorded("edm2")[2]["kwargs"], "sigma_data": sigma_data}
+    net, levels = random_network("TrigFlowPrecond", kwargs), []
+    net.register_forward_pre_hook(lambda _, inputs: levels.append(float(torch.as_tensor(inputs[1]).max())))
+    list(Drawer(Sampler(kind="consistency", num_steps=3), net).draw([0, 1], 2))
+    assert levels == pytest.approx([80, *[sigma_data * 1.9647596572486523] * 2])
+
+
+@pytest.mark.parametrize("module", ["samplers", "networks"])
+def test_modules_can_be_imported_first(module):
+    subprocess.run([sys.executable, "-c", f"import sida.plugins.trigflow.{module}"], check=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
