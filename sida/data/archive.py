@@ -368,15 +368,23 @@ class Files:
         are no such files, or they have no labels.
 
         Raises:
-            UserError: The file is broken, an image has no label, or a label is not a class.
+            UserError: The file is broken, an image has no label, a label has no file or is not a class, or the file
+                lies in a folder of some of the members.
         """
         names = [self.names[int(member)] for member in members]
         folder = PurePosixPath(common_folder(names))
         prefixes = ["", *(f"{prefix}/" for prefix in (folder, *folder.parents) if prefix.name)]
+        for name in self.names:
+            prefix, base = name.removesuffix(os.path.basename(name)), os.path.basename(name)
+            if base in LABEL_FILES and prefix not in prefixes and any(other.startswith(prefix) for other in names):
+                remedy = f"join such files into one at the top, with names from there, or {WITHOUT_LABELS}"
+                raise UserError(self.path, f"{name} has labels of some pictures only", remedy)
         for prefix, file in itertools.product(prefixes, LABEL_FILES):
             if (index := self.find(prefix + file)) is not None:
                 relative = [name.removeprefix(prefix) for name in names]
-                ((_, _, arrays),) = self.ask("labels", [index], 1, relative)
+                wanted = {*names}
+                others = [name.removeprefix(prefix) for name in self.names if name not in wanted]
+                ((_, _, arrays),) = self.ask("labels", [index], 1, relative, others)
                 return arrays.get("labels")
         return self._classes(names) if any(name.endswith(CLASS) for name in self.names) else None
 
@@ -395,6 +403,7 @@ class Files:
 
     def _classes(self, pictures: Sequence[str]) -> np.ndarray:
         labels: list[int] = []
+        used: dict[int, str] = {}
         indices = {same_name(name): index for index, name in enumerate(self.names) if name.endswith(CLASS)}
         for picture in pictures:
             # WebDataset's key of 0000.image.png is 0000.
@@ -404,6 +413,9 @@ class Files:
             labels.append(indices.get(same_name(name), -1))
             if labels[-1] < 0:
                 raise self._no_class(name)
+            if (other := used.setdefault(labels[-1], picture)) != picture:
+                fault = f"{other} and {picture} have one class, of {name}"
+                raise UserError(self.path, fault, f"take out such as are masks, or {WITHOUT_LABELS}")
         texts = [text[:20].strip() for text in self.read(labels)]
         for index, text in zip(labels, texts):
             if not re.fullmatch(rb"[0-9]{1,5}", text):

@@ -61,7 +61,8 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:
     if rule == "auto":
         numbered = all(map(is_tools, folders))
         names = [files.names[int(member)] for member in members]
-        if fault := _doubt(files, folder, folders, numbered and not counted_by_tool(tops, names)):
+        unclear = (numbered and not counted_by_tool(tops, names)) or _are_shards(folders)
+        if fault := _doubt(files, folder, folders, unclear):
             raise UserError(files.path, fault, "say --labels folders or none, or name a folder within it")
         if numbered:
             remark = f"no classes: folders such as {folders[0]} are numbered by a tool (--labels)"
@@ -93,6 +94,19 @@ def _without_pictures(files: Files, folder: str, classes: set[str]) -> list[str]
 def is_tools(folder: str) -> bool:
     """Whether a tool may have numbered a folder: its name has five digits or more and nothing else."""
     return len(folder) > 4 and folder.isdecimal()
+
+
+def _are_shards(folders: Sequence[str]) -> bool:
+    """Whether names have one beginning and numbers of three digits or more, counted from 0 or 1: shard_000, …."""
+    parts = [re.fullmatch(r"(.*?\D)(\d{3,})", name) for name in folders]
+    matches = [part for part in parts if part]
+    numbers = [int(part[2]) for part in matches]
+    return (
+        len(matches) == len(parts) > 1
+        and len({part[1] for part in matches}) == 1
+        and min(numbers) < 2
+        and (max(numbers) - min(numbers) + 1 == len(numbers))
+    )
 
 
 def counted_by_tool(folders: Sequence[str], names: Sequence[str]) -> bool:

@@ -20,6 +20,8 @@ from sida.files.text_files import decoded
 MAX_CLASSES = 100_000
 #: Names of the files; the first one that is there counts.
 LABEL_FILES = ("dataset.json", "metadata.jsonl", "metadata.csv")
+#: Other names of a column of labels, in lower case.
+_ALIKE = {"label", "labels", "label_id", "class", "classes", "class_id", "class_label", "category", "target", "targets"}
 #: Remedy for labels that are not needed.
 WITHOUT_LABELS = "leave labels out (--labels none of sida data prepare, new and score; labels: false of a data set)"
 
@@ -63,6 +65,9 @@ def _of_metadata(name: str, text: str) -> list[tuple[str, Any]] | None:
     else:
         rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     if not any("label" in row for row in rows):
+        columns = {str(column): None for row in rows for column in row}
+        if alike := [column for column in columns if column.strip().lower() in _ALIKE]:
+            raise UserError("", f"has no column 'label', but '{alike[0]}'", f"call it 'label', or {WITHOUT_LABELS}")
         return None
     pairs = [(row["file_name"], row["label"]) for row in rows]
     return [(file, int(label) if isinstance(label, str) and label.isdecimal() else label) for file, label in pairs]

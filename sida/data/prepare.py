@@ -273,7 +273,10 @@ def _source(config: PrepareConfig) -> Source:
     if part and config.labels != "none" and (labels.folders or labels.labels is None):
         check_part(files, members)
     skipped = {*range(len(files))} - {*members.tolist()}
-    others = [name for i, name in enumerate(files.names) if i in skipped and not name.endswith((*LABEL_FILES, CLASS))]
+    # Rows of metadata may be captions alone.
+    are_read = config.labels == "none" or (labels.labels is not None and not labels.folders)
+    known = (*LABEL_FILES, CLASS) if are_read else (LABEL_FILES[0], CLASS)
+    others = [name for i, name in enumerate(files.names) if i in skipped and not name.endswith(known)]
     counts = collections.Counter(PurePosixPath(name).suffix or name for name in others)
     suffixes = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.items())
     remarks = (part, files.left_out, f"other files skipped: {suffixes}" if suffixes else "")

@@ -39,7 +39,7 @@ from sida.data.pictures import (
     open_picture,
     to_square,
 )
-from sida.errors import UserError, errors_at, reason_of
+from sida.errors import UserError, counted, errors_at, reason_of
 from sida.files.content import placeholder_in
 from sida.files.convert import Writer
 from sida.files.foreign import read_npy
@@ -185,8 +185,13 @@ def rgb(file: BinaryIO, out: Writer) -> None:
 # Labels and facts
 
 
-def labels(file: BinaryIO, out: Writer, members: Members, names: Sequence[str] | None) -> None:
-    """Writes ``labels``, classes int64 of the wanted pictures (None: of all) from a file of labels, if it has any."""
+def labels(
+    file: BinaryIO, out: Writer, members: Members, names: Sequence[str] | None, others: Sequence[str] = ()
+) -> None:
+    """Writes ``labels``, classes int64 of the wanted pictures (None: of all) from a file of labels, if it has any.
+
+    ``others`` are further files, which may have labels, too.
+    """
     with _content(file, members[0]) as content:
         found = parse_labels(members[0][0], content)
         if found is None:
@@ -194,6 +199,11 @@ def labels(file: BinaryIO, out: Writer, members: Members, names: Sequence[str] |
         for name in names or ():
             if found.get(same_name(name)) is None:
                 raise UserError("", f"has no label for {name}", f"add it, or {WITHOUT_LABELS}")
+        there = {same_name(name) for name in (*(names or found), *others)}
+        if missing := sorted(found.keys() - there):
+            fault = f"has labels of {counted(len(missing), 'picture')} that {'are' if missing[1:] else 'is'} missing"
+            remedy = f"copy or fetch them again, or remove their labels, or {WITHOUT_LABELS}"
+            raise UserError("", f"{fault}, such as {missing[0]}", remedy)
         picked = [*found.values()] if names is None else [found[same_name(name)] for name in names]
         # JSON's true is True, which is an int.
         if not all(type(label) is int and 0 <= label < MAX_CLASSES for label in picked):
