@@ -27,7 +27,7 @@ from sida.eval.results.summary import Measurements, image_seeds, measured_days, 
 from sida.eval.tables.latex import escape
 from sida.eval.tables.render import template
 from sida.files.atomic import copy_file, write_text
-from sida.files.ordinary import file_below, open_below, ordinary_files
+from sida.files.ordinary import file_below, open_ordinary, ordinary_files
 from sida.files.text_files import read_text
 
 PACKAGES = "texlive-latex-recommended"
@@ -60,7 +60,7 @@ def compile_latex(source: Path) -> Path:
         for path in (source, *tables, *figures):
             name = path.relative_to(folder).as_posix()
             (work / name).parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(open_below(folder, name), "rb") as stream, open(work / name, "wb") as copy:
+            with open_ordinary(path) as stream, open(work / name, "wb") as copy:
                 shutil.copyfileobj(stream, copy)
         options = ["-no-shell-escape", "-interaction=nonstopmode", "-halt-on-error", f"-output-directory={scratch}"]
         # Fixed time stamps, so that the same results give the same bytes.

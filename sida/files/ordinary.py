@@ -67,44 +67,6 @@ def read_ordinary(path: str | os.PathLike[str], most: int) -> bytes:
     return content
 
 
-def open_below(folder: str | os.PathLike[str], name: str, flags: int = os.O_RDONLY) -> int:
-    """Descriptor of ``folder/name``, a regular file reached without a link.
-
-    Each part below the folder is opened from its parent's descriptor, so that nothing can be exchanged between the
-    check and the use.
-
-    Args:
-        folder: A folder, which may be a link.
-        name: Name below it, with slashes.
-        flags: Flags of ``os.open`` except O_TRUNC, which would empty a file elsewhere before it is refused.
-
-    Raises:
-        UserError: The name leads out of the folder, something on the way is a link, a pipe or a device, or the user has
-            no permission.
-    """
-    *folders, last = _parts(folder, name)
-    where = os.path.join(folder, name)
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for part in folders:
-            before, fd = fd, os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | _SAFE, dir_fd=fd)
-            os.close(before)
-        file = os.open(last, flags | os.O_NOFOLLOW | _SAFE, 0o666, dir_fd=fd)
-    except OSError as error:
-        if error.errno in DENIED:
-            raise UserError(where, f"cannot be opened ({error.strerror})", NO_PERMISSION) from None
-        reason = "a link, a pipe, a device or no file"
-        raise UserError(where, f"cannot be opened ({error.strerror})", f"it is {reason}: remove it") from None
-    finally:
-        os.close(fd)
-    status = os.fstat(file)
-    # A second hard link leads to a file elsewhere, which would be written to.
-    if not stat.S_ISREG(status.st_mode) or (status.st_nlink > 1 and flags & (os.O_WRONLY | os.O_RDWR)):
-        os.close(file)
-        raise UserError(where, "is not an ordinary file", "remove it")
-    return file
-
-
 def file_below(folder: str | os.PathLike[str], name: str) -> Path:
     """Path of ``folder/name``, a regular file reached without a link, or missing.
 

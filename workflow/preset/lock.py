@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sida.errors import UserError
 from sida.files.atomic import try_lock
-from sida.files.ordinary import open_below, read_ordinary
+from sida.files.ordinary import DENIED, NO_PERMISSION, read_ordinary
 from sida.files.text_files import parse_json
 
 NAME = ".workflow.lock"
@@ -54,7 +54,7 @@ class PresetLock:
             if not os.access(self.folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, "no permission, or a read-only file system")
             # Child processes do not inherit the lock: a job that outlives a killed workflow leaves no lock.
-            self._file = open_below(self.folder, NAME, os.O_RDWR | os.O_CREAT)
+            self._file = self._opened()
             if taken := try_lock(self._file):
                 os.ftruncate(self._file, 0)
                 os.pwrite(self._file, json.dumps(self._record).encode(), 0)
@@ -67,6 +67,13 @@ class PresetLock:
             fault = f"another workflow is at work here ({_holder(self.path)})"
             remedy = "wait for its end or stop it, or use another folder of results: --config preset=NAME"
             raise UserError(self.folder, fault, remedy)
+
+    def _opened(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            remedy = NO_PERMISSION if error.errno in DENIED else "remove it"
+            raise UserError(self.path, f"cannot be opened ({error.strerror})", remedy) from None
 
     def release(self) -> None:
         """Releases the lock before the end of the process."""
