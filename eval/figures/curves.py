@@ -230,11 +230,8 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
     runs = [*finals, *(line.run for line in lines if line.run is not None)]
     rows = [row for run in runs for row in sources.measurements.lines(run, spec.metric)]
     require_comparable(rows, where)
-    values = [point.value for curve in curves for point in curve.points if point.nimg > 0]
-    values += [estimate.mean for estimate in finals.values()] + [line.value for line in lines]
-    notes = (*_sizes(spec, curves, finals, sources), *_without_place(spec, values), *identities_on(rows, lines))
     # With an empty sheet the figure shows published numbers only, and no curve is missing.
-    return Panel(spec, tuple(curves), lines, finals, tuple(missing) if sources.runs else (), notes)
+    return Panel(spec, tuple(curves), lines, finals, tuple(missing) if sources.runs else (), identities_on(rows, lines))
 
 
 def identities_on(rows: Iterable[Measurement], lines: Iterable[ReferenceLine]) -> tuple[str, ...]:
@@ -247,23 +244,6 @@ def identities_on(rows: Iterable[Measurement], lines: Iterable[ReferenceLine]) -
     reasons = [reason for other in identities[1:] if (reason := comparable(identities[0], other))]
     identities_text = "; ".join(f"{name}: {identity}" for identity, name in names.items())
     return (f"not comparable with each other: {identities_text} ({reasons[0]})",) if reasons else ()
-
-
-def _without_place(spec: PanelSpec, values: Iterable[float]) -> tuple[str, ...]:
-    """Note on values up to 0, for which a logarithmic axis has no place."""
-    left_out = sum(not spec.has_level(value) for value in values)
-    fault = f"values of {spec.metric} up to 0 have no place on a logarithmic axis: {left_out} (set y_scale: linear)"
-    return (fault,) if left_out else ()
-
-
-def _sizes(spec: PanelSpec, curves: list[Curve], finals: Mapping[str, Estimate], sources: Sources) -> tuple[str, ...]:
-    """Note if curves and measurements use different numbers of images, since distances fall with that number."""
-    during = {point.num_samples for curve in curves for point in curve.points} - {None}
-    after = {sources.measurements.lines(run, spec.metric)[0].n for run in finals}
-    if not during or not after or during == after:
-        return ()
-    one, other = (", ".join(f"{size:,}" for size in sorted(filter(None, sizes))) for sizes in (during, after))
-    return (f"evaluations during training use {one} images, measurements {other}; their levels are not comparable",)
 
 
 def _series(spec: PanelSpec, series: SeriesSpec, sources: Sources, where: str, missing: list[str]) -> list[Curve]:

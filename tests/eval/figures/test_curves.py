@@ -131,16 +131,14 @@ def test_any_logged_metric_is_plotted_and_the_kept_generator_is_the_selected_one
     refused(":1: num_samples: must be a number", read_evaluations, log, "fid")
 
 
-def test_values_that_a_logarithmic_axis_cannot_show_are_told(preset, tmp_path, capsys):
+def test_values_that_a_logarithmic_axis_cannot_show_are_marked(preset, tmp_path):
     log = tmp_path / "students/sida-a1.0/evaluations.jsonl"
     log.parent.mkdir(parents=True)
     write_jsonl(log, (2, 4, 6), [{"kd": 0.5}, {"kd": -0.001}, {"kd": 0.0}])
-    told = "values of kd up to 0 have no place on a logarithmic axis: 2 "
     for scale, expected in (("log", ["True", "False", "False"]), ("linear", ["True"] * 3)):
         panel = {"metric": "kd", "y_scale": scale, "series": [{"each": {"run": ["sida-a1.0"]}}]}
         assert build(preset, {"panels": [panel]}, tmp_path / "f.pdf", "--results", str(tmp_path)) == 0
         assert [row["shown"] for row in csv_rows(tmp_path / "f.csv")] == expected
-        assert (told in capsys.readouterr().out) == (scale == "log")
 
 
 def test_a_pooled_curve_has_no_kept_generator_beside_its_first_run_alone(tmp_path):

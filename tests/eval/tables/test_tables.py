@@ -21,11 +21,11 @@ from sida.eval.results.retraining import Retraining
 from sida.eval.results.sheet import SheetRow
 from sida.eval.results.summary import Measurements, load_measurements
 from sida.eval.tables.bold import _is_about
-from sida.eval.tables.build import ResultsTable, build_table, make_table, table_paths, write_table
+from sida.eval.tables.build import build_table, make_table, table_paths, write_table
 from sida.eval.tables.cells import TableLine, nfe_text, unlike
 from sida.eval.tables.hyperparameters import LOGS, _text
 from sida.eval.tables.latex import cited_keys, escape, latex_cell, to_latex
-from sida.eval.tables.layout import BoldSpec, ColumnSpec, RowSpec, TableSources, load_layout, table_layout
+from sida.eval.tables.layout import BoldSpec, RowSpec, TableSources, load_layout, table_layout
 from sida.eval.tables.model import Cell, Column, Row, Table
 from sida.eval.tables.render import page_of, to_csv, to_html, to_markdown, to_terminal
 from tests.eval.claims.evidence import lines, spread
@@ -432,16 +432,6 @@ def test_of_several_reasons_against_a_value_the_shortest_is_told():
     )
     assert unlike(mine, others) == "images per trial: 1 != 2"
     assert unlike(mine, [*others, mine]) is unlike(mine, []) is None
-
-
-def test_rows_and_columns_have_the_defaults_that_the_documentation_states():
-    column, line = ColumnSpec("A", metric="fd"), RowSpec()
-    assert (column.decimals, column.scale, column.spread, column.arrow, column.optional) == (3, 1.0, True, True, False)
-    assert not any((line.pool_seeds, line.rule, line.continues, line.guest, line.scored, line.optional))
-    assert line.candidate
-    layout = ResultsTable(columns=(column,), rows=(line,))
-    assert (layout.mode, layout.bold, layout.vars, layout.cite, layout.number) == (None, None, {}, False, None)
-    assert not any((Column("A").number, Column("A").name, Column("A").about, Row(()).rule, Row(()).part))
 
 
 def test_a_table_without_measurements_and_names_of_other_files_are_told(tmp_path):
