@@ -27,7 +27,7 @@ from sida.eval.results.conditions import matching
 from sida.eval.results.identity import Identity, comparable, reason_against
 from sida.eval.results.logs import Point, has_log, has_metric, log_path, logged, read_evaluations, read_log
 from sida.eval.results.published import Published, published_number
-from sida.eval.results.retraining import KNOWN, Retraining
+from sida.eval.results.retraining import Retraining
 from sida.eval.results.sheet import SheetRow, exposure_of
 from sida.eval.results.summary import Estimate, Measurements
 
@@ -306,7 +306,7 @@ class Evidence:
         trainings = trainings_of(self.runs, self.measurements.of_run(name))
         rivals = [self.runs.get(rival) for rival in self.row_ids(other)] if other else []
         counts = retraining and not is_given(self.runs.get(name), trainings, rivals)
-        of_training = [self._retraining_noise(metric, estimate.mean)] if counts else []
+        of_training = [self.retraining_noise(metric, estimate.mean)] if counts else []
         return Side(self.label(name), estimate, noise, of_training)
 
     def _side_of_seeds(self, operand: Operand, names: Sequence[str], metric: str, images: int | None) -> Side:
@@ -340,19 +340,15 @@ class Evidence:
             f"{number.row_label}, published",
             Estimate(number.value, std, PUBLISHED_TRIALS),
             [(std**2 / PUBLISHED_TRIALS, PUBLISHED_TRIALS - 1.0)],
-            [self._retraining_noise(metric, number.value)] if counts else [],
+            [self.retraining_noise(metric, number.value)] if counts else [],
         )
 
-    def retraining_std(self, metric: str) -> tuple[float, float]:
-        """Relative standard deviation of a repeated training, and its degrees of freedom."""
-        if self.retraining is None or metric not in self.retraining.std:
+    def retraining_noise(self, metric: str, mean: float) -> tuple[float, float]:
+        """Variance of a repeated training with this mean, and its degrees of freedom."""
+        if self.retraining is None or (variance := self.retraining.variance(metric, mean)) is None:
             fault = f"it is unknown how much {metric} scatters when a network is trained again"
             raise NotMeasuredError("", f"{fault}, so a single training is not enough")
-        return self.retraining.std[metric], self.retraining.df or KNOWN
-
-    def _retraining_noise(self, metric: str, mean: float) -> tuple[float, float]:
-        std, df = self.retraining_std(metric)
-        return (std * mean) ** 2, df
+        return variance
 
     def mean(self, run: str, metric: str) -> Estimate:
         """Measured mean of a metric of a run."""

@@ -241,9 +241,9 @@ def reaches(
     bound, error, meaning = _level(evidence, other, slow_curve, level, metric, factor)
     if curve[-1].std is None:
         error = math.hypot(error, bound * _noise_of_one(evidence, name, metric, curve[-1]))
-    retraining_std, df = evidence.retraining_std(metric)
+    again = evidence.retraining_noise(metric, bound)
     trainings = 1 + bool(b) + _is_another_training(evidence, level, a, metric, {name, other})
-    of_training = joint([((bound * retraining_std) ** 2, df)] * trainings)
+    of_training = joint([again] * trainings)
     margin = interval_of(0.0, [(error**2, KNOWN), *of_training], DECIDING).high
     text, limit = f"{metric} {bound:.4g} ({meaning}): ", float(images or 0)
     numbers: dict[str, Any] = {"level": bound}

@@ -1,7 +1,6 @@
 """Scatter of training: standard deviation over trainings of one recipe; files ``config/retraining/*.yaml``."""
 
 import functools
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -26,17 +25,10 @@ class Retraining:
     source: str
     df: Natural = 0
 
-    def variance(self, metrics: Iterable[str], mean: float) -> tuple[float, float] | None:
-        """Variance of a single training's mean, and its degrees of freedom; None if it is unknown.
-
-        Args:
-            metrics: The metric, or several of which the mean is taken: the one that scatters most counts.
-            mean: Mean of the training.
-        """
-        stds = [self.std.get(metric) for metric in metrics]
-        if not stds or None in stds:
-            return None
-        return (max(filter(None, stds), default=0.0) * mean) ** 2, self.df or KNOWN
+    def variance(self, metric: str, mean: float) -> tuple[float, float] | None:
+        """Variance of a single training's mean, and its degrees of freedom; None if the metric's scatter is unknown."""
+        std = self.std.get(metric)
+        return None if std is None else ((std * mean) ** 2, self.df or KNOWN)
 
 
 @functools.cache

@@ -157,7 +157,7 @@ def _candidates(
             continue
 
         def of_training(mean: float, metric: str = source.metric) -> tuple[float, float] | None:
-            return retraining.variance([metric], mean) if retraining else None
+            return retraining.variance(metric, mean) if retraining else None
 
         found = list[_Candidate]()
         if (number := source.published) is not None:

@@ -23,7 +23,7 @@ from sida.eval.results.exchange import exchanged, read_exchanged, read_numbers
 from sida.eval.results.logs import kept_images, read_evaluations, read_log
 from sida.eval.results.measurements import read_measurement, write_csv
 from sida.eval.results.published import load_published
-from sida.eval.results.retraining import Retraining, load_retraining
+from sida.eval.results.retraining import load_retraining
 from sida.eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements
 from sida.eval.tables.build import make_table
 from sida.eval.tables.latex import to_latex
@@ -155,12 +155,6 @@ def test_two_groups_agree_within_the_noise_of_both():
         found = agreement_of_two(here, there, "fid")
         assert found.tolerance == pytest.approx(3 * math.hypot(0.05, 0.1))
         assert found.outcome == "agrees"
-
-
-def test_a_mean_of_metrics_scatters_as_the_one_that_scatters_most():
-    retraining = Retraining(std={"fd": 0.04, "is": 0.01}, source="x", df=5)
-    assert retraining.variance(["is", "fd"], 2.0) == (pytest.approx(0.08**2), 5)
-    assert retraining.variance(["fd", "recall"], 2.0) is None
 
 
 def test_frames_hold_the_numbers_of_the_files(tmp_path):
