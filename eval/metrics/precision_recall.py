@@ -7,7 +7,8 @@ share of real samples inside the generated one.
 Density and coverage (Naeem et al. 2020, clovaai/generative-evaluation-prdc) come from the same distances; a distance
 equal to the limit counts as inside for precision and recall, and not for density and coverage.
 
-Distances are computed block by block in float32, so memory stays bounded (256 MB besides the features).
+Distances are computed block by block in float32, so memory stays bounded (256 MB besides the features). A product of
+features rounds them, which would decide ties: distances within rounding of a limit are computed again from differences.
 """
 
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ import torch
 from sida.errors import UserError
 
 _BLOCK_ELEMENTS = 1 << 26  # distances held at a time: 256 MB in float32
+_PAIR_ELEMENTS = 1 << 22  # differences held at a time: 32 MB in float64
+_SPARE = 2  # neighbours beyond the k-th whose order rounding may change
 
 
 class NeighbourShares(NamedTuple):
@@ -63,16 +66,30 @@ def neighbour_shares(
     if dtype == "float16":
         reals, fakes = reals.to(torch.float16), fakes.to(torch.float16)
     centre = _mean(reals)
-    reals, fakes = reals.to(torch.float32) - centre, fakes.to(torch.float32) - centre
     with torch.inference_mode():
-        return _shares(reals, fakes, k, half=dtype == "float16")
+        real_set, generated_set = (_Manifold(_Rows.of(rows, centre), k, dtype == "float16") for rows in (reals, fakes))
+        return _shares(real_set, generated_set, k)
+
+
+class _Rows(NamedTuple):
+    """Features of a set, float32 (N, C): as they are, and minus a mean, whose products lose fewer digits."""
+
+    original: torch.Tensor
+    centred: torch.Tensor
+
+    @classmethod
+    def of(cls, rows: torch.Tensor, centre: torch.Tensor) -> "_Rows":
+        """Features of any float type minus ``centre`` (C,)."""
+        original = rows.to(torch.float32)
+        return cls(original, original - centre)
 
 
 def radii(features: torch.Tensor | np.ndarray, k: int) -> torch.Tensor:
     """Distance of every sample (N, C) to its k-th nearest neighbour in the same set, float32 (N,)."""
     rows = torch.as_tensor(features)
     _check(rows, rows, k)
-    return _nearest(rows.to(torch.float32) - _mean(rows), k, half=False)[:, -1].sqrt()
+    manifold = _Manifold(_Rows.of(rows, _mean(rows)), k, half=False)
+    return manifold.exact_limits(torch.arange(len(rows), device=rows.device)).sqrt()
 
 
 def _mean(rows: torch.Tensor) -> torch.Tensor:
@@ -125,38 +142,102 @@ def _norms(rows: torch.Tensor) -> torch.Tensor:
     return norms
 
 
-def _nearest(features: torch.Tensor, k: int, half: bool) -> torch.Tensor:
-    """Distances (N, k) of each sample to its neighbours, ascending, in the form of :func:`distance_blocks`."""
-    parts = []
-    for first, distances in distance_blocks(features, features, half):
-        # A sample is its own nearest neighbour, despite rounding; the others follow.
-        index = torch.arange(len(distances), device=distances.device)
-        distances[index, first + index] = 0
-        parts.append(distances.to(torch.float32).topk(k + 1, dim=1, largest=False).values[:, 1:].to(distances.dtype))
-    nearest = torch.cat(parts)
-    assert nearest.shape == (len(features), k)
-    return nearest
+def _from_differences(
+    rows: torch.Tensor, first: torch.Tensor, columns: torch.Tensor, second: torch.Tensor
+) -> torch.Tensor:
+    """Squared distances float32 (P,) of pairs of rows (N, C) and columns (M, C), given by their indices (P,)."""
+    size = max(1, _PAIR_ELEMENTS // rows.shape[1])
+    parts = [
+        (rows[left].double() - columns[right].double()).square_().sum(1).float()
+        for left, right in zip(first.split(size), second.split(size))
+    ]
+    return torch.cat(parts) if parts else rows.new_empty(0)
 
 
-def _shares(real: torch.Tensor, generated: torch.Tensor, k: int, half: bool) -> NeighbourShares:
-    nearest = _nearest(real, k, half)
-    real_limits, generated_limits = nearest[:, -1], _nearest(generated, k, half)[:, -1]
-    assert (len(real_limits), len(generated_limits)) == (len(real), len(generated))
+class _Manifold:
+    """Neighbours within a set, and each sample's limit, the distance to its k-th neighbour.
+
+    Limits of :func:`distance_blocks` are rounded; one that decides between nearly equal distances is computed again.
+
+    Args:
+        rows: The set.
+        k: Number of neighbours.
+        half: Form of the distances, see :func:`distance_blocks`.
+    """
+
+    def __init__(self, rows: _Rows, k: int, half: bool) -> None:
+        self.rows, self._k, self.half = rows, k, half
+        self.most_norm = float(_norms(rows.centred).max())
+        nearest, candidates, most = [], [], min(k + 1 + _SPARE, len(rows.original))
+        for first, distances in distance_blocks(rows.centred, rows.centred, half):
+            # A sample is its own nearest neighbour, despite rounding; the others follow.
+            index = torch.arange(len(distances), device=distances.device)
+            distances[index, first + index] = 0
+            values, columns = distances.to(torch.float32).topk(most, dim=1, largest=False)
+            if not half:
+                equal = (values <= _rounding(2 * self.most_norm, rows)) & (columns != (first + index)[:, None])
+                row, place = equal.nonzero(as_tuple=True)
+                values[row, place] = _from_differences(rows.original, first + row, rows.original, columns[row, place])
+                values = values.sort(dim=1).values
+            nearest.append(values[:, 1 : k + 1].to(distances.dtype))
+            candidates.append(columns)
+        #: Distances (N, k) to the neighbours, ascending, and indices of all that may be the k-th.
+        self.nearest, self._candidates = torch.cat(nearest), torch.cat(candidates)
+        assert self.nearest.shape == (len(rows.original), k)
+        self.limits = self.nearest[:, -1].clone()
+
+    def exact_limits(self, samples: torch.Tensor) -> torch.Tensor:
+        """Limits float32 of some samples (S,), from differences."""
+        candidates = self._candidates[samples]
+        own = samples[:, None].expand_as(candidates).reshape(-1)
+        squares = _from_differences(self.rows.original, own, self.rows.original, candidates.reshape(-1))
+        return squares.reshape(candidates.shape).sort(dim=1).values[:, self._k]
+
+    def settle(self, squares: torch.Tensor, others: torch.Tensor, first: int | None, close_to: float) -> None:
+        """Computes squared distances within ``close_to`` of a limit again from differences, and that limit.
+
+        Args:
+            squares: Distances of a block, with these samples in its rows, from ``first`` on, or in its columns (None).
+            others: Features of the block's other axis.
+            first: See ``squares``.
+            close_to: Rounding of the distances.
+        """
+        limits = self.limits if first is None else self.limits[first : first + len(squares), None]
+        close = (squares <= limits + close_to) ^ (squares < limits - close_to)
+        row, column = close.nonzero(as_tuple=True)
+        samples, other = (column, row) if first is None else (first + row, column)
+        squares[row, column] = _from_differences(self.rows.original, samples, others, other)
+        decided = samples.unique()
+        self.limits[decided] = self.exact_limits(decided)
+
+
+def _rounding(norms: float, rows: _Rows) -> float:
+    """Rounding of squared distances by products of features, whose squared norms are ``norms`` together at most."""
+    return 2 * torch.finfo(torch.float32).eps * rows.centred.shape[1] ** 0.5 * norms
+
+
+def _shares(real: _Manifold, generated: _Manifold, k: int) -> NeighbourShares:
+    count, real_count, half = len(generated.limits), len(real.limits), real.half
     inside_real = nearer = 0
-    inside_generated = torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    inside_generated = torch.zeros(real_count, dtype=torch.bool, device=real.limits.device)
     covered = torch.zeros_like(inside_generated)
+    close_to = _rounding(real.most_norm + generated.most_norm, real.rows)
     # Each distance between the sets is computed once and serves both shares.
-    for first, distances in distance_blocks(generated, real, half):
-        inside_real += int((distances <= real_limits).any(1).sum())
-        inside_generated |= (distances <= generated_limits[first : first + len(distances), None]).any(0)
-        near = distances < real_limits
+    for first, distances in distance_blocks(generated.rows.centred, real.rows.centred, half):
+        own = slice(first, first + len(distances))
+        if not half:
+            real.settle(distances, generated.rows.original[own], None, close_to)
+            generated.settle(distances, real.rows.original, first, close_to)
+        inside_real += int((distances <= real.limits).any(1).sum())
+        inside_generated |= (distances <= generated.limits[own, None]).any(0)
+        near = distances < real.limits
         nearer += int(near.sum())
         covered |= near.any(0)
-    shares = inside_real / len(generated), int(inside_generated.sum()) / len(real)
-    first_distances = nearest[:, 0].double()
+    first_distances = real.nearest[:, 0].double()
     return NeighbourShares(
-        *shares,
-        density=nearer / (k * len(generated)),
-        coverage=int(covered.sum()) / len(real),
+        inside_real / count,
+        int(inside_generated.sum()) / real_count,
+        density=nearer / (k * count),
+        coverage=int(covered.sum()) / real_count,
         nearest_distance=float((first_distances if half else first_distances.sqrt()).mean()),
     )

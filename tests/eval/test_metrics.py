@@ -198,6 +198,26 @@ def test_precision_and_recall_hold_one_block_of_distances_at_a_time(monkeypatch)
     assert 1_000_000 < largest.numbers <= block
 
 
+@pytest.mark.parametrize("features", [8, 256])
+def test_ties_of_distances_are_not_decided_by_rounding(features):
+    """Whole numbers far from zero: many distances equal a limit; the same set twice has a density of about one."""
+    rng = np.random.default_rng(features)
+    real, generated = (rng.integers(0, 3, (120, features)).astype(np.float32) + 1000 for _ in range(2))
+    real[7] = real[3]  # a duplicate
+    shares = neighbour_shares(real, generated, 3, "float32")
+    squares = np.square(generated[:, None].astype(np.float64) - real[None]).sum(-1)
+    limits = []
+    for rows in (real.astype(np.float64), generated.astype(np.float64)):
+        own = np.square(rows[:, None] - rows[None]).sum(-1)
+        np.fill_diagonal(own, -1)  # the sample itself comes first
+        limits.append(np.sort(own, 1)[:, 3])
+    assert shares.precision == (squares <= limits[0]).any(1).mean()
+    assert shares.recall == (squares <= limits[1][:, None]).any(0).mean()
+    assert shares.density == (squares < limits[0]).sum() / (3 * 120)
+    assert shares.coverage == (squares < limits[0]).any(0).mean()
+    assert radii(real, 1)[[3, 7]].tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("k", [1, 3, 5, 10])
 def test_density_and_coverage_of_prdc(k):
     found, _ = load("measures/density_coverage")
