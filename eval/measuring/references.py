@@ -32,8 +32,9 @@ from sida.eval.measuring.kept_features import KeptFeatures
 from sida.eval.measuring.protocol import Protocol, ReferenceSource
 from sida.eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
 from sida.eval.measuring.stores import ImageStore, in_batches, open_images
+from sida.eval.metrics.frechet import Moments, factored
 from sida.eval.metrics.kinds import Mean
-from sida.eval.metrics.statistics import FeatureStatistics, Moments
+from sida.eval.metrics.statistics import FeatureStatistics
 from sida.eval.results.identity import UNKNOWN_DATA, joined
 from sida.files.atomic import sha256_file, sha256_json
 from sida.machine import take_device, tf32
@@ -239,7 +240,11 @@ def _read(
     reference = Reference(path.name, digest)
     if moments:
         mean, cov = read_moments(path, source.entry)
-        reference._moments |= dict.fromkeys(moments, Moments(mean, source.num_images, lambda: cov))
+        try:
+            factor = factored(mean, cov)  # a matrix that is no covariance is refused before the first image is drawn
+        except UserError as error:
+            raise UserError(path, error.fault, "fetch or make the statistics again") from None
+        reference._moments |= dict.fromkeys(moments, Moments(mean, source.num_images, lambda: cov, factor=factor))
     if rows:
         images = read_batch(path)
         if source.num_images is not None and len(images) != source.num_images:

@@ -12,24 +12,60 @@ A covariance is a difference of sums, Σxxᵀ/n − μμᵀ, so its rounding err
 tr Σ + ‖μ‖²: for identical images the covariance is rounding error only.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg.lapack import dpstrf
 
 from sida.errors import UserError
 
-if TYPE_CHECKING:
-    from sida.eval.metrics.statistics import Moments
-
 _EPS = float(np.finfo(np.float64).eps)
 # Relative rounding of a sum of blocks of 1024 terms (sida.eval.metrics.statistics).
 _SUM_EPS = 512 * _EPS
 _PANEL = 64  # rows that the processor's cache holds
 _COLUMNS = 4096  # features of a product of rows that are in float64 at a time
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and covariance of features.
+
+    Attributes:
+        mean: Mean, float64 (C,).
+        count: Number of images; None if unknown.
+        covariance: Gives the covariance, float64 (C, C); called at most once.
+        rows: The features, (N, C) in parts, if there are fewer than C; else empty.
+        divisor: Divisor of the covariance, N − ddof, of rows.
+        factor: Factor of the covariance, if it is computed already (:func:`factored`).
+    """
+
+    mean: np.ndarray
+    count: int | None
+    covariance: Callable[[], np.ndarray]
+    rows: Sequence[np.ndarray] = ()
+    divisor: int = 0
+    factor: "Factor | None" = None
+
+    @functools.cached_property
+    def cov(self) -> np.ndarray:
+        """Covariance, float64 (C, C)."""
+        return self.covariance()
+
+    @functools.cached_property
+    def effective_rank(self) -> float:
+        """Effective rank of the covariance, 1 to C: exp of the entropy of its eigenvalues as shares of their sum.
+
+        Roy and Vetterli 2007; 0 where no feature varies.
+        """
+        # The products of centred rows have the covariance's eigenvalues besides zeros.
+        products = products_of_rows([self]) if self.rows else self.cov
+        eigenvalues = np.linalg.eigvalsh((products + products.T) / 2)
+        shares = eigenvalues[eigenvalues > len(eigenvalues) * np.finfo(np.float64).eps * eigenvalues.max(initial=0)]
+        shares = shares / shares.sum()
+        return float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else 0.0
 
 
 @dataclass(frozen=True)
@@ -104,10 +140,31 @@ def frechet_report(
 
     See :func:`frechet_distance` for the other arguments and errors; ``counts`` are the numbers of samples by side.
     """
-    mu1, mu2 = (np.asarray(mu, dtype=np.float64).reshape(-1) for mu in (mu1, mu2))
-    cov1, cov2 = (np.atleast_2d(np.asarray(cov, dtype=np.float64)) for cov in (cov1, cov2))
+    first, second = (
+        Moments(np.asarray(mu, np.float64).reshape(-1), count, functools.partial(_matrix, cov))
+        for mu, cov, count in ((mu1, cov1, counts[0]), (mu2, cov2, counts[1]))
+    )
+    return _report_of_covariances(first, second)
+
+
+def _matrix(cov: np.ndarray) -> np.ndarray:
+    return np.atleast_2d(np.asarray(cov, dtype=np.float64))
+
+
+def factored(mean: np.ndarray, cov: np.ndarray) -> "Factor":
+    """Factor of a covariance (d, d) of features with this mean (d,), which serves several distances.
+
+    Raises:
+        UserError: The matrix is not a covariance.
+    """
+    return _factor(cov, _rounding(mean, cov))
+
+
+def _report_of_covariances(one: Moments, other: Moments) -> FrechetReport:
+    """The distance of two sets by their covariances."""
+    mu1, cov1, mu2, cov2 = one.mean, one.cov, other.mean, other.cov
     _check(mu1, cov1, mu2, cov2)
-    first, second = (_factor(cov, _rounding(mu, cov)) for mu, cov in ((mu1, cov1), (mu2, cov2)))
+    first, second = (side.factor or factored(side.mean, side.cov) for side in (one, other))
     # tr (Σ₁Σ₂)^½ is the sum of the singular values of F₂ᵀF₁, which needs no root of a matrix that is not symmetric.
     cross = second.rows.T @ first.rows
     assert cross.shape == (second.rank, first.rank)
@@ -133,20 +190,20 @@ def frechet_report(
         mean_term=mean_term,
         num_features=len(mu1),
         ranks=ranks,
-        counts=counts,
+        counts=(one.count, other.count),
         most_negative=negative,
         numerical_error=2 * float(slack.sum()) + 2 * missing + 8 * _EPS * traces,
     )
 
 
-def moments_report(first: "Moments", second: "Moments") -> FrechetReport:
+def moments_report(first: Moments, second: Moments) -> FrechetReport:
     """Squared Fréchet distance of two sets of features; errors as of :func:`frechet_distance`."""
     if first.mean.shape == second.mean.shape and first.rows and second.rows:
         return _report_of_rows(first, second)
-    return frechet_report(first.mean, first.cov, second.mean, second.cov, (first.count, second.count))
+    return _report_of_covariances(first, second)
 
 
-def products_of_rows(sides: Sequence["Moments"]) -> np.ndarray:
+def products_of_rows(sides: Sequence[Moments]) -> np.ndarray:
     """Products (N, N) of all rows of some sets, each minus its set's mean; a few features at a time in float64."""
     products = np.zeros((sum(len(rows) for side in sides for rows in side.rows),) * 2)
     for start in range(0, len(sides[0].mean), _COLUMNS):
@@ -156,7 +213,7 @@ def products_of_rows(sides: Sequence["Moments"]) -> np.ndarray:
     return products
 
 
-def _report_of_rows(first: "Moments", second: "Moments") -> FrechetReport:
+def _report_of_rows(first: Moments, second: Moments) -> FrechetReport:
     """The distance of two sets with fewer images than features, in the space of the images."""
     sides, width = (first, second), len(first.mean)
     counts = [sum(map(len, side.rows)) for side in sides]
@@ -211,7 +268,7 @@ def _check(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: np.ndarray)
 
 
 @dataclass(frozen=True)
-class _Factor:
+class Factor:
     """Factor F (d, rank) with F Fᵀ = Σ except for negative eigenvalues.
 
     Attributes:
@@ -230,7 +287,7 @@ class _Factor:
         return int(self.rows.shape[1])
 
 
-def _factor(cov: np.ndarray, rounding: float) -> _Factor:
+def _factor(cov: np.ndarray, rounding: float) -> Factor:
     """Factor of a covariance; it may have slightly negative eigenvalues or asymmetric rounding, e.g. as float32.
 
     Raises:
@@ -241,7 +298,7 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
     if scale <= rounding:
         if np.abs(cov).max(initial=0) > rounding:
             raise UserError("Fréchet distance", "a covariance has a zero diagonal but other entries")
-        return _Factor(np.zeros((len(cov), 0)), 0.0, float(diagonal.sum()))
+        return Factor(np.zeros((len(cov), 0)), 0.0, float(diagonal.sum()))
     panels = (slice(at, at + _PANEL) for at in range(0, len(cov), _PANEL))
     asymmetry = max(np.abs(cov[panel] - cov[:, panel].T).max() for panel in panels)
     if asymmetry > max(1e-3 * scale, rounding):
@@ -257,13 +314,13 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
             upper[number, :number] = 0
         rows[:, order - 1] = upper[:rank]
         if rank == len(cov):
-            return _Factor(rows.T, 0.0, 0.0)
+            return Factor(rows.T, 0.0, 0.0)
         del pivoted, upper
         # With negative eigenvalues the rest is larger than its diagonal, which ended the decomposition.
         rest = rows.T @ rows
         rest -= cov
         if np.abs(rest, out=rest).max() <= limit:
-            return _Factor(rows.T, 0.0, float(np.trace(rest)))
+            return Factor(rows.T, 0.0, float(np.trace(rest)))
     values, vectors = np.linalg.eigh((cov + cov.T) / 2)
     negative = float(values[0] / max(values[-1], 1e-300)) if values[0] < -rounding else 0.0
     if negative < -1e-3:
@@ -274,4 +331,4 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
         )
     limit = max(len(cov) * _EPS * values[-1], rounding)
     keep, small = values > limit, np.abs(values) <= limit
-    return _Factor(vectors[:, keep] * np.sqrt(values[keep]), negative, float(np.abs(values[small]).sum()))
+    return Factor(vectors[:, keep] * np.sqrt(values[keep]), negative, float(np.abs(values[small]).sum()))

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import torch
 
     from sida.eval.features.registry import Features
-    from sida.eval.metrics.statistics import FeatureStatistics, Moments
+    from sida.eval.metrics.frechet import Moments
+    from sida.eval.metrics.statistics import FeatureStatistics
 
 T = TypeVar("T")
 Direction = Literal["lower", "higher"]

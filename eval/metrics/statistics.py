@@ -10,58 +10,19 @@ Fréchet distance of two such sets needs no covariance.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from scipy.linalg.blas import dsyrk
 
 from sida.errors import UserError
-from sida.eval.metrics.frechet import products_of_rows
+from sida.eval.metrics.frechet import Moments
 from sida.machine import available_memory
 
 _BLOCK, _PANEL = 1024, 64
 #: Matrices of the size of a covariance that the Fréchet distance holds at a time.
 _MATRICES = 3
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Mean and covariance of features.
-
-    Attributes:
-        mean: Mean, float64 (C,).
-        count: Number of images; None if unknown.
-        covariance: Gives the covariance, float64 (C, C); called at most once.
-        rows: The features, (N, C) in parts, if there are fewer than C; else empty.
-        divisor: Divisor of the covariance, N − ddof, of rows.
-    """
-
-    mean: np.ndarray
-    count: int | None
-    covariance: Callable[[], np.ndarray]
-    rows: Sequence[np.ndarray] = ()
-    divisor: int = 0
-
-    @functools.cached_property
-    def cov(self) -> np.ndarray:
-        """Covariance, float64 (C, C)."""
-        return self.covariance()
-
-    @functools.cached_property
-    def effective_rank(self) -> float:
-        """Effective rank of the covariance, 1 to C: exp of the entropy of its eigenvalues as shares of their sum.
-
-        Roy and Vetterli 2007; 0 where no feature varies.
-        """
-        # The products of centred rows have the covariance's eigenvalues besides zeros.
-        products = products_of_rows([self]) if self.rows else self.cov
-        eigenvalues = np.linalg.eigvalsh((products + products.T) / 2)
-        shares = eigenvalues[eigenvalues > len(eigenvalues) * np.finfo(np.float64).eps * eigenvalues.max(initial=0)]
-        shares = shares / shares.sum()
-        return float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else 0.0
 
 
 class FeatureStatistics:
