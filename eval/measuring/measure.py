@@ -20,13 +20,13 @@ from sida.eval.features.base import Extractor
 from sida.eval.features.pixels import PixelExtractor
 from sida.eval.features.registry import make_extractors
 from sida.eval.measuring.functions import CallableSource
-from sida.eval.measuring.images import ImageFiles, check_second
+from sida.eval.measuring.images import ImageFiles, check_second, check_size
 from sida.eval.measuring.order import Trials
 from sida.eval.measuring.protocol import Protocol
 from sida.eval.measuring.references import Reference, held_out_shares, load_references, records_of
 from sida.eval.measuring.sources import DataSource, MeasureSpec, NetworkSource, Source
 from sida.eval.measuring.stores import ImageStore, open_images
-from sida.eval.measuring.trial import ImageBatch, KeptBatches, TrialSums, compute_metrics, cpu_threads, run_pass, sized
+from sida.eval.measuring.trial import ImageBatch, KeptBatches, TrialSums, compute_metrics, cpu_threads, run_pass
 from sida.eval.metrics.kinds import Mean
 from sida.eval.results.identity import Identity, joined
 from sida.eval.results.measurements import is_kept, read_measurement, trial_path, write_measurement
@@ -180,9 +180,10 @@ class Measurer:
         """
         first, last = self.protocol.seeds(trial)
         seeds = range(first + done, last + 1)
-        images = sized(self.source.batches(seeds, self.batch_size), self.protocol, self._origin)
+        images = self.source.batches(seeds, self.batch_size)
         with tf32(self.protocol.allow_tf32):
             batch = next(images)
+        check_size(batch.images.shape[1:], self.protocol, self._origin)
         self.check_alike(batch.images.shape[1:])
         self._begun[trial] = itertools.chain([batch], images)
 

@@ -23,7 +23,6 @@ import torch
 from sida.errors import UserError
 from sida.eval.features.base import Extractor
 from sida.eval.features.registry import Features
-from sida.eval.measuring.images import check_size
 from sida.eval.measuring.protocol import Protocol
 from sida.eval.measuring.references import Reference
 from sida.eval.metrics.kinds import Mean
@@ -265,15 +264,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def sized(items: Iterator[ImageBatch], protocol: Protocol, origin: str) -> Iterator[ImageBatch]:
-    """Yields the batches after a check that the first one has the image size of the protocol.
-
-    Raises:
-        UserError: The size differs; ``origin`` names the images.
-    """
-    for number, batch in enumerate(items):
-        if number == 0:
-            check_size(batch.images.shape[1:], protocol, origin)
-        yield batch

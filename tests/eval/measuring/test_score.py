@@ -547,7 +547,7 @@ def test_a_functions_first_batch_is_checked_before_features_of_the_second_set(di
     def of_a_number(n):
         return noise(range(int(n)))
 
-    for function, told in ((channels_last, "N, H, W, C"), (floats, "uint8"), (of_a_number, "a number of images")):
+    for function, told in ((channels_last, "N, H, W, C"), (floats, "uint8"), (of_a_number, "list of seeds")):
         refused(told, sida.eval.score, function, "pair-quick", against=images(30, 16))
 
 
