@@ -71,7 +71,7 @@ def rows() -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as out:
             records += measure({**spec, "run": run, "protocol": protocol}, out, [*trials])
     source = Measurer(spec).source
-    images = np.concatenate([batch.images.numpy() for batch in source.batches(range(25_000), 250)])
+    images = np.concatenate([batch.images.numpy() for batch in source.stream(0, 25_000, 250)])
     for run, change in CHANGES.items():
         changed = [np.asarray(change(Image.fromarray(picture))) for picture in images[:, 0]]
         with tempfile.TemporaryDirectory() as folder:

@@ -166,7 +166,7 @@ def _draw(generator: Any, count: int, batch_size: int | None) -> np.ndarray:
     if isinstance(generator, LoadedGenerator):
         return generator.sample(count, seed=0)
     source = CallableSource(callable_name(generator), function=generator)
-    images = np.concatenate([b.images.cpu().numpy() for b in source.batches(range(count), batch_size or 256)])
+    images = np.concatenate([b.images.cpu().numpy() for b in source.stream(0, count, batch_size or 256)])
     assert len(images) == count
     return images
 

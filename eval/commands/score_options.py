@@ -129,23 +129,22 @@ class ScoreOptions:
             UserError: They or the files of references cannot be opened, are of another size than the protocol's by the
                 first image, or are too few for the trials.
         """
-        from sida.eval.measuring.images import ImageFiles, check_first, check_second, count_trials, pair_protocol
+        from sida.eval.measuring.images import check_first, check_second, count_trials, pair_protocol
         from sida.eval.measuring.protocol import load_protocol
 
         first, second = self.opened
         if second is not None:
             pair = pair_protocol(first, second, load_protocol(self.protocol_name), self.trials, self.num_samples)
             if first is not None:
-                count_trials(ImageFiles(first, pair), self.trials)
+                count_trials(first, pair, self.trials)
             return
         files = pairs(self.reference, "--reference")
         check_second(self._row_protocol, files, "score")
         for key, path in files.items():
             existing(f"--reference {key}")(path)
         if first is not None:
-            images = ImageFiles(first, self._row_protocol, self.allow_duplicates)
-            count_trials(images, self.trials)
-            check_first(images)
+            count_trials(first, self._row_protocol, self.trials)
+            check_first(first, self._row_protocol)
 
     @functools.cached_property
     def opened(self) -> tuple[ImageStore | None, ImageStore | None]:

@@ -253,10 +253,10 @@ def draw_grid(layout: SamplesFigure, generator: Mapping[str, Any], title: str) -
             return _real_grid(layout, title, spec.run, source)
         if isinstance(source, NetworkSource):
             row_labels = row_classes(layout.rows, layout.columns, source.drawer.label_dim) if layout.by_class else []
-            batches = list(source.batches(seeds, batch_size, row_labels or "uniform"))
+            batches = list(source.stream(seeds.start, count, batch_size, row_labels or "uniform"))
             rule, digest = "class by row" if row_labels else "random classes", source.sha256
         else:
-            batches = list(source.batches(seeds, batch_size))
+            batches = list(source.stream(seeds.start, count, batch_size))
             rule, digest = OWN_CLASSES, ""
     nfe = source.drawer.sampler.nfe if isinstance(source, NetworkSource) else spec.nfe
     classes = [int(label) for batch in batches if batch.classes is not None for label in batch.classes]

@@ -19,8 +19,9 @@ import torch
 from sida.config.lookup import check_code_path, code_sha256, foreign_faults, load_object
 from sida.errors import UserError, reason_of
 from sida.eval.features.inception import load_torchscript
-from sida.eval.measuring.images import Duplicates, program_format
-from sida.eval.measuring.trial import ImageBatch
+from sida.eval.measuring.images import program_format
+from sida.eval.measuring.source import ImageBatch, Source
+from sida.eval.measuring.stores import Duplicates
 from sida.files.atomic import by_content, sha256_file
 from sida.sampling.samplers import to_uint8
 from sida.sampling.streams import SeedStreams
@@ -73,7 +74,7 @@ _LIKE_OTHERS = 0.1
 
 
 @dataclass
-class CallableSource:
+class CallableSource(Source):
     """A generator from outside: a Python callable ``function(seeds, **kwargs)``.
 
     The function returns uint8 images (N, C, H, W), or ``(images, classes)`` for a conditional generator.
@@ -126,15 +127,15 @@ class CallableSource:
         facts = getattr(self._function, "facts", {}) if isinstance(self._function, ProgramFile) else {}
         return {"callable": self.name, "kwargs": by_content(self.kwargs), "source_sha256": source, **facts}
 
-    def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
+    def stream(self, first: int, count: int, batch_size: int) -> Iterator[ImageBatch]:
         """Calls the function and checks what it returns; a part of the first batch is drawn again.
 
         Raises:
             UserError: The function fails, returns something else, other images for the same seeds, or equal images for
                 two seeds.
         """
-        for start in range(0, len(seeds), batch_size):
-            batch_seeds = seeds[start : start + batch_size]
+        for start in range(first, first + count, batch_size):
+            batch_seeds = range(start, min(start + batch_size, first + count))
             batch = self._draw(batch_seeds)
             if not self._drawn_again:
                 self._drawn_again, self.shape = True, tuple(batch.images.shape[1:])

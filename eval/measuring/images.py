@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from sida.assets.registry import is_address, load_registry
 from sida.config.registries import additions
@@ -23,12 +19,8 @@ from sida.data.arrays import holds_images
 from sida.errors import UserError
 from sida.eval.features.registry import ON_PROCESSOR
 from sida.eval.measuring.protocol import Protocol, load_protocol
-from sida.eval.measuring.stores import ImageStore, in_batches
+from sida.eval.measuring.stores import ImageStore
 from sida.files.content import NETWORK, first_bytes, kind_of_file
-from sida.late import torch
-
-if TYPE_CHECKING:
-    from sida.eval.measuring.trial import ImageBatch
 
 
 def names_network(source: str) -> bool:
@@ -75,81 +67,6 @@ def check_second(protocol: Protocol, references: Container[str], where: str) -> 
     second_sets = [key for key, source in protocol.sources.items() if source.kind == "given"]
     if second_sets and not any(key in references for key in second_sets):
         raise UserError(where, f"protocol '{protocol.name}' compares two sets", "add --against FOLDER|ZIP|NPZ")
-
-
-class Duplicates:
-    """Refuses equal images, since copies would count as samples.
-
-    Args:
-        name: Gives the name of the image at a position, for the error.
-        remedy: Remedy in the error, beside that of allowing them.
-    """
-
-    def __init__(self, name: Callable[[int], str], remedy: str) -> None:
-        allowing = "or allow them (--allow-duplicates; in a spec allow_duplicates: true of the sampler)"
-        self._name, self._remedy = name, f"{remedy}, {allowing} if the generator may draw equal images"
-        self._seen: dict[bytes, int] = {}
-
-    def check(self, images: Iterable[np.ndarray], first: int) -> None:
-        """Checks the images from position ``first`` on.
-
-        Raises:
-            UserError: An image equals an image at another position.
-        """
-        for position, image in enumerate(images, start=first):
-            digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-            twin = self._seen.setdefault(digest, position)
-            if twin != position:
-                raise UserError(self._name(position), f"is the same image as {self._name(twin)}", self._remedy)
-
-
-@dataclass
-class ImageFiles:
-    """Source of images in files.
-
-    Args:
-        store: The opened files.
-        protocol: Protocol, which determines the number of images of a trial.
-        allow_duplicates: False refuses equal images, since copied files would count as samples.
-    """
-
-    store: ImageStore
-    protocol: Protocol
-    allow_duplicates: bool = False
-
-    def __post_init__(self) -> None:
-        self.store.side = self.protocol.resolution
-        self._duplicates = Duplicates(self.store.name, "remove copies")
-
-    @property
-    def trials(self) -> int:
-        """Number of complete trials that the images allow."""
-        return self.store.order.trials or self.store.count // self.protocol.num_samples
-
-    def identity(self) -> dict[str, Any]:
-        """Digest of the files, and the order of their images where it is not the stored one."""
-        return {"images": self.store.digest} | ({"order": self.store.order.facts} if self.store.order.facts else {})
-
-    def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
-        """Decodes the images of these positions.
-
-        Raises:
-            UserError: Too few images, or one that is broken, of another size or mode, or a duplicate.
-        """
-        begin, end = seeds.start - self.protocol.seed0, seeds.stop - self.protocol.seed0
-        if end > self.store.count:
-            takes = f"protocol '{self.protocol.name}' takes {self.protocol.num_samples} for each trial"
-            fault = f"holds {self.store.count} images, this trial needs {end}"
-            raise UserError(self.store.path, fault, f"generate more ({takes})")
-        from sida.eval.measuring.trial import ImageBatch
-
-        for images in in_batches(self.store.read, begin, end, batch_size):
-            if not self.allow_duplicates:
-                self._duplicates.check(images.numpy(), begin)
-            all_classes = self.store.classes
-            classes = None if all_classes is None else torch.from_numpy(all_classes[begin : begin + len(images)])
-            yield ImageBatch(images, classes)
-            begin += len(images)
 
 
 def check_size(shape: Sequence[int], protocol: Protocol, origin: str) -> None:
@@ -218,28 +135,30 @@ class TooFewError(UserError):
         self.more, self.fits = more, fits
 
 
-def count_trials(images: ImageFiles, trials: int | None) -> int:
-    """Number of trials.
+def count_trials(images: ImageStore, protocol: Protocol, trials: int | None) -> int:
+    """Number of trials that images in files allow, at most the protocol's or those asked for.
 
     Raises:
         UserError: Too few images; or images of a wrong size, whose message comes first.
     """
-    n, present = images.protocol.num_samples, images.store.count
-    if images.trials < (trials or 1):
-        check_first(images)
+    n, present = protocol.num_samples, images.count
+    complete = images.order.trials or present // n
+    if complete < (trials or 1):
+        check_first(images, protocol)
         count = trials or 1
         takes = f"{n:,} for each of {count} trials" if count > 1 else f"{n:,}"
         fits = present // count
         other = f", or give --num-samples {fits} (a number of its own, not comparable with the protocol's)"
-        fault = f"holds {present:,} images, protocol '{images.protocol.name}' takes {takes}"
+        fault = f"holds {present:,} images, protocol '{protocol.name}' takes {takes}"
         more = f"generate {n * count - present:,} more"
-        raise TooFewError(images.store.path, fault, f"{more}{other if fits >= 2 else ''}", more, fits)
-    return trials if trials is not None else min(images.trials, images.protocol.trials)
+        raise TooFewError(images.path, fault, f"{more}{other if fits >= 2 else ''}", more, fits)
+    return trials if trials is not None else min(complete, protocol.trials)
 
 
-def check_first(images: ImageFiles) -> None:
+def check_first(images: ImageStore, protocol: Protocol) -> None:
     """Refuses images of another size than the protocol's, by the first one."""
-    check_size(images.store.read(0, 1).shape[1:], images.protocol, str(images.store.path))
+    images.side = protocol.resolution
+    check_size(images.read(0, 1).shape[1:], protocol, str(images.path))
 
 
 def pair_protocol(
@@ -260,7 +179,7 @@ def pair_protocol(
         raise UserError(where, f"a comparison takes two images or more, got {num_samples}")
     pair = protocol.against(num_samples)
     for store in filter(None, (first, second)):
-        check_first(ImageFiles(store, pair))
+        check_first(store, pair)
     check_count(pair, pair.num_samples, where)
     check_count(pair, second.count, str(second.path))
     return pair

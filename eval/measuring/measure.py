@@ -4,7 +4,7 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,13 +20,14 @@ from sida.eval.features.base import Extractor
 from sida.eval.features.pixels import PixelExtractor
 from sida.eval.features.registry import make_extractors
 from sida.eval.measuring.functions import CallableSource
-from sida.eval.measuring.images import ImageFiles, check_second, check_size
+from sida.eval.measuring.images import check_second, check_size
 from sida.eval.measuring.order import Trials
 from sida.eval.measuring.protocol import Protocol
 from sida.eval.measuring.references import Reference, held_out_shares, load_references, records_of
-from sida.eval.measuring.sources import DataSource, MeasureSpec, NetworkSource, Source
+from sida.eval.measuring.source import ImageBatch, Source
+from sida.eval.measuring.sources import DataSource, MeasureSpec, NetworkSource
 from sida.eval.measuring.stores import ImageStore, open_images
-from sida.eval.measuring.trial import ImageBatch, KeptBatches, TrialSums, compute_metrics, cpu_threads, run_pass
+from sida.eval.measuring.trial import KeptBatches, TrialSums, compute_metrics, cpu_threads, run_pass
 from sida.eval.metrics.kinds import Mean
 from sida.eval.results.identity import Identity, joined
 from sida.eval.results.measurements import is_kept, read_measurement, trial_path, write_measurement
@@ -116,12 +117,13 @@ class Measurer:
         if kind == "images":
             trials = Trials(self.protocol.num_samples, self.protocol.trials, groups=sampler.get("groups"))
             store = open_images(sampler["path"], trials, sampler.get("labels") != "none")
-            return ImageFiles(store, self.protocol, repeats)
+            store.side, store.allow_duplicates = self.protocol.resolution, repeats
+            return store
         return NetworkSource(self.spec, lambda: self.dataset)
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """Identity of the images (:meth:`~sida.eval.measuring.sources.Source.identity`)."""
+        """Identity of the images (:meth:`~sida.eval.measuring.source.Source.identity`)."""
         return self.source.identity()
 
     @functools.cached_property
@@ -178,14 +180,25 @@ class Measurer:
         Raises:
             UserError: Images that the protocol does not measure, or a generator that fails.
         """
-        first, last = self.protocol.seeds(trial)
-        seeds = range(first + done, last + 1)
-        images = self.source.batches(seeds, self.batch_size)
+        images = self._stream(trial, done)
         with tf32(self.protocol.allow_tf32):
             batch = next(images)
         check_size(batch.images.shape[1:], self.protocol, self._origin)
         self.check_alike(batch.images.shape[1:])
         self._begun[trial] = itertools.chain([batch], images)
+
+    def _stream(self, trial: int, done: int = 0) -> Iterator[ImageBatch]:
+        """The images of a trial after ``done`` of them: those at its positions in files, or of its seeds."""
+        size = self.protocol.num_samples
+        first = trial * size if self.source.in_files else self.protocol.seeds(trial)[0]
+        return self.source.stream(first + done, size - done, self.batch_size)
+
+    def read_again(self, trials: Iterable[int]) -> None:
+        """Reads images of finished trials in files again, so that later copies of them are refused as in one call."""
+        if self.source.in_files and not getattr(self.source, "allow_duplicates", False):
+            for trial in trials:
+                for _ in self._stream(trial):
+                    pass
 
     def sums(self, trial: int, progress: Progress, done: int, kept: KeptBatches | None = None) -> TrialSums:
         """Sums over the images of a trial.
@@ -211,7 +224,7 @@ class Measurer:
 
     def kept_batches(self, trial: int, folder: Path) -> KeptBatches | None:
         """Kept batches of a trial in a folder; None for images of files, which are quickly read again."""
-        if isinstance(self.source, ImageFiles):
+        if self.source.in_files:
             return None
         identities = {key: str(identity) for key, identity in self.identities.items()}
         facts = {"images": self.digest, "trial": trial, "metrics": identities, "batch": self.batch_size}
@@ -228,13 +241,13 @@ class Measurer:
         """The measurement of a whole trial, with the metrics of its sums."""
         values, details = compute_metrics(sums, self.references)
         reference_records = records_of(sums.protocol.metrics, self.references)
-        held_out = held_out_shares(sums.protocol, self.references, getattr(self.source, "sketch", None))
+        held_out = held_out_shares(sums.protocol, self.references, self.source.sketch)
         return {
             **self.names(),
             "trial": trial,
             "n": self.protocol.num_samples,
             # Images in files have positions, not seeds.
-            **({} if self.spec.sampler["kind"] == "images" else {"seeds": list(self.protocol.seeds(trial))}),
+            **({} if self.source.in_files else {"seeds": list(self.protocol.seeds(trial))}),
             "sampler": self.spec.sampler,
             "source": self.identity,
             "metrics": values,
@@ -306,12 +319,8 @@ class TrialRecords:
         done = total - len(self.missing) * size
         progress = Progress(title, total, "img", done=done, interval=interval)
         records: dict[int, dict[str, Any]] = {}
-        source, finished = measurer.source, [trial for trial in self._trials if trial not in self.missing]
-        if self.missing and isinstance(source, ImageFiles) and not source.allow_duplicates:
-            # Copies of the images of a finished trial are refused as in one call.
-            for first, last in map(protocol.seeds, finished):
-                for _ in source.batches(range(first, last + 1), measurer.batch_size):
-                    pass
+        if self.missing:
+            measurer.read_again(trial for trial in self._trials if trial not in self.missing)
 
         def record(trial: int, sums: TrialSums, kept: KeptBatches | None, seconds: float, last: bool) -> None:
             measurement = {**measurer.record(trial, sums), "seconds": round(seconds, 3)}

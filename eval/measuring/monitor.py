@@ -22,7 +22,8 @@ from sida.eval.measuring.measure import default_batch_size
 from sida.eval.measuring.monitor_settings import MonitorSettings
 from sida.eval.measuring.protocol import OF_ALL_TRIALS, Protocol, load_protocol
 from sida.eval.measuring.references import Reference, data_digest, fixed_digests, load_references
-from sida.eval.measuring.trial import ImageBatch, TrialSums, compute_metrics, cpu_threads, run_pass
+from sida.eval.measuring.source import ImageBatch
+from sida.eval.measuring.trial import TrialSums, compute_metrics, cpu_threads, run_pass
 from sida.files.atomic import by_content
 from sida.machine import tf32
 

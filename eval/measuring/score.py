@@ -12,7 +12,6 @@ from typing import Any
 from sida import machine
 from sida.data.dataset import Sketch
 from sida.errors import say
-from sida.eval.measuring.images import ImageFiles
 from sida.eval.measuring.measure import Measurer, TrialRecords
 from sida.eval.measuring.protocol import Protocol
 from sida.eval.measuring.score_plan import ScorePlan, plan_score
@@ -230,27 +229,27 @@ def _saw(record: Mapping[str, Any], by_method: Exposure | None, said: str | None
 def _remarks(plan: ScorePlan, measurer: Measurer) -> Iterator[str]:
     """Remarks on the images, after all of them were read."""
     if plan.files is not None:
-        yield from plan.files.store.remarks
+        yield from plan.files.remarks
     if plan.second is not None:
         yield from _second_remarks(measurer, plan.files, plan.second)
     size = plan.protocol.num_samples
-    if plan.files is not None and (rest := plan.files.store.count - plan.trials * size):
+    if plan.files is not None and (rest := plan.files.count - plan.trials * size):
         yield f"{rest:,} images more than {plan.trials} × {size:,} were not measured"
 
 
-def _second_remarks(measurer: Measurer, first: ImageFiles | None, second: ImageStore) -> Iterator[str]:
+def _second_remarks(measurer: Measurer, first: ImageStore | None, second: ImageStore) -> Iterator[str]:
     """Remarks on the second of two sets, as on the first set."""
     source = measurer.source
     for reference in measurer.references.values():
         yield from (f"second set: {remark}" for remark in reference.remarks)
-        share = (getattr(source, "sketch", None) or Sketch()).shared(reference.sketch or Sketch())
+        share = (source.sketch or Sketch()).shared(reference.sketch or Sketch())
         if share and share[0]:
             yield f"the generator has seen {share[0]} of {share[1]} images of the second set that were looked for"
     if second.count < measurer.protocol.num_samples:
         yield f"second set: {second.count:,} images, fewer than the first set's {measurer.protocol.num_samples:,}"
-    if first is not None and second.digest == first.store.digest:
+    if first is not None and second.digest == first.digest:
         yield "both sets are the same images"
-    shape = getattr(source, "shape", None) if first is None else first.store.read(0, 1).shape[1:]
+    shape = getattr(source, "shape", None) if first is None else first.read(0, 1).shape[1:]
     if shape is not None and (remark := measurer.unlike(shape)):
         yield remark
 

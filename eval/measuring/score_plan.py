@@ -12,7 +12,6 @@ from sida.errors import UserError
 from sida.eval.features.registry import ON_PROCESSOR
 from sida.eval.measuring.functions import CallableSource
 from sida.eval.measuring.images import (
-    ImageFiles,
     check_second,
     chosen_protocol,
     count_trials,
@@ -43,7 +42,7 @@ class ScorePlan:
 
     spec: MeasureSpec
     trials: int
-    files: ImageFiles | None = None
+    files: ImageStore | None = None
     second: ImageStore | None = None
     function: CallableSource | None = None
     saw: str | None = None
@@ -133,13 +132,15 @@ def plan_score(
         pair = pair_protocol(store, second, load_protocol(protocol), trials, num_samples)
         score_protocol = chosen_protocol(pair, fast=fast)
         settings = {**settings, "references": {"against": str(against)}}
-    files = ImageFiles(store, score_protocol, allow_duplicates) if store else None
-    count = count_trials(files, trials) if files else trials or score_protocol.trials
+    count = trials or score_protocol.trials
+    if store:
+        store.side, store.allow_duplicates = score_protocol.resolution, allow_duplicates
+        count = count_trials(store, score_protocol, trials)
     if count > score_protocol.trials:
         score_protocol = dataclasses.replace(score_protocol, trials=count)
     spec = _spec(name or label, score_protocol, fields, settings, fast)
     source = CallableSource(spec.sampler["callable"], {}, allow_duplicates, images) if callable(images) else None
-    return ScorePlan(spec, count, files, second, source, saw)
+    return ScorePlan(spec, count, store, second, source, saw)
 
 
 def _options_of_files(groups: Groups | None, labels: str | None, in_files: bool, compared: bool) -> dict[str, str]:

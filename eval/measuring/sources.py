@@ -1,9 +1,4 @@
-"""Sources of images for a measurement: a network, real images, a Python function, or files.
-
-A source maps image seeds to images. Seed s gives the same image in any batch, shard or trial: networks and resampled
-data use one random stream per seed; files are chosen by position, seed s of the protocol is image s − seed0. Images
-from outside are checked: type, shape, and no duplicates.
-"""
+"""Generators to measure, and the sources of a network's images and of resampled real images."""
 
 from __future__ import annotations
 
@@ -11,17 +6,16 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from typing import Protocol as Interface
 
 from sida.config.families import NULL_LABEL
 from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
 from sida.config.settings import Count, Natural, Settings
-from sida.data.dataset import Sketch, read_sketch
+from sida.data.dataset import read_sketch
 from sida.data.load import check_labels
 from sida.errors import SettingError, UserError, suggestion
 from sida.eval.measuring.protocol import Protocol, load_protocol
 from sida.eval.measuring.references import data_digest
-from sida.eval.measuring.trial import ImageBatch
+from sida.eval.measuring.source import ImageBatch, Source
 from sida.files.atomic import sha256_file
 from sida.methods.method import Exposure
 from sida.methods.registry import UNKNOWN, exposure_of_training
@@ -101,16 +95,6 @@ class MeasureSpec(Settings):
         object.__setattr__(self, "protocol", load_protocol(self.protocol))
 
 
-class Source(Interface):
-    """Images by seed."""
-
-    def identity(self) -> dict[str, Any]:
-        """Plain values that change if an image could change, such as digests of networks, data and files."""
-
-    def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
-        """The images of consecutive seeds, in their order, ``batch_size`` at a time."""
-
-
 def exposure_of_decoder(drawer: Drawer) -> str:
     """``unknown`` for a decoder from elsewhere, which may be trained on the networks that measure; else empty.
 
@@ -140,7 +124,7 @@ def exposure_of_parts(header: Mapping[str, Any], guide: str | None, drawer: Draw
 
 
 @dataclass
-class DataSource:
+class DataSource(Source):
     """Resampled real images; their distance is the noise floor, the distance of a perfect generator at this n.
 
     Args:
@@ -157,12 +141,8 @@ class DataSource:
 
     def __post_init__(self) -> None:
         sampler, dataset = Sampler(kind="data"), lambda: self.dataset
+        self.sketch = self.dataset.sketch
         self.drawer = Drawer(sampler, dataset=dataset, vae=self.vae, device=self.device, rounded=self.rounded)
-
-    @property
-    def sketch(self) -> Sketch | None:
-        """Sketch of the images."""
-        return self.dataset.sketch
 
     @property
     def saw(self) -> str:
@@ -174,12 +154,13 @@ class DataSource:
         data = {"data": data_digest(self.dataset)}
         return data if self.dataset.is_pixels else {**data, "vae": decoder_digest(self.vae)}
 
-    def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
+    def stream(self, first: int, count: int, batch_size: int) -> Iterator[ImageBatch]:
         """Real images drawn with replacement; their classes are the true ones."""
-        return (ImageBatch.of(batch.images, batch.classes) for batch in self.drawer.draw(seeds, batch_size))
+        samples = self.drawer.draw(range(first, first + count), batch_size)
+        return (ImageBatch.of(batch.images, batch.classes) for batch in samples)
 
 
-class NetworkSource:
+class NetworkSource(Source):
     """A network with a sampler (:class:`sida.sampling.Drawer`).
 
     Args:
@@ -191,6 +172,8 @@ class NetworkSource:
         self._spec, self._dataset, self.path = spec, dataset, str(spec.network)
         self._protocol: Protocol = spec.protocol
         net, self.metadata = load_network(self.path, spec.device)
+        # Of the images that the network and its parents have seen, by the header.
+        self.sketch = read_sketch(self.metadata.get("images"))
         guide = open_guide(spec.guide, net, spec.device)
         sampler = read_sampler(spec.sampler)
         decodes, rounds = self._protocol.decodes, self._protocol.rounds
@@ -199,11 +182,6 @@ class NetworkSource:
             measures = f"protocol '{self._protocol.name}' measures {'decoded latents' if decodes else 'pixels'}"
             fault = f"has {getattr(net, 'img_channels', 0)} channels, {measures}"
             raise UserError(self.path, fault, "choose another protocol")
-
-    @property
-    def sketch(self) -> Sketch | None:
-        """Sketch of the images that the network and its parents have seen, by the header; None: unknown."""
-        return read_sketch(self.metadata.get("images"))
 
     @property
     def trained(self) -> str:
@@ -263,10 +241,10 @@ class NetworkSource:
             "labels_of": self._labels_digest,
         }
 
-    def batches(
-        self, seeds: range, batch_size: int, class_labels: str | Sequence[int] | None = None
+    def stream(
+        self, first: int, count: int, batch_size: int, class_labels: str | Sequence[int] | None = None
     ) -> Iterator[ImageBatch]:
         """Samples and quantises; ``class_labels`` (see :meth:`sida.sampling.Drawer.draw`) overrides the protocol."""
         rule = class_labels if class_labels is not None else self._counts or self._protocol.label_dist
-        samples = self.drawer.draw(seeds, batch_size, rule, self._spec.device)
+        samples = self.drawer.draw(range(first, first + count), batch_size, rule, self._spec.device)
         return (ImageBatch.of(batch.images, batch.classes) for batch in samples)

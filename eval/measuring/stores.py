@@ -11,8 +11,9 @@ import functools
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from sida.data.archive import Files
 from sida.data.arrays import ImageArrays, find_arrays
 from sida.errors import UserError
 from sida.eval.measuring.order import Order, Trials, arranged
+from sida.eval.measuring.source import ImageBatch, Source
 from sida.late import torch
 
 #: Largest array in bytes whose images are dealt in memory.
@@ -28,8 +30,34 @@ _MOST_HELD = 4 << 30
 _WORKERS, _ROUND = min(16, len(os.sched_getaffinity(0))), 64 << 20
 
 
-class ImageStore(abc.ABC):
-    """Images by position.
+class Duplicates:
+    """Refuses equal images, since copies would count as samples.
+
+    Args:
+        name: Function that gives the name of the image at a position, for the error.
+        remedy: Remedy in the error, beside that of allowing them.
+    """
+
+    def __init__(self, name: Callable[[int], str], remedy: str) -> None:
+        allowing = "or allow them (--allow-duplicates; in a spec allow_duplicates: true of the sampler)"
+        self._name, self._remedy = name, f"{remedy}, {allowing} if the generator may draw equal images"
+        self._seen: dict[bytes, int] = {}
+
+    def check(self, images: Iterable[np.ndarray], first: int) -> None:
+        """Checks the images from position ``first`` on.
+
+        Raises:
+            UserError: An image equals an image at another position.
+        """
+        for position, image in enumerate(images, start=first):
+            digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+            twin = self._seen.setdefault(digest, position)
+            if twin != position:
+                raise UserError(self._name(position), f"is the same image as {self._name(twin)}", self._remedy)
+
+
+class ImageStore(Source):
+    """Images of files by position.
 
     Attributes:
         path: The folder or file.
@@ -38,7 +66,10 @@ class ImageStore(abc.ABC):
         order: Order of the images.
         remarks: Remarks on the images read so far, for the report.
         side: Height and width that a protocol asks for, or None; then other pictures are not decoded.
+        allow_duplicates: False refuses equal images, since copied files would count as samples.
     """
+
+    in_files = True
 
     path: Path
     count: int
@@ -46,6 +77,31 @@ class ImageStore(abc.ABC):
     order: Order = Order()
     remarks: tuple[str, ...] = ()
     side: int | None = None
+    allow_duplicates: bool = False
+
+    @functools.cached_property
+    def _duplicates(self) -> Duplicates:
+        return Duplicates(self.name, "remove copies")
+
+    def identity(self) -> dict[str, Any]:
+        """Digest of the files, and the order of their images where it is not the stored one."""
+        return {"images": self.digest} | ({"order": self.order.facts} if self.order.facts else {})
+
+    def stream(self, first: int, count: int, batch_size: int) -> Iterator[ImageBatch]:
+        """Decodes the images of these positions.
+
+        Raises:
+            UserError: Too few images, or one that is broken, of another size or mode, or a duplicate.
+        """
+        if first + count > self.count:
+            fault = f"holds {self.count} images, this trial needs {first + count}"
+            raise UserError(self.path, fault, f"generate more (a trial takes {count})")
+        for images in in_batches(self.read, first, first + count, batch_size):
+            if not self.allow_duplicates:
+                self._duplicates.check(images.numpy(), first)
+            part = None if self.classes is None else torch.from_numpy(self.classes[first : first + len(images)])
+            yield ImageBatch(images, part)
+            first += len(images)
 
     @abc.abstractmethod
     def read(self, begin: int, end: int) -> np.ndarray:

@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -25,13 +25,13 @@ from sida.eval.features.base import Extractor
 from sida.eval.features.registry import Features
 from sida.eval.measuring.protocol import Protocol
 from sida.eval.measuring.references import Reference
+from sida.eval.measuring.source import ImageBatch
 from sida.eval.metrics.kinds import Mean
 from sida.eval.metrics.metric import Metric, Sides
 from sida.eval.metrics.statistics import FeatureStatistics
 from sida.files.parts import PartFolder
 from sida.machine import tf32
 from sida.prefetch import prefetch
-from sida.sampling import NO_CLASS
 
 
 @contextlib.contextmanager
@@ -128,25 +128,6 @@ def compute_metrics(sums: TrialSums, references: Mapping[str, Reference]) -> tup
         if detail:
             details[metric.key] = detail
     return values, details
-
-
-class ImageBatch(NamedTuple):
-    """Images of consecutive seeds.
-
-    Attributes:
-        images: uint8 (N, C, H, W).
-        classes: Requested classes, int64 (N,), or None.
-    """
-
-    images: torch.Tensor
-    classes: torch.Tensor | None
-
-    @classmethod
-    def of(cls, images: torch.Tensor, classes: torch.Tensor | None) -> ImageBatch:
-        """Images of a generator; a network without classes gives None or :data:`sida.sampling.NO_CLASS`."""
-        # A network has classes or none, so one label stands for all.
-        has_classes = classes is not None and len(classes) > 0 and int(classes[0]) != NO_CLASS
-        return cls(images, classes if has_classes else None)
 
 
 def run_pass(

@@ -241,7 +241,7 @@ def write_generator_folder(
     with atomic_folder(out) as part:
         shutil.copyfile(code, part / code.name)
         shutil.copyfile(row, part / "row.json")
-        batches = source.batches(range(PICTURED), PICTURED)
+        batches = source.stream(0, PICTURED, PICTURED)
         images = torch.cat([batch.images.cpu() for batch in batches])
         if pictured := images.shape[1] in (1, 3):
             _save_samples(part, images)

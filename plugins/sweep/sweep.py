@@ -202,7 +202,7 @@ def _measured(plans: Sequence[ScorePlan], folder: Path) -> list[dict[str, Any]]:
     for plan in plans:
         measurer = plan.measurer()
         # Faults of a network or its guide end the command before the first image is drawn.
-        measurer.source.batches(range(1), 1)
+        measurer.source.stream(0, 1, 1)
         folders.append(folder / measurer.digest[:32])
     for plan, place in zip(plans, folders):
         measure(plan.spec, place, [0])

@@ -18,16 +18,14 @@ from PIL import Image
 from sida.config.lookup import ROOT
 from sida.eval.measuring.arrays import as_pixels
 from sida.eval.measuring.functions import CallableSource
-from sida.eval.measuring.images import ImageFiles
 from sida.eval.measuring.order import dealt_order
-from sida.eval.measuring.protocol import load_protocol
 from sida.eval.measuring.score import score_images
+from sida.eval.measuring.source import ImageBatch
 from sida.eval.measuring.stores import open_images
-from sida.eval.measuring.trial import ImageBatch
 from sida.eval.results.exchange import exchanged
 from sida.workflow.cli import main
 from tests.data.test_archive import png, tar_of, write_folder, write_zip
-from tests.eval.measuring.specs import TINY, noise
+from tests.eval.measuring.specs import noise
 from tests.eval.metric_networks import images
 from tests.near import is_copy, same_integers
 from tests.refused import command, refused
@@ -104,8 +102,10 @@ def test_images_of_sida_sample_are_read(tmp_path):
         assert open_images(out).count == 8
 
 
-def read_all(path: Path, count: int = 20, **settings) -> list[ImageBatch]:
-    return list(ImageFiles(open_images(path), load_protocol(TINY), **settings).batches(range(count), 8))
+def read_all(path: Path, count: int = 20, allow_duplicates: bool = False) -> list[ImageBatch]:
+    store = open_images(path)
+    store.allow_duplicates = allow_duplicates
+    return list(store.stream(0, count, 8))
 
 
 def fault(path: Path, pattern: str) -> None:
@@ -168,9 +168,9 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
         noise = np.random.default_rng(0).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
         np.save(path, noise)
         del noise
-        source = ImageFiles(open_images(path), load_protocol(TINY | {"num_samples": count, "resolution": 64}))
+        source = open_images(path)
         tracemalloc.start()
-        for batch in source.batches(range(count), 20):
+        for batch in source.stream(0, count, 20):
             assert batch.images.shape[1:] == (3, 64, 64)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
@@ -305,7 +305,7 @@ def of_numpy(seed):
 )
 def test_a_generator_is_asked_for_a_part_again_in_another_batch(function, fault):
     def batches():
-        return list(CallableSource("mine:sample", function=function).batches(range(560), 140))
+        return list(CallableSource("mine:sample", function=function).stream(0, 560, 140))
 
     if fault is None:
         assert len(batches()) == 4

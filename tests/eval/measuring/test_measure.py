@@ -117,7 +117,7 @@ def counted(network, folder, counts=SKEWED, **changes) -> dict:
 
 
 def drawn(spec) -> torch.Tensor:
-    return torch.cat([batch.classes for batch in Measurer(spec).source.batches(range(600), 200)])
+    return torch.cat([batch.classes for batch in Measurer(spec).source.stream(0, 600, 200)])
 
 
 def test_classes_are_drawn_by_counts_without_the_archive(tmp_path, network):
@@ -225,16 +225,16 @@ def test_an_interrupted_trial_resumes_at_its_last_part(tmp_path, network, monkey
     (whole,) = measure(spec, tmp_path / "whole", [0])
     assert not [*(tmp_path / "whole/state").glob("parts-*")]  # a short trial has none
     monkeypatch.setattr(trials_of, "PART_SECONDS", 0.0)
-    original, drawn = NetworkSource.batches, []
+    original, drawn = NetworkSource.stream, []
 
-    def batches(self, seeds, size):
-        for batch in original(self, seeds, size):
+    def stream(self, *positions):
+        for batch in original(self, *positions):
             if interrupting and len(drawn) == 6:
                 raise KeyboardInterrupt
             drawn.append(len(batch.images))
             yield batch
 
-    monkeypatch.setattr(NetworkSource, "batches", batches)
+    monkeypatch.setattr(NetworkSource, "stream", stream)
     interrupting, out = True, tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         measure(spec, out, [0])
@@ -325,7 +325,7 @@ def test_an_object_that_is_called_counts_by_the_module_that_names_it():
     sources = [CallableSource(f"{HERE}:{name}") for name in ("noisy", "partly")]
     digests = [source.identity()["source_sha256"] for source in sources]
     assert digests == [sha256_file(__file__)] * 2
-    batches = [next(source.batches(range(8), 8)) for source in sources]
+    batches = [next(source.stream(0, 8, 8)) for source in sources]
     assert same_bits(*(batch.images for batch in batches))
 
 

@@ -175,5 +175,5 @@ def test_edm2_students_are_judged_by_decoded_images(latents, tmp_path, monkeypat
 def test_real_latents_are_decoded_for_measurements(latents, monkeypatch):
     monkeypatch.setattr(sys.modules[Drawer.__module__], "load_vae", lambda path, device: StandInVae())
     spec = {"run": "data", "method": "data", "sampler": {"kind": "data"}, "protocol": "imagenet512", "dataset": latents}
-    batch = next(Measurer({**spec, "vae": "here"}).source.batches(range(6), 6))
+    batch = next(Measurer({**spec, "vae": "here"}).source.stream(0, 6, 6))
     assert (batch.images.dtype, tuple(batch.images.shape)) == (torch.uint8, (6, 3, 16, 16))

@@ -152,7 +152,7 @@ def test_a_plan_has_the_protocol_trials_and_resumption_before_any_network_is_loa
     plan = plan_score(path, "digits", num_samples=30, extractors={"inception": {"size": 1}}, fast=True)
     assert (plan.protocol.name, plan.protocol.num_samples, plan.trials, plan.resumes) == ("digits-n30", 30, 3, True)
     assert plan.spec.extractors == {"inception_cpu": {"size": 1}}
-    assert (plan.files.store.count, plan.second, plan.spec.label) == (90, None, "a.npz")
+    assert (plan.files.count, plan.second, plan.spec.label) == (90, None, "a.npz")
     pair = plan_score(path, "pair", against=path)
     assert (pair.protocol.num_samples, pair.trials, pair.resumes) == (90, 1, True)
     assert pair.spec.references == {"against": str(path)}
