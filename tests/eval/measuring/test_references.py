@@ -129,6 +129,7 @@ def test_the_two_references_of_imagenet_cannot_be_mixed_up(tmp_path, inception):
     ("metrics", "name", "told"),
     [
         ([metric("fid", "frechet", "inception", "r")], "wide.npz", r"wide\.npz.* 9 .*inception.* 12 .*\.r\)"),
+        ([metric("fid", "frechet", "inception", "r")], "bad.npz", r"bad\.npz: .*eigenvalue"),
         ([metric("recall", "recall", "inception", "r", k=3)], "few.npz", r"few\.npz.*recall: k: 3 .*\.r\)"),
         ([metric("recall", "recall", "inception", "r")], "own.safetensors", "--keep-features"),
     ],
@@ -136,11 +137,14 @@ def test_the_two_references_of_imagenet_cannot_be_mixed_up(tmp_path, inception):
 def test_an_unfit_reference_is_refused_when_it_is_loaded(tmp_path, inception, metrics, name, told):
     mean, cov = moments(9)
     np.savez(tmp_path / "wide.npz", mu=mean, sigma=cov)
+    bad = np.eye(12)
+    bad[0, 1] = bad[1, 0] = 2
+    np.savez(tmp_path / "bad.npz", mu=np.zeros(12), sigma=bad)
     np.savez(tmp_path / "few.npz", arr_0=images(3))
     sums = {"inception": FeatureStatistics().update(inception["inception"](pictures(30)))}
     digests = {"inception": inception["inception"].sha256}
     write_own(tmp_path / "own.safetensors", OwnReference("own", "d", sums, {}, digests, 1, False))
-    source = {"kind": "statistics" if name == "wide.npz" else "images", "file": name}
+    source = {"kind": "statistics" if name in ("wide.npz", "bad.npz") else "images", "file": name}
     asked = load_protocol(protocol(*metrics, resolution=16, channels=3, references={"r": source}))
     refused(told, load_references, asked, inception, {"r": str(tmp_path / name)})
 
