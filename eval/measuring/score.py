@@ -1,7 +1,8 @@
 """Scores image files and generators under a protocol, with the code and checks of the workflow's measurements."""
 
-import contextlib
 import dataclasses
+import os
+import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sida import machine
+from sida.assets.cache import cache_dir
 from sida.data.dataset import Sketch
 from sida.errors import say
 from sida.eval.measuring.measure import Measurer, TrialRecords
@@ -18,7 +20,6 @@ from sida.eval.measuring.score_plan import ScorePlan, plan_score
 from sida.eval.measuring.scored import Scored
 from sida.eval.measuring.stores import ImageStore
 from sida.eval.measuring.trial import cpu_threads
-from sida.eval.measuring.unfinished import forget_trials, trials_folder
 from sida.eval.metrics.metric import Metric
 from sida.eval.results.identity import Identity, read_exposure
 from sida.eval.results.measurements import read_measurement, record_identity, trial_path
@@ -55,7 +56,7 @@ class Score:
     def forget_trials(self) -> None:
         """Removes the records of the trials; for callers that have written the result."""
         if self.unfinished is not None:
-            forget_trials(self.unfinished)
+            shutil.rmtree(self.unfinished, ignore_errors=True)
 
     def values(self, key: str) -> list[float]:
         """Values of a metric over trials; empty if it could not be measured."""
@@ -182,8 +183,8 @@ def score_images(
 def run_score(plan: ScorePlan, fits: CheckIdentities | None = None) -> Score:
     """Measures the trials of a plan; arguments and errors as of :func:`score_images`."""
     measurer, trials = plan.measurer(), range(plan.trials)
-    lasting = trials_folder(_digest(measurer)) if plan.resumes else contextlib.nullcontext()
-    with cpu_threads(plan.spec.threads), tempfile.TemporaryDirectory() as scratch, lasting as unfinished:
+    unfinished = _lasting_folder(measurer) if plan.resumes else None
+    with cpu_threads(plan.spec.threads), tempfile.TemporaryDirectory() as scratch:
         job = TrialRecords(measurer, trials, folder := Path(scratch) / "trials", unfinished)
         finished = [trial for trial in trials if trial not in job.missing]
         records = {trial: read_measurement(trial_path(folder, trial)) for trial in finished}
@@ -254,7 +255,16 @@ def _second_remarks(measurer: Measurer, first: ImageStore | None, second: ImageS
         yield remark
 
 
-def _digest(measurer: Measurer) -> str:
-    """Digest of everything that decides the records of a score, the code included."""
+def _lasting_folder(measurer: Measurer) -> Path | None:
+    """Folder in the cache for finished trials and parts, by everything that decides them; None if it cannot be made.
+
+    Scores of equal images at once write equal files; one that ends removes them, and the others measure on.
+    """
     facts = {"names": measurer.names(), "source": measurer.identity, "protocol": measurer.protocol.content()}
-    return sha256_json({**facts, "code": machine.source_digest()})[:32]
+    digest = sha256_json({**facts, "code": machine.source_digest()})[:32]
+    folder = cache_dir() / "scores" / digest
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder.parent, os.W_OK) else None
