@@ -16,7 +16,7 @@ from sida.workflow.preset.products import layout_needs
 from sida.workflow.preset.specs import Jobs
 
 #: Formats of the products.
-_TABLE, _FIGURE, _CLAIMS = ("tex", "csv", "md", "html", "json"), ("pdf", "png", "csv"), ("md", "json")
+_TABLE, _FIGURE, _CLAIMS = ("tex", "csv", "md", "html"), ("pdf", "png", "csv"), ("md", "json")
 
 
 class Targets:
