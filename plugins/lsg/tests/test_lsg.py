@@ -78,7 +78,9 @@ def test_the_fake_scores_loss_is_the_official_one(case):
     gradients = {f"grad/{name}": p.grad for name, p in psi.net.named_parameters() if f"grad/{name}" in given}
     norms = torch.stack([parameter.grad.norm() for parameter in psi.parameters()])
     assert len(gradients) > 10
-    agree(given, EXACT, loss=value, grad_norms=norms, **gradients)
+    agree(given, EXACT, loss=value, grad_norms=norms)
+    # Terms of gradients cancel: kernels without AVX2 differ by 7e-9.
+    agree(given, 1e-7, **gradients)
 
 
 @pytest.mark.parametrize("case", INFO["cases"])
