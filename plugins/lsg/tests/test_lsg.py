@@ -79,8 +79,8 @@ def test_the_fake_scores_loss_is_the_official_one(case):
     norms = torch.stack([parameter.grad.norm() for parameter in psi.parameters()])
     assert len(gradients) > 10
     agree(given, EXACT, loss=value, grad_norms=norms)
-    # Terms of gradients cancel: kernels without AVX2 differ by 7e-9.
-    agree(given, 1e-7, **gradients)
+    # Terms of gradients cancel: kernels without AVX2 differ by 1.3e-7.
+    agree(given, 1e-6, **gradients)
 
 
 @pytest.mark.parametrize("case", INFO["cases"])
