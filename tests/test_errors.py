@@ -10,7 +10,6 @@ import json
 import os
 import re
 import resource
-import signal
 import subprocess
 import sys
 from unittest.mock import Mock
@@ -22,7 +21,6 @@ from sida.cli import networks
 from sida.cli.main import Verb, existing, run_command_line
 from sida.config import lookup
 from sida.errors import EXIT_RETRY, Preempted, Progress, UserError, duration, one_line
-from sida.training.processes import Interruption
 from sida.workflow import cli
 from tests.refused import command, refusal, refused
 from tests.training.toy import TEACHER
@@ -62,7 +60,7 @@ def test_a_place_where_nothing_can_be_written_is_told_first(verb, tmp_path, monk
         (["score", "y.npz", "--against", "x.npz", "--out", "x.npz"], "x.npz"),
         (["score", "y.npz", "--like", "main", "--out", "new", "--latex", "new"], "new"),
         (["score", "y.npz", "--protocol", "digits", "--reference", "train=x.json", "--out", "x.json"], "x.json"),
-        (["table", "main", "--add", "y.npz", "--add", "x.json", "--out", "x.tex"], "x.json"),
+        (["table", "main", "--add", "y.npz", "--add", "x.csv", "--out", "x.tex"], "x.csv"),
         (["table", "main", "--runs", "x.csv", "--out", "x.tex"], "x.csv"),
         (["table", "main", "--bib", "new.tex", "--out", "new.md"], "new.tex"),
         (["table", "main", "--measurements", "x.csv", "--bib", "x.csv"], "x.csv"),
@@ -202,28 +200,6 @@ def test_what_a_command_prints_controls_no_terminal(monkeypatch, capsys):
     monkeypatch.setattr(networks, "INFO", Verb("", lambda parser: None, lambda args: print(text, end="")))
     assert run_command_line("", cli.all_verbs, ["info"]) == 0
     assert capsys.readouterr().out == "\x1b[1mbold\x1b[0m \\x1b[2J \\x9b31m \\u202egnp \\r größe\n"
-
-
-def test_a_stop_at_the_limit_of_processor_time_keeps_its_status(monkeypatch, capsys):
-    """The system sends its signal again every second, also when the command has ended."""
-
-    def train(args):
-        with Interruption() as interruption:
-            for _ in range(3):
-                signal.raise_signal(signal.SIGXCPU)
-            assert interruption.request
-        signal.raise_signal(signal.SIGXCPU)
-        raise Preempted("")
-
-    monkeypatch.setattr(networks, "INFO", Verb("", lambda parser: None, train))
-    monkeypatch.setattr(resource, "getrlimit", Mock(return_value=(resource.RLIM_INFINITY, 1000)))
-    monkeypatch.setattr(resource, "setrlimit", Mock())
-    before = signal.getsignal(signal.SIGXCPU)
-    try:
-        assert run_command_line("", cli.all_verbs, ["info"]) == 75
-        signal.raise_signal(signal.SIGXCPU)
-    finally:
-        signal.signal(signal.SIGXCPU, before)
 
 
 @pytest.mark.slow

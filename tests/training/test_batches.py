@@ -1,6 +1,7 @@
 """Images of a step: read and decoded by a thread beside the step (shared by devices: test_processes.py)."""
 
 import gc
+import os
 import threading
 import weakref
 
@@ -10,7 +11,7 @@ from sida.data import load_dataset
 from sida.data.dataset import ImageArchive
 from sida.training import TeacherConfig
 from sida.training.batches import StepBatches
-from tests.data.test_archive import members, pictures, write_folder
+from tests.data.test_archive import members, pictures, write_folder, write_zip
 from tests.near import same_bits
 from tests.refused import refused
 from tests.training.toy import TEACHER
@@ -46,8 +47,9 @@ def test_a_step_of_one_micro_batch_has_any_number_of_images():
 
 
 def test_same_images_read_beside_the_step_also_after_they_were_gone(tmp_path, monkeypatch):
-    folder, readers, read = tmp_path / "pictures", [], ImageArchive.raw_images
-    spec = folder_of_pictures(folder)
+    path, readers, read = tmp_path / "pictures.zip", [], ImageArchive.raw_images
+    write_zip(path, members(pictures(48, channels=1), [number % 10 for number in range(48)]))
+    spec = {"name": "mine", "kind": "folder", "path": str(path), "resolution": 8, "channels": 1, "label_dim": 10}
     config = TeacherConfig(**{**TEACHER, "seed": 3, "batch_gpu": 8})
     made = lambda: StepBatches(config, load_dataset(spec), torch.device("cpu"))
     watched = lambda self, indices: readers.append(threading.current_thread().name) or read(self, indices)
@@ -57,10 +59,11 @@ def test_same_images_read_beside_the_step_also_after_they_were_gone(tmp_path, mo
     assert {name.rstrip("_0") for name in readers} == {"data"}
     # Each step's once, and the one after the last.
     assert len(readers) in (15, 16)
-    # As when a disk is unmounted.
-    folder.rename(tmp_path / "elsewhere")
+    # As when a disk fails under an open file.
+    content = path.read_bytes()
+    os.truncate(path, 100)
     refused("data set mine: .*the last kept state is intact", ahead, "teacher", 16 * 20)
-    (tmp_path / "elsewhere").rename(folder)
+    path.write_bytes(content)
     steps.append(ahead("teacher", 16 * 20))
     for step, given in zip([*range(15), 20], steps, strict=True):
         for (images, labels), (others, other_labels) in zip(given, made()("teacher", 16 * step), strict=True):

@@ -196,7 +196,7 @@ def test_products_and_short_names():
     demo = shipped("demo")
     targets = Targets(demo)
     products = targets.tables_and_figures()
-    assert len(products) == len(set(products)) == 1 + 5 + 2 * 3 + 2
+    assert len(products) == len(set(products)) == 1 + 4 + 2 * 3 + 2
     assert {"results/demo/tables/main.tex", "results/demo/figures/samples.png"} < set(products)
     assert targets.paths_of("data") == [f"results/demo/measurements/data/trial-{trial}.json" for trial in range(5)]
     assert targets.paths_of("tables/main.tex") == targets.paths_of("results/demo/tables/main.tex")

@@ -146,7 +146,7 @@ def test_three_interruptions_end_with_the_same_numbers(finished, tmp_path, sign)
         assert "RuleException" not in (tmp_path / "run.log").read_text()
 
 
-def test_a_finished_run_is_stored_and_shown_from_what_is_stored(finished, tmp_path, capsys):
+def test_a_finished_run_is_stored_and_shown_from_what_is_stored(finished, tmp_path):
     """`python -m tools.store_study`: the table made from the stored files is that of the run."""
     results = finished.folder / "results/tiny"
     stored = store_study(results, ROOT / "tests/workflow/tiny.yaml", tmp_path / "stored")
@@ -159,11 +159,6 @@ def test_a_finished_run_is_stored_and_shown_from_what_is_stored(finished, tmp_pa
     numbers = re.findall(r"\d+\.\d+ ± \d+\.\d+", (results / "tables/main.md").read_text())
     assert numbers
     assert all(number in shown for number in numbers)
-    # A changed digit is no number.
-    data = stored / "measurements.csv"
-    data.write_text(data.read_text().replace("sida-a1.0,sida,0,fd,", "sida-a1.0,sida,0,fd,1", 1))
-    assert main(table) == 1
-    assert "measurements.csv" in capsys.readouterr().err
 
 
 @pytest.mark.slow
