@@ -76,19 +76,18 @@ def test_a_training_beyond_the_sites_limit_names_the_retries_that_it_needs():
     assert "16 GB of V100" in large
 
 
-def test_a_measurement_beyond_the_sites_limit_is_named_since_it_resumes_by_whole_trials():
+def test_a_measurement_beyond_the_sites_limit_names_the_retries_that_it_needs_and_resumes_within_a_trial():
     run = SIDA.run
-    jobs, trial = [to_run("measure_0_9", run=run), to_run("fetch")], Requests(PAPER, Site(gpu="H100"))
-    hours = trial._computing("measurements", wildcards(run=run)) / 60 / PAPER.trials
-    # One trial fits beside the start of a job.
-    (line,) = Requests(PAPER, Site(gpu="H100", max_hours=0.5 + 1.5 * hours)).warnings(jobs, retries=5)
-    assert line.startswith(f"measuring {run} is planned for 10 attempts")
-    assert "--retries 15" in line
-    assert Requests(PAPER, Site(gpu="H100", max_hours=0.5 + 1.5 * hours)).warnings(jobs, retries=9) == []
-    for job in (jobs[0], to_run("sample", run=run, trial="0")):
-        (line,) = Requests(PAPER, Site(gpu="H100", max_hours=0.5 + 0.5 * hours)).warnings([job], retries=99)
-        assert line.startswith(f"measuring {run}: one trial")
-        assert "max_hours" in line
+    jobs, plan = [to_run("measure_0_9", run=run), to_run("fetch")], Requests(PAPER, Site(gpu="H100", margin=60))
+    hours = plan._computing("measurements", wildcards(run=run)) / 60 / PAPER.trials
+    # 10 trials by parts of two thirds of one.
+    short = Site(gpu="H100", margin=60, max_hours=0.5 + 2 / 3 * hours)
+    (line,) = Requests(PAPER, short).warnings(jobs, retries=5)
+    assert line.startswith(f"measuring {run} is planned for 15 attempts")
+    assert "--retries 20" in line
+    assert Requests(PAPER, short).warnings(jobs, retries=14) == []
+    (line,) = Requests(PAPER, short).warnings([to_run("sample", run=run, trial="0")])
+    assert line.startswith(f"measuring {run} is planned for 2 attempts")
 
 
 def test_the_driver_lists_the_cards(monkeypatch):

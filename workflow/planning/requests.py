@@ -178,27 +178,18 @@ class Requests:
         hours = (cost.gpu_hours + cost.cpu_hours) / (max(1, cost.gpus) if stage in TRAINED else 1)
         return 60 * hours * share * self.site.margin
 
-    def attempts(self, stage: str, wildcards: Any) -> int:
-        """Attempts that a training needs because of the site's limit; 0 without a plan."""
+    def attempts(self, stage: str, wildcards: Any, share: float = 1.0) -> int:
+        """Attempts that a training or a measurement needs because of the site's limit; 0 without a plan.
+
+        Each attempt resumes: a training from its last state, a measurement within its trial.
+        """
         most = 60 * self.site.max_hours
         try:
-            minutes = self._computing(stage, wildcards)
+            minutes = self._computing(stage, wildcards, share)
         except UserError:
             return 0
         # At least half of the limit remains for computing.
         return 1 if START_MINUTES + minutes <= most else math.ceil(minutes / max(most - START_MINUTES, most / 2))
-
-    def _measuring_attempts(self, wildcards: Any, trials: int) -> float:
-        """Attempts that measuring trials needs, each of which ends whole trials, since an interrupted one begins anew.
-
-        0 without a plan, and infinity if one trial is beyond the site's limit.
-        """
-        try:
-            minutes = self._computing("measurements", wildcards, 1 / self.preset.trials)
-        except UserError:
-            return 0
-        at_once = (60 * self.site.max_hours - START_MINUTES) / minutes if minutes else trials
-        return math.ceil(trials / math.floor(at_once)) if at_once >= 1 else math.inf
 
     def memory_mb(self, stage: str, wildcards: Any, attempt: int) -> int:
         """MB of main memory that a job requests on each node; with an unknown network the site's maximum."""
@@ -241,31 +232,17 @@ class Requests:
             unknown = [name for name, attempts in counts.items() if not attempts]
             if unknown:
                 lines.append(f"trainings without a plan (no rate of their card): {len(unknown)}, {unknown[0]} first")
+            for job in jobs:
+                if trials := _trials(job.rule.name):
+                    share = trials / self.preset.trials
+                    counts[f"measuring {_name(job.wildcards)}"] = self.attempts("measurements", job.wildcards, share)
             longest = max(counts, key=lambda name: counts[name], default="")
             if longest and counts[longest] > retries + 1:
                 lines.append(
                     f"{longest} is planned for {counts[longest]} attempts of max_hours of the site file, each of which "
                     f"resumes, and --retries is {retries}: give --retries {counts[longest] + retries}"
                 )
-            lines.append(self._too_long(jobs, retries))
         return [line for line in lines if line]
-
-    def _too_long(self, jobs: Iterable[Any], retries: int) -> str:
-        """Line about the longest measurement, if it is beyond the site's limit in all attempts."""
-        measuring = [(job.wildcards, count) for job in jobs if (count := _trials(job.rule.name))]
-        attempts = [(self._measuring_attempts(wildcards, count), _name(wildcards)) for wildcards, count in measuring]
-        most, longest = max(attempts, default=(0, ""))
-        if most <= retries + 1:
-            return ""
-        if most == math.inf:
-            return (
-                f"measuring {longest}: one trial is planned for longer than max_hours of the site file, and an "
-                "interrupted trial begins anew: raise max_hours"
-            )
-        return (
-            f"measuring {longest} is planned for {most} attempts of max_hours of the site file, each of which resumes "
-            f"by whole trials, and --retries is {retries}: give --retries {most + retries}, or set trials_per_job"
-        )
 
     def _too_large(self, trainings: Iterable[tuple[str, Any]]) -> str:
         memory = self._costs.gpu.memory_gb if self.scheduled else min(driver_cards(), default=math.inf)
