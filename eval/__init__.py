@@ -23,4 +23,4 @@ if __name__ == "eval":
     # The former name, which a checkout's root still offers for one release; the import above has made the package.
     warnings.warn("'eval' is now 'sida.eval': import sida.eval", FutureWarning, stacklevel=2)
     sys.modules["eval"] = sys.modules["sida.eval"]
-    sys.modules["sida.eval.results"] = sys.modules["sida.eval"].results
+    sys.modules["eval.results"] = sys.modules["sida.eval"].results
