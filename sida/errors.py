@@ -46,6 +46,10 @@ class UserError(Exception):
         return one_line(f"{message}; {self.remedy}" if self.remedy else message)
 
 
+class PassingError(UserError):
+    """A fault that a later attempt or another machine may not meet; a workflow tries its job again."""
+
+
 @contextlib.contextmanager
 def errors_at(where: object) -> Iterator[None]:
     """Adds ``where`` to errors of the block that name no file or key, or only a line of it (``:12``)."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import sida
-from sida.errors import UserError
+from sida.errors import PassingError, UserError
 from sida.late import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -61,12 +61,12 @@ def take_device(name: str, where: str) -> torch.device:
     _, world_size, local_rank = process_rank() if name == "cuda" else (0, 1, 0)
     device = torch.device(f"cuda:{local_rank}" if world_size > 1 else name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"{where}.device", f"'{name}', but no GPU is available here", "use cpu")
+        raise PassingError(f"{where}.device", f"'{name}', but no GPU is available here", "use cpu")
     if device.type == "cuda" and device.index is not None:
         count = torch.cuda.device_count()
         if device.index >= count:
             fault = f"there is no {device} here, the last GPU is cuda:{count - 1}"
-            raise UserError(f"{where}.device", fault, "use that or cpu")
+            raise PassingError(f"{where}.device", fault, "use that or cpu")
         torch.cuda.set_device(device)
     return device
 

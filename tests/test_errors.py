@@ -10,6 +10,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from unittest.mock import Mock
@@ -18,9 +19,9 @@ import pytest
 
 from sida import errors
 from sida.cli import networks
-from sida.cli.main import Verb, existing, run_command_line
+from sida.cli.main import FAULTS, Verb, existing, run_command_line
 from sida.config import lookup
-from sida.errors import EXIT_RETRY, Preempted, Progress, UserError, duration, one_line
+from sida.errors import EXIT_RETRY, PassingError, Preempted, Progress, UserError, duration, one_line
 from sida.workflow import cli
 from tests.refused import command, refusal, refused
 from tests.training.toy import TEACHER
@@ -146,6 +147,23 @@ def test_a_reader_that_leaves_at_the_last_line_changes_no_status(monkeypatch, ca
     monkeypatch.setattr(sys.stdout, "flush", Mock(side_effect=BrokenPipeError))
     assert run_command_line("", cli.all_verbs, ["info"]) == status
     assert capsys.readouterr().err.startswith(told)
+
+
+def test_a_fault_of_a_users_ends_a_job_once_and_other_ends_are_tried_again(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv(FAULTS, str(tmp_path / "faults"))
+    fault = UserError("recipe: lr", "must be above 0", "correct it")
+    run = Mock(side_effect=[PassingError("cache", "cannot be locked"), Preempted, OSError(errno.EIO, "x"), fault, 0])
+    monkeypatch.setattr(networks, "INFO", Verb("", lambda parser: None, run))
+    ends = [(run_command_line("", cli.all_verbs, ["info"]), capsys.readouterr().err) for _ in range(6)]
+    assert [status for status, _ in ends] == [1, EXIT_RETRY, 1, 1, 1, 1]
+    assert {line for _, line in ends[3:]} == {"error: recipe: lr: must be above 0; correct it\n"}
+    assert run.call_count == 4
+    # Another job, and the next run, whose start removes the folder.
+    other = Mock(return_value=0)
+    monkeypatch.setattr(networks, "CONVERT", Verb("", lambda parser: None, other))
+    assert run_command_line("", cli.all_verbs, ["convert"]) == 0
+    shutil.rmtree(tmp_path / "faults")
+    assert run_command_line("", cli.all_verbs, ["info"]) == 0
 
 
 # Lines

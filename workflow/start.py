@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 from snakemake.cli import get_argument_parser
 
 from sida.assets.cache import check_reachable
-from sida.cli.main import replace_unencodable
+from sida.cli.main import FAULTS, replace_unencodable
 from sida.errors import UserError
 from sida.eval.report.paper import missing_latex
 from sida.files.ordinary import ordinary_files
@@ -72,6 +73,8 @@ class Start:
         self._share_environment()
         with _ending():
             self._read(config)
+        # Jobs note there a fault that no further attempt mends (sida/cli/main.py); a new run tries all jobs again.
+        os.environ[FAULTS] = os.path.abspath(f"{self.preset.results}/logs/faults")
         self._lock = PresetLock(self.preset.results, sys.argv)
         missing = missing_latex() if self.preset.settings.paper else None
         self.makes_paper, self.targets = self.preset.settings.paper and not missing, Targets(self.preset)
@@ -122,6 +125,7 @@ class Start:
             inside = [path.removeprefix(f"{self.preset.results}/specs/").removesuffix(".json") for path in specs]
             check_data(self.preset, sorted(inside))
             self._lock.take()
+            shutil.rmtree(os.environ[FAULTS], ignore_errors=True)
             # Jobs would write through a link, and wait for a pipe.
             ordinary_files(self.preset.results, math.inf)
             write_specs(self.preset, sorted(inside))

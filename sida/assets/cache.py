@@ -14,7 +14,7 @@ from urllib.request import getproxies
 from sida.assets.download import Download, Transfer, hash_and_fault
 from sida.assets.registry import Asset, cached_file, find_asset, hub_offline, load_registry, network_of, offline
 from sida.assets.registry import cache_dir as cache_dir  # also offered to callers of this module
-from sida.errors import UserError, say
+from sida.errors import PassingError, UserError, say
 from sida.files.atomic import copy_file, try_lock, wait_for_lock, write_json
 from sida.files.text_files import parse_json, read_text
 from sida.machine import now
@@ -25,7 +25,7 @@ RUN_STARTED = "SIDA_RUN_STARTED"
 _STARTED = time.time()
 
 
-class ReadOnlyCacheError(UserError):
+class ReadOnlyCacheError(PassingError):
     """The cache cannot be written or locked; its files can be used, but none can be added."""
 
 

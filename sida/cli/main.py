@@ -9,8 +9,10 @@ matplotlib inside the functions that the verbs run, so that help and wrong argum
 import argparse
 import contextlib
 import errno
+import hashlib
 import importlib
 import itertools
+import json
 import os
 import re
 import resource
@@ -25,11 +27,24 @@ from typing import Any, NamedTuple, TextIO, cast
 
 from sida.config.lookup import our_object
 from sida.config.registries import ListedVerb, refuse_missing
-from sida.errors import EXIT_RETRY, Preempted, UserError, near_path, reason_of, say, suggestion, visible
+from sida.errors import (
+    EXIT_RETRY,
+    PassingError,
+    Preempted,
+    UserError,
+    near_path,
+    reason_of,
+    say,
+    suggestion,
+    visible,
+)
+from sida.files.atomic import write_text
 from sida.files.ordinary import refuse_same
 from sida.files.text_files import number_in
 from sida.machine import code_version
 
+#: Environment variable with a workflow's folder of faults; the workflow sets it for its jobs.
+FAULTS = "SIDA_FAULTS"
 #: Errors of paths and disks, which the user can fix.
 _PATH_ERRORS = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG}
 _PATH_ERRORS |= {errno.ELOOP, errno.ENOLCK, errno.ENOSPC, errno.ENOTDIR, errno.ENOTSUP, errno.EPERM, errno.EROFS}
@@ -75,13 +90,19 @@ def run_command_line(
         argv: Words after the command's name; None takes the arguments of the process.
 
     Returns:
-        Exit status: 0, 1 (error of one line), 2 (usage), 75 (preempted) or 130 (interrupted).
+        Exit status: 0, 1 (error of one line), 2 (usage), 75 (preempted) or 130 (interrupted). A job of a workflow whose
+        last attempt ended in a fault that no further attempt mends ends at once, with the same line.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = arguments[0] if arguments else "--help"
     if verb.startswith("-") and verb not in ("-h", "--help", "--version"):
         say(f"error: sida {verb}: no such option; `sida --help` lists the verbs")
         return 2
+
+    fault = _fault_file(arguments)
+    if fault is not None and fault.is_file():
+        say(fault.read_text(encoding="utf-8"))
+        return 1
 
     def run() -> int | None:
         if verb == "--version":
@@ -102,7 +123,7 @@ def run_command_line(
         sys.meta_path.insert(0, _TriedFirst())
     try:
         with _stopped_before_time_limit(), contextlib.redirect_stdout(sys.stdout and cast(TextIO, _Shown(sys.stdout))):
-            return _status(run)
+            return _status(run, fault)
     finally:
         # Python flushes the streams at its exit, and would end with another status if that failed.
         for stream in (sys.stdout, sys.stderr):
@@ -157,8 +178,22 @@ def _run(listed: ListedVerb, arguments: list[str]) -> int | None:
     return verb.run(args)
 
 
-def _status(run: Callable[[], int | None]) -> int:
-    """Runs a function that prints; returns the exit status."""
+def _fault_file(arguments: Sequence[str]) -> Path | None:
+    """File for the fault of a workflow's job, by its words; None outside a workflow.
+
+    A scheduler sends a failed job again, with larger requests each time, which mends no wrong key and no damaged file.
+    """
+    folder = os.environ.get(FAULTS)
+    return Path(folder) / f"{hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:16]}.txt" if folder else None
+
+
+def _status(run: Callable[[], int | None], fault: Path | None = None) -> int:
+    """Runs a function that prints; returns the exit status.
+
+    Args:
+        run: The function.
+        fault: File for a fault that a further attempt meets again.
+    """
     status = 0
     try:
         status = int(run() or 0)
@@ -166,7 +201,10 @@ def _status(run: Callable[[], int | None]) -> int:
             # A result that does not reach the disk is an error, which later flushes hide.
             sys.stdout.flush()
     except UserError as error:
-        say(f"error: {error}")
+        say(line := f"error: {error}")
+        if fault is not None and not isinstance(error, PassingError):
+            with contextlib.suppress(OSError, UserError):  # of a full disk
+                write_text(fault, line)
         return error.status
     except BrokenPipeError:
         # The reader of the output (head, less) has closed the pipe; that is not an error of the command.

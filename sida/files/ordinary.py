@@ -13,10 +13,10 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from sida.errors import UserError
+from sida.errors import PassingError, UserError
 
 
-class UnreadableError(UserError):
+class UnreadableError(PassingError):
     """A file that cannot be read now; its content may be intact."""
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from sida.errors import UserError
+from sida.errors import PassingError, UserError
 from sida.files.ordinary import UnreadableError, open_ordinary
 from sida.files.tensors import read_tensor_header, read_tensors, verify_tensors, write_tensors
 
@@ -91,7 +91,7 @@ class PartFolder:
             write_tensors(self.path(place), tensors, header)
         except OSError as error:
             fault = f"cannot be written ({error})"
-            raise UserError(self.path(place), fault, "make room, then run the same command again") from None
+            raise PassingError(self.path(place), fault, "make room, then run the same command again") from None
 
     def read(self, place: int) -> Part | None:
         """The part at a place; None if it is missing, damaged or of another job.

@@ -16,7 +16,7 @@ from sida.config.recipe import RunConfig, StudentConfig
 from sida.config.settings import from_mapping, load_spec
 from sida.data import Dataset, load_dataset
 from sida.data.dataset import Sketch, join_sketches, read_sketch
-from sida.errors import Progress, UserError, say
+from sida.errors import PassingError, Progress, UserError, say
 from sida.machine import code_version, device_name, peak_memory, prepare_process, take_device
 from sida.networks import architecture
 from sida.sampling.generate import NotFiniteError
@@ -127,7 +127,7 @@ class TrainingLoop:
             try:
                 record = self.trainer.iteration(self.record.nimg)
             except torch.OutOfMemoryError:
-                raise UserError("", f"out of memory at image {self.record.nimg:,}", _TOO_LARGE) from None
+                raise PassingError("", f"out of memory at image {self.record.nimg:,}", _TOO_LARGE) from None
         self.meter.add(record, self.config.batch_size)
         self.record.nimg += self.config.batch_size
 

@@ -20,7 +20,7 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any, TypeVar
 
-from sida.errors import EXIT_RETRY, Preempted, UserError
+from sida.errors import EXIT_RETRY, PassingError, Preempted, UserError
 from sida.late import torch
 from sida.machine import process_rank
 
@@ -95,7 +95,7 @@ class Interruption:
         self.request = max(self.request, StopRequest.STOP if number == signal.SIGINT else StopRequest.MAKE_ROOM)
 
 
-class RankLostError(UserError):
+class RankLostError(PassingError):
     """Another process has ended or does not answer; the last state is intact, and the same command resumes."""
 
     status = EXIT_RETRY

@@ -21,7 +21,7 @@ from sida.config.recipe import TeacherConfig
 from sida.config.roles import decisive
 from sida.config.settings import names_object
 from sida.data import Dataset
-from sida.errors import UserError, say, settings_in
+from sida.errors import PassingError, UserError, say, settings_in
 from sida.files.atomic import (
     append_jsonl,
     jsonl_text,
@@ -191,7 +191,7 @@ class RunFolder:
             except OSError as error:
                 remedy = NO_PERMISSION if error.errno in DENIED else "use a file system with locks"
                 remedy += ", or choose another --out"
-                raise UserError(self.folder, f"cannot be locked ({error.strerror})", remedy) from None
+                raise PassingError(self.folder, f"cannot be locked ({error.strerror})", remedy) from None
             self._exchange_runs()
             for swept in (self.folder, self._parts.folder, self.folder / "snapshots"):
                 sweep_temporaries(swept)  # of killed processes
