@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,8 @@ class Evidence:
         results: Results of the preset, with the training logs.
         by_published: Decide from the published numbers themselves instead of measurements.
         retraining: Scatter of a single training; a metric without it is not decided by a single training.
+        planned: Rows that will be measured, for a check of claims before the first job: they count as measured, and no
+            number of theirs is known.
     """
 
     measurements: Measurements
@@ -121,6 +123,7 @@ class Evidence:
     results: Path | None = None
     by_published: bool = False
     retraining: Retraining | None = None
+    planned: Collection[str] = ()
 
     # Rows
 
@@ -132,7 +135,8 @@ class Evidence:
 
     def measured(self, operand: Operand) -> list[str]:
         """Ids of the measured rows that an operand names; empty for a decision by published numbers."""
-        return [] if self.by_published else [name for name in self.row_ids(operand) if name in self.measurements.runs]
+        known = {*self.measurements.runs, *self.planned}
+        return [] if self.by_published else [name for name in self.row_ids(operand) if name in known]
 
     def runs_of(self, operand: Operand, seeds: int = 1) -> list[str]:
         """Ids of the measured rows that an operand names, at least as many as training seeds are asked for."""

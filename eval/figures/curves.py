@@ -10,13 +10,13 @@ from typing import Any, Literal
 from sida.config.settings import Count, Positive
 from sida.errors import SettingError, UserError
 from sida.eval.figures.layout import FigureKind, Inches, Runs, Sources, check_pick
-from sida.eval.results.conditions import Needs, check_columns, matching
+from sida.eval.results.conditions import Needs, Planned, check_columns, matching
 from sida.eval.results.csv_files import csv_text
-from sida.eval.results.identity import comparable
+from sida.eval.results.identity import comparable, require_comparable
 from sida.eval.results.logs import Curve, Point, pool
 from sida.eval.results.published import load_published, published_number
 from sida.eval.results.sheet import SheetRow
-from sida.eval.results.summary import Estimate, Measurement, require_comparable
+from sida.eval.results.summary import Estimate, Measurement
 
 
 @dataclass(frozen=True)
@@ -171,9 +171,10 @@ class CurvesLayout(FigureKind):
         """The CSV of the figure."""
         return curves_csv(self, self.gather(sources))
 
-    def check(self, sources: Sources) -> None:
+    def check(self, planned: Planned) -> None:
         """Refuses series and lines without data."""
-        self.gather(sources)
+        for number, panel in self.shown(planned.runs).items():
+            _check_panel(self, panel, planned, f"{self.source}: panels[{number}]")
 
 
 @dataclass(frozen=True)
@@ -229,9 +230,28 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
     }
     runs = [*finals, *(line.run for line in lines if line.run is not None)]
     rows = [row for run in runs for row in sources.measurements.lines(run, spec.metric)]
-    require_comparable(rows, where)
+    require_comparable(((row.run, row.metric, row.identity) for row in rows), where)
     # With an empty sheet the figure shows published numbers only, and no curve is missing.
     return Panel(spec, tuple(curves), lines, finals, tuple(missing) if sources.runs else (), identities_on(rows, lines))
+
+
+def _check_panel(layout: CurvesLayout, spec: PanelSpec, planned: Planned, where: str) -> None:
+    """Refuses series of no row or of rows without a curve, and lines of no, of several or of other rows."""
+    shown: list[str] = []
+    for number, series in enumerate(spec.series):
+        for run in _series_rows(spec, series, planned.runs, f"{where}.series[{number}].each"):
+            fault = planned.curve_fault(run.run, spec.metric)
+            if fault and not series.optional:
+                raise UserError(planned.source, f"run '{run.run}': a figure shows its curve, but {fault}")
+            has_mark = layout.final and not series.pool_seeds and spec.metric in planned.identities.get(run.run, {})
+            shown += [run.run] if has_mark and not fault else []
+    for number, line in enumerate(spec.lines):
+        if line.published is not None:
+            published_number(line.published, f"{where}.lines[{number}].published")
+        elif run := _line_row(layout, line, planned.runs, f"{where}.lines[{number}]"):
+            planned.require(run.run, spec.metric, f"{where}.lines[{number}].where")
+            shown.append(run.run)
+    require_comparable(((run, spec.metric, planned.identities[run][spec.metric]) for run in shown), where)
 
 
 def identities_on(rows: Iterable[Measurement], lines: Iterable[ReferenceLine]) -> tuple[str, ...]:
@@ -247,13 +267,10 @@ def identities_on(rows: Iterable[Measurement], lines: Iterable[ReferenceLine]) -
 
 
 def _series(spec: PanelSpec, series: SeriesSpec, sources: Sources, where: str, missing: list[str]) -> list[Curve]:
-    rows = matching(sources.runs, series.each)
-    if not rows and spec.optional:
-        return []
+    rows = _series_rows(spec, series, sources.runs, where)
     if not rows:
-        if not series.optional:
-            raise UserError(where, f"no run of the sample sheet matches {dict(series.each)}", "change or remove it")
-        missing.append(series.label or f"no run with {', '.join(f'{k} {v}' for k, v in series.each.items())}")
+        name = series.label or f"no run with {', '.join(f'{k} {v}' for k, v in series.each.items())}"
+        missing += [] if spec.optional else [name]
         return []
     run_names = series.each.get("run")
     for name in run_names if isinstance(run_names, list) else []:
@@ -270,6 +287,14 @@ def _series(spec: PanelSpec, series: SeriesSpec, sources: Sources, where: str, m
     return [pool(group, group[0].label) for group in groups.values()]
 
 
+def _series_rows(spec: PanelSpec, series: SeriesSpec, runs: Runs, where: str) -> list[SheetRow]:
+    """Rows of a series; none only where the series or its panel is optional."""
+    rows = matching(runs, series.each)
+    if not rows and not spec.optional and not series.optional:
+        raise UserError(where, f"no run of the sample sheet matches {dict(series.each)}", "change or remove it")
+    return rows
+
+
 def _line(layout: CurvesLayout, spec: PanelSpec, line: LineSpec, sources: Sources, where: str) -> ReferenceLine | None:
     """A horizontal line at a metric's level; None if ``first`` or ``start_of`` match no row."""
     if line.published is not None:
@@ -277,19 +302,25 @@ def _line(layout: CurvesLayout, spec: PanelSpec, line: LineSpec, sources: Source
         std = float(number.std) if number.std else None
         label = line.label or f"{number.row_label} {number.text}"
         return ReferenceLine(label, number.value, std, f"published: {number.id}", line.colour, published=number.id)
-    rows = layout.line_rows(line, sources.runs)
-    if line.where is None and not rows:
+    run = _line_row(layout, line, sources.runs, where)
+    if run is None:
         return None
-    if len(rows) != 1:
-        raise UserError(
-            f"{where}.where", f"{len(rows)} runs match {dict(line.where or {})}", "it must pick exactly one"
-        )
-    run = rows[0]
     estimate = sources.measurements.estimate(run.run, spec.metric, f"{where}.where")
     nfe = sources.measurements.nfe(run.run)
     start = "its start, " if line.start_of is not None else ""
     label = line.label or start + run.label + (f", NFE {nfe}" if nfe and not start else "")
     return ReferenceLine(label, estimate.mean, estimate.std, f"measured: {run.run}", line.colour, run.run, run.method)
+
+
+def _line_row(layout: CurvesLayout, line: LineSpec, runs: Runs, where: str) -> SheetRow | None:
+    """The row of a line; None if ``first`` or ``start_of`` match no row."""
+    rows = layout.line_rows(line, runs)
+    if line.where is None and not rows:
+        return None
+    if len(rows) != 1:
+        fault = f"{len(rows)} runs match {dict(line.where or {})}"
+        raise UserError(f"{where}.where", fault, "it must pick exactly one")
+    return rows[0]
 
 
 _COLUMNS = (

@@ -18,7 +18,7 @@ from sida.config.registries import Registry, RegistryEntry
 from sida.config.settings import Range, from_mapping, load_spec
 from sida.errors import SettingError, UserError
 from sida.eval.figures import style
-from sida.eval.results.conditions import Needs, check_columns
+from sida.eval.results.conditions import Needs, Planned, check_columns
 from sida.eval.results.extended import read_extended
 from sida.eval.results.logs import Point, has_log, has_metric, kept_images, log_path, read_evaluations
 from sida.eval.results.sheet import SheetRow, read_runs
@@ -112,11 +112,11 @@ class FigureKind(abc.ABC):
         """
 
     @abc.abstractmethod
-    def check(self, sources: Sources) -> None:
-        """Checks the layout against a preset before the first job, with the checks of :meth:`build`.
+    def check(self, planned: Planned) -> None:
+        """Checks the layout against a preset before the first job, which no number and no package of the jobs needs.
 
         Args:
-            sources: Placeholder data: each row has each metric of its protocol.
+            planned: What the preset measures.
 
         Raises:
             UserError: The preset does not have a row or metric of the layout.

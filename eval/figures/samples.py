@@ -10,7 +10,7 @@ from sida.config.settings import Count
 from sida.errors import UserError
 from sida.eval.figures import style
 from sida.eval.figures.layout import Drawing, FigureKind, Runs, Sources, check_pick
-from sida.eval.results.conditions import Needs, matching
+from sida.eval.results.conditions import Needs, Planned, matching
 from sida.eval.results.csv_files import csv_text
 from sida.eval.results.sheet import SheetRow
 
@@ -92,9 +92,9 @@ class SamplesFigure(FigureKind):
         rows = {run.run for panel in self.panels for run in self.panel_rows(panel, runs)}
         return Needs([], rows, sampled=True)
 
-    def check(self, sources: Sources) -> None:
+    def check(self, planned: Planned) -> None:
         """Refuses panels without exactly one row."""
-        self.grids(sources.runs)
+        self.grids(planned.runs)
 
     def build(self, sources: Sources) -> Drawing:
         """Draws images of every panel's generator.

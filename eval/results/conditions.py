@@ -1,12 +1,13 @@
 """Rows of a sample sheet that a table, figure or claim names: conditions on columns, and equal rows of other seeds."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sida.config.settings import names_object
-from sida.errors import SettingError, suggestion
+from sida.errors import SettingError, UserError, suggestion
+from sida.eval.results.identity import Identity
 from sida.eval.results.sheet import SheetRow
 
 #: Columns of the sample sheet that conditions may name.
@@ -41,6 +42,37 @@ class Needs:
     measured: Collection[str]
     networks: Collection[str]
     sampled: bool = False
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Rows of a preset with what will be measured of them; layouts are checked against it before the first job.
+
+    Attributes:
+        source: Sample sheet, for errors.
+        runs: Sample sheet by run id.
+        identities: Identity of each metric by its key, of each row that can be measured. References and feature
+            networks have no digests.
+        curve_fault: Reason why a row will have no curve of a metric; empty if it will have one.
+    """
+
+    source: str
+    runs: Mapping[str, SheetRow]
+    identities: Mapping[str, Mapping[str, Identity]]
+    curve_fault: Callable[[str, str], str]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Metrics of all rows, in order."""
+        return list(dict.fromkeys(metric for metrics in self.identities.values() for metric in metrics))
+
+    def require(self, run: str, metric: str, where: str) -> None:
+        """Refuses a row, or a metric of a row, that will not be measured."""
+        if run not in self.identities:
+            raise UserError(where, f"run '{run}' has no measurement in {self.source}{suggestion(run, self.identities)}")
+        if metric not in (metrics := self.identities[run]):
+            fault = f"metric '{metric}' was not measured for run '{run}' in {self.source}{suggestion(metric, metrics)}"
+            raise UserError(where, fault, "add it to the protocol or remove it here")
 
 
 def with_other_seeds(runs: Mapping[str, SheetRow], name: str) -> list[str]:

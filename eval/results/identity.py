@@ -8,12 +8,12 @@ belong to the identity: such a value is shown, but never ranked or compared.
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sida.config.feature_networks import FEATURE_NETWORKS, LABELS, OTHER, network_of
-from sida.errors import SettingError, suggestion
+from sida.errors import SettingError, UserError, suggestion
 from sida.eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
 from sida.files.atomic import sha256_json
 from sida.methods.method import Exposure
@@ -149,6 +149,43 @@ def comparable(a: Identity, b: Identity) -> str | None:
             mine, theirs = _own_settings(mine, theirs)
         reasons.append(f"{word}: {_short_text(mine)} != {_short_text(theirs)}")
     return "; ".join(reasons) or None
+
+
+def identity_mismatch(values: Iterable[tuple[str, str, Identity]]) -> tuple[str, str, str] | None:
+    """Two runs whose values have one name of a protocol and one metric and are not comparable, and why; or None.
+
+    Args:
+        values: Run, metric and identity of each value.
+    """
+    firsts: dict[tuple[str, str], tuple[str, Identity]] = {}
+    # Unknown seeds come last: they are comparable with any.
+    for run, metric, identity in sorted(values, key=lambda value: value[2].seed0 is None):
+        first, other = firsts.setdefault((identity.protocol, metric), (run, identity))
+        if reason := comparable(other, identity):
+            return first, run, f"{metric}: {reason}"
+    return None
+
+
+def require_comparable(values: Iterable[tuple[str, str, Identity]], where: str) -> None:
+    """Refuses values that have the name of their protocol and their metric in common and are not comparable.
+
+    Args:
+        values: Run, metric and identity of each value.
+        where: Place, for errors.
+
+    Raises:
+        UserError: Settings, references, or weights of a feature network differ.
+    """
+    values = list(values)
+    if mismatch := identity_mismatch(values):
+        first, second, why = mismatch
+        protocol = next(identity.protocol for run, _, identity in values if run == first)
+        raise UserError(
+            where,
+            f"runs '{first}' and '{second}' were both measured under protocol '{protocol}' but are not comparable "
+            f"({why})",
+            "measure one of them again with the other's files",
+        )
 
 
 def joined(digests: Sequence[str]) -> str:

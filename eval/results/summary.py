@@ -131,33 +131,6 @@ def measured_days(rows: Iterable[Measurement]) -> str:
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
-def identity_mismatch(rows: Iterable[Measurement]) -> tuple[Measurement, Measurement, str] | None:
-    """Two lines of one protocol and metric that are not comparable, with the reason, or None."""
-    firsts: dict[tuple[str, str], Measurement] = {}
-    # Unknown seeds come last: they are comparable with any.
-    for row in sorted(rows, key=lambda row: row.seed_first is None):
-        first = firsts.setdefault((row.protocol, row.metric), row)
-        if reason := comparable(first.identity, row.identity):
-            return first, row, f"{row.metric}: {reason}"
-    return None
-
-
-def require_comparable(rows: Iterable[Measurement], where: str) -> None:
-    """Refuses values that have the name of their protocol and metric in common and are not comparable.
-
-    Raises:
-        UserError: Settings, references, or weights of a feature network differ.
-    """
-    if mismatch := identity_mismatch(rows):
-        first, second, why = mismatch
-        raise UserError(
-            where,
-            f"runs '{first.run}' and '{second.run}' were both measured under protocol '{first.protocol}' but "
-            f"are not comparable ({why})",
-            "measure one of them again with the other's files",
-        )
-
-
 class Measurements:
     """Measured values by run and metric.
 
@@ -219,7 +192,7 @@ class Measurements:
         networks: dict[str, str] = {}
         for run in runs:
             # All lines of a run have one network.
-            digest = self._runs[run][0].network_sha256
+            digest = next((row.network_sha256 for row in self._runs.get(run, ())), "")
             if digest and (other := networks.setdefault(digest, run)) != run:
                 return other, run
         return None

@@ -5,7 +5,7 @@ with their difference. A published cell never shows a measurement, nor the rever
 of the numbers. Headings may themselves be published numbers, such as model sizes with their parameter counts.
 """
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from sida.config.settings import from_mapping
 from sida.errors import UserError, suggestion
 from sida.eval.results.agreement import RETRAINING, Agreement
 from sida.eval.results.bibliography import metric_keys
+from sida.eval.results.conditions import Planned
+from sida.eval.results.identity import Identity, require_comparable
 from sida.eval.results.published import Published, published_number
 from sida.eval.results.retraining import Retraining, load_retraining
 from sida.eval.results.sheet import SheetRow, read_runs
@@ -24,7 +26,6 @@ from sida.eval.results.summary import (
     kept_at,
     load_measurements,
     measurements_file,
-    require_comparable,
 )
 from sida.eval.tables.bold import best_values
 from sida.eval.tables.cells import (
@@ -33,7 +34,9 @@ from sida.eval.tables.cells import (
     CellSource,
     TableLine,
     grid,
+    require_poolable,
     resolve,
+    with_measurements,
     without_unlike,
 )
 from sida.eval.tables.latex import to_latex
@@ -124,9 +127,22 @@ class ResultsTable(TableLayout):
         retraining = None if settings is None else from_mapping(Retraining, settings, "--spec: retraining")
         return build_table(table.layout, table.measured, table.runs, mode, retraining, table.published)
 
-    def check(self, sources: TableSources) -> None:
-        """Checks the layout without ranks, which say nothing of placeholders and need scipy."""
-        replace(self, bold=None).build(sources)
+    def check(self, planned: Planned, mode: Mode | None = None) -> None:
+        """Checks rows, columns and metrics."""
+        mode = mode or self.mode or "measured"
+        layout, _ = shown_columns(self, planned.metrics, mode)
+        lines = resolve(layout, planned.runs, mode)
+        if mode == "measured" and lines:
+            _require_metrics(self, planned.metrics, planned.source)
+        values = list[tuple[str, str, Identity]]()
+        for line in lines:
+            for source in line.sources.values():
+                identities = {run: planned.identities.get(run, {}).get(source.metric) for run in source.runs}
+                known = {run: identity for run, identity in identities.items() if identity is not None}
+                if known and len(known) == len(identities):
+                    require_poolable(known, source.metric, line.where)
+                    values += [(run, source.metric, identity) for run, identity in known.items()]
+        require_comparable(values, self.source)
 
 
 def build_table(
@@ -153,11 +169,12 @@ def build_table(
             in one column.
     """
     mode = mode or layout.mode or "measured"
-    table_layout, head_records = shown_columns(layout, measurements, mode)
-    lines, left_out = without_unlike(table_layout, resolve(table_layout, measurements, runs, mode, published))
+    table_layout, head_records = shown_columns(layout, measurements.metrics, mode)
+    lines = with_measurements(resolve(table_layout, runs, mode, published), measurements, runs)
+    lines, left_out = without_unlike(table_layout, lines)
     if mode == "measured" and lines:
-        _require_measured(layout, measurements)
-    require_comparable(measured_lines(lines), layout.source)
+        _require_metrics(layout, measurements.metrics, measurements.source)
+    require_comparable(((one.run, one.metric, one.identity) for one in measured_lines(lines)), layout.source)
     if retraining is None and mode != "measured":
         retraining = load_retraining(RETRAINING)
     best, bold_notes = best_values(table_layout, lines, mode, retraining)
@@ -189,14 +206,13 @@ def build_table(
     )
 
 
-def _require_measured(layout: TableLayout, measurements: Measurements) -> None:
-    """Refuses columns of metrics that were measured for no row."""
-    metrics = measurements.metrics
+def _require_metrics(layout: TableLayout, metrics: Sequence[str], source: str) -> None:
+    """Refuses columns of metrics that were measured for no row of a file, or will be for no row of a sheet."""
     for number, column in enumerate(layout.columns):
         if metrics and column.metric and not column.optional and column.metric not in metrics:
             raise UserError(
                 f"{layout.source}: columns[{number}].metric",
-                f"'{column.metric}' was not measured in {measurements.source}{suggestion(column.metric, metrics)}",
+                f"'{column.metric}' was not measured in {source}{suggestion(column.metric, metrics)}",
                 "add it to the protocol or remove the column",
             )
 
@@ -260,7 +276,7 @@ def _measured_record(source: CellSource) -> dict[str, Any]:
 
 
 def shown_columns(
-    layout: TableLayout, measurements: Measurements, mode: Mode
+    layout: TableLayout, metrics: Collection[str], mode: Mode
 ) -> tuple[TableLayout, list[dict[str, Any]]]:
     """Leaves out optional columns of metrics that nothing was measured by, and fills in the others' headings.
 
@@ -272,7 +288,7 @@ def shown_columns(
     Raises:
         UserError: Unknown id.
     """
-    columns, records, metrics = [], [], measurements.metrics
+    columns, records = [], []
     for number, column in enumerate(layout.columns):
         if column.optional and column.metric not in metrics:
             continue

@@ -5,7 +5,7 @@ prints the published number, the measured one and their difference in lines belo
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,6 +74,8 @@ class TableLine:
     nfe: int | None
     sources: dict[str, CellSource]
     trained: str = ""  # see sida.eval.results.summary.Measurements.trained
+    where: str = ""  # place in the layout
+    first: str = ""  # id of the first run of its cells
 
     @property
     def family(self) -> str:
@@ -117,58 +119,110 @@ def nfe_text(nfe: int | None, trained: str) -> str:
 
 
 def resolve(
-    layout: TableLayout,
-    measurements: Measurements,
-    runs: Mapping[str, SheetRow],
-    mode: Mode,
-    added: Mapping[str, Published] | None = None,
+    layout: TableLayout, runs: Mapping[str, SheetRow], mode: Mode, added: Mapping[str, Published] | None = None
 ) -> list[TableLine]:
-    """All rows of a layout with the data of their cells; ``added`` has the published numbers of added rows by id.
+    """All rows of a layout with the runs and published numbers of their cells, without measurements.
+
+    Args:
+        layout: Columns and rows.
+        runs: The sample sheet.
+        mode: Mode of the table.
+        added: Published numbers of added rows by id.
 
     Raises:
-        UserError: Unknown run, metric or published id.
+        UserError: Unknown run or published id.
     """
-    lines, data = [], _Data(layout, measurements, runs, mode, added or {})
+    lines = []
     for where, spec in expand(layout, runs):
         if mode == "measured":
             spec = dataclasses.replace(spec, label=spec.measured_label or spec.label)
-        sources = {
-            column.id: data.source(spec, column, where) for column in layout.columns if column.metric is not None
-        }
+        columns = [column for column in layout.columns if column.metric is not None]
+        sources = {column.id: _source(layout, spec, column, where, mode, added or {}) for column in columns}
+        for source in sources.values():
+            _require_listed(source.runs, runs, mode, where)
         first = next((source.run for source in sources.values() if source.run), spec.run or "")
-        nfe = int(spec.nfe) if spec.nfe and spec.nfe.isdecimal() and len(spec.nfe) < 10 else measurements.nfe(first)
-        line = TableLine(spec, runs.get(first), nfe, sources, measurements.trained(first))
+        nfe = int(spec.nfe) if spec.nfe and spec.nfe.isdecimal() and len(spec.nfe) < 10 else None
+        line = TableLine(spec, runs.get(first), nfe, sources, where=where, first=first)
         if mode != "measured" or line.ours or line.added:
             lines.append(line)
     return lines
 
 
+def _source(
+    layout: TableLayout, spec: RowSpec, column: ColumnSpec, where: str, mode: Mode, added: Mapping[str, Published]
+) -> CellSource:
+    """Runs and published number of the cell of a row (with its place ``where``) in a column."""
+    runs = layout.runs_of(spec, column) if mode != "paper" or spec.scored else ()
+    empty = None
+    if mode != "measured":  # blank cells of the paper may have measurements
+        empty = DASH if column.id in spec.dash else BLANK if column.id in spec.blank else None
+    published = None
+    if empty is None and spec.published is not None and column.run is None:
+        slug = str(column.metric).replace("_", "-")
+        key = spec.published.replace("{column}", column.key).replace("{metric}", slug)
+        if spec.scored:
+            published = added.get(key)
+        elif mode != "measured":
+            published = published_number(key, where.rpartition(".")[0] + ".published")
+    return CellSource(str(column.metric), published, runs, empty=empty)
+
+
+def _require_listed(names: Sequence[str], runs: Mapping[str, SheetRow], mode: Mode, where: str) -> None:
+    """Refuses ids with a name in braces that has no value, and in mode measured rows that are not in the sheet."""
+    for run in names:
+        if run not in runs and "{" in run:
+            fault = f"'{run}' has a name in braces that is neither 'column' nor a key of vars"
+            raise UserError(where, fault, "set it")
+        if run not in runs and mode == "measured":
+            hint = suggestion(run, runs)
+            raise UserError(where, f"unknown run '{run}': the sample sheet does not list it{hint}")
+
+
+def with_measurements(
+    lines: Iterable[TableLine], measurements: Measurements, runs: Mapping[str, SheetRow]
+) -> list[TableLine]:
+    """Rows of :func:`resolve` with their measurements, which are compared with the published numbers.
+
+    Raises:
+        UserError: A row pools values that are not comparable, or a trial has no value.
+    """
+    data, rows = _Data(measurements, runs), []
+    for line in lines:
+        sources = {
+            name: data.measured(source, is_later=name in line.spec.later, where=line.where)
+            for name, source in line.sources.items()
+        }
+        nfe = measurements.nfe(line.first) if line.nfe is None else line.nfe
+        rows.append(dataclasses.replace(line, sources=sources, nfe=nfe, trained=measurements.trained(line.first)))
+    return rows
+
+
+def require_poolable(identities: Mapping[str, Identity], metric: str, where: str) -> None:
+    """Refuses to pool runs whose values are not comparable.
+
+    Args:
+        identities: Identity of each run's values.
+        metric: Key of the metric.
+        where: Place of the row, for errors.
+    """
+    (first, identity), *others = identities.items()
+    for name, other in others:
+        if reason := comparable(identity, other):
+            raise UserError(where, f"pools '{first}' and '{name}', which are not comparable: {metric}: {reason}")
+
+
 @dataclass(frozen=True)
 class _Data:
-    """Data from which the cells of a table are resolved."""
+    """Measurements from which the cells of a table are filled."""
 
-    layout: TableLayout
     measurements: Measurements
     runs: Mapping[str, SheetRow]
-    mode: Mode
-    added: Mapping[str, Published]
 
-    def source(self, spec: RowSpec, column: ColumnSpec, where: str) -> CellSource:
-        """Data of the cell of a row (with its place ``where``) in a column."""
-        metric, empty = str(column.metric), None
-        if self.mode != "measured":  # blank cells of the paper may have measurements
-            empty = DASH if column.id in spec.dash else BLANK if column.id in spec.blank else None
-        published = self._published(spec, column, where) if empty is None else None
-        runs = self.layout.runs_of(spec, column) if self.mode != "paper" or spec.scored else ()
-        self._require_listed(runs, where)
-        source = CellSource(metric, published, runs, empty=empty)
-        if not runs or not all(self.measurements.has(name, metric) for name in runs):
-            return source
-        return self._measured(source, is_later=column.id in spec.later, where=where)
-
-    def _measured(self, source: CellSource, is_later: bool, where: str) -> CellSource:
+    def measured(self, source: CellSource, is_later: bool, where: str) -> CellSource:
         """A source with its measurement, which may be compared with its published number."""
         measurements, runs, metric = self.measurements, source.runs, source.metric
+        if not runs or not all(measurements.has(name, metric) for name in runs):
+            return source
         estimates = [measurements.estimate(name, metric, where) for name in runs]
         estimate = estimates[0] if len(runs) == 1 else Estimate.of([one.mean for one in estimates])
         lines = [line for name in runs for line in measurements.lines(name, metric)]
@@ -176,7 +230,9 @@ class _Data:
         compared: Agreement | str | None = None
         if source.published is not None:
             compared = LATER if is_later else agreement_of(estimate, lines, source.published, trainings)
-        self._require_alike(runs, metric, where)
+        if pair := measurements.one_network(runs):
+            raise UserError(where, f"pools '{pair[0]}' and '{pair[1]}', which are one network", "train one again")
+        require_poolable({name: measurements.identity(name, metric) for name in runs}, metric, where)
         return dataclasses.replace(
             source,
             estimate=estimate,
@@ -185,15 +241,6 @@ class _Data:
             lines=lines,
             trainings=trainings,
         )
-
-    def _require_alike(self, names: Sequence[str], metric: str, where: str) -> None:
-        """Refuses to pool runs whose values are not comparable, or that are one network."""
-        if pair := self.measurements.one_network(names):
-            raise UserError(where, f"pools '{pair[0]}' and '{pair[1]}', which are one network", "train one again")
-        first, *others = ((name, self.measurements.identity(name, metric)) for name in names)
-        for name, identity in others:
-            if reason := comparable(first[1], identity):
-                raise UserError(where, f"pools '{first[0]}' and '{name}', which are not comparable: {metric}: {reason}")
 
     def _exposure(self, names: Sequence[str]) -> Exposure | None:
         """Exposure of the generators of measured runs, together; None if the exposure of one run is unknown."""
@@ -204,27 +251,6 @@ class _Data:
                 return None
             exposure |= run_exposure
         return exposure
-
-    def _published(self, spec: RowSpec, column: ColumnSpec, where: str) -> Published | None:
-        if spec.published is None or column.run is not None:
-            return None
-        slug = str(column.metric).replace("_", "-")
-        key = spec.published.replace("{column}", column.key).replace("{metric}", slug)
-        if spec.scored:
-            return self.added.get(key)
-        if self.mode == "measured":
-            return None
-        return published_number(key, where.rpartition(".")[0] + ".published")
-
-    def _require_listed(self, runs: Sequence[str], where: str) -> None:
-        """Refuses ids with a name in braces that has no value, and in mode measured rows that are not in the sheet."""
-        for run in runs:
-            if run not in self.runs and "{" in run:
-                fault = f"'{run}' has a name in braces that is neither 'column' nor a key of vars"
-                raise UserError(where, fault, "set it")
-            if run not in self.runs and self.mode == "measured":
-                hint = suggestion(run, self.runs)
-                raise UserError(where, f"unknown run '{run}': the sample sheet does not list it{hint}")
 
 
 def without_unlike(layout: TableLayout, lines: Sequence[TableLine]) -> tuple[list[TableLine], list[str]]:

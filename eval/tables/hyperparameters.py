@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from sida.config.settings import Natural, OneOf, from_mapping
 from sida.errors import SettingError
-from sida.eval.results.conditions import Needs
+from sida.eval.results.conditions import Needs, Planned
 from sida.eval.results.logs import has_log, log_path, logged, read_log
 from sida.eval.results.published import published_number
 from sida.eval.results.sheet import SheetRow
@@ -122,6 +122,10 @@ class HyperLayout(TableKind):
     def needs(self, runs: Mapping[str, SheetRow]) -> Needs:
         """Rows of a sheet whose trainings the table shows."""
         return Needs([], set(self.runs))
+
+    def check(self, planned: Planned, mode: Mode | None = None) -> None:
+        """Checks ids of published values and names of settings, by the table without settings."""
+        self.build(TableSources(None, planned.runs, mode))
 
     def build(self, sources: TableSources) -> Table:
         """Builds Table 8; without settings, cells say 'not configured'."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from sida.config.registries import Registry, RegistryEntry
 from sida.config.settings import Range, from_mapping
 from sida.errors import SettingError, UserError, suggestion
-from sida.eval.results.conditions import Needs, check_columns, matching, with_other_seeds
+from sida.eval.results.conditions import Needs, Planned, check_columns, matching, with_other_seeds
 from sida.eval.results.extended import read_extended
 from sida.eval.results.sheet import SheetRow
 from sida.eval.results.summary import Measurements
@@ -194,16 +194,17 @@ class TableKind(abc.ABC):
             UserError: Data are missing or faulty.
         """
 
-    def check(self, sources: TableSources) -> None:
-        """Checks the layout against a preset before the first job.
+    def check(self, planned: Planned, mode: Mode | None = None) -> None:
+        """Checks the layout against a preset before the first job, which no number and no package of the jobs needs.
 
         Args:
-            sources: Placeholder data: each row has each metric of its protocol.
+            planned: What the preset measures.
+            mode: Overrides the layout's mode.
 
         Raises:
             UserError: The preset does not have a row or metric of the layout.
         """
-        self.build(sources)
+        self.needs(planned.runs)
 
 
 @dataclass(frozen=True, kw_only=True)

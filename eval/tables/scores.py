@@ -56,7 +56,7 @@ def row_columns(
             f"has no columns for the metrics of protocol '{protocol.name}' ({', '.join(sorted(metrics))})",
             "name another layout",
         )
-    lines = resolve(layout, Measurements([]), {}, "audit")
+    lines = resolve(layout, {}, "audit")
     for column in columns:
         if column.metric in metrics:
             published = [line.sources[column.id].published for line in lines]
@@ -76,7 +76,7 @@ def table_protocol(table: str) -> str:
     layout = load_layout(find_file("tables", table, where="--like"))
     if layout.protocol:
         return layout.protocol
-    lines = resolve(layout, Measurements([]), {}, "paper")
+    lines = resolve(layout, {}, "paper")
     numbers = [source.published for line in lines for source in line.sources.values() if source.published]
     names = {number.protocol for number in numbers if number.protocol}
     if len(names) != 1:

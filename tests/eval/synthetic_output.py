@@ -11,7 +11,7 @@ from pathlib import Path
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT
 from sida.eval.results.published import protocols
-from sida.eval.results.summary import MEASUREMENT_COLUMNS, Measurements
+from sida.eval.results.summary import MEASUREMENT_COLUMNS
 from sida.eval.tables.cells import resolve
 from sida.eval.tables.layout import load_layout
 from sida.files.atomic import sha256_json
@@ -173,7 +173,7 @@ def write_released(folder, share=0.8):
     layouts = sorted((ROOT / "studies/papers/tables").glob("table[1-7]*.yaml"))
     truth = {}
     for path in layouts:
-        for line in resolve(load_layout(path), Measurements([]), {}, "audit"):
+        for line in resolve(load_layout(path), {}, "audit"):
             for source in line.sources.values():
                 if source.run and source.published:
                     near = source.published.value * (1 + noise.gauss(0, 0.006))
@@ -182,6 +182,20 @@ def write_released(folder, share=0.8):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return write_csv(folder / "measurements.csv", measurement_lines(truth=kept))
+
+
+def planned_lines(preset, **columns):
+    """Columns of two trials of each metric of each row that a preset measures, with made-up values."""
+    for run in preset.measurable:
+        row = preset.rows[run]
+        about = {"run": run, "method": row.cells.method, "nfe": row.cells.nfe, "n": row.protocol.num_samples}
+        about |= {"protocol": row.protocol.name, "device": "", "code_version": "", "date": "", "network_sha256": ""}
+        for metric in row.protocol.metrics:
+            identity = row.protocol.identity(metric.key)
+            facts = {name: getattr(identity, name) for name in ("settings", "classes", "resolution")}
+            for trial in range(min(2, row.protocol.trials)):
+                value = {"metric": metric.key, "trial": trial, "value": 1.0 + 0.01 * trial, "reference_sha256": ""}
+                yield {**about, **facts, **value, **columns}
 
 
 def csv_rows(source: Path | str) -> list[dict[str, str]]:

@@ -135,6 +135,11 @@ FAULTS = [
     (shown("figures", {"kind": "samples", "panels": [{"where": {"method": "gdd"}}]}), r"x.yaml: panels\[0\].where: "),
     (curves(**TEACHERS), r"run 'teacher[^']*': .* not trained here"),
     (curves(metric="recall"), r"'recall' is not measured during training"),
+    (
+        curves(lines=[{"where": {"method": "sida"}}, {"where": {"family": "One Step"}}]),
+        r"lines\[1\].where: 3 runs match",
+    ),
+    (curves(lines=[{"published": "t1-nothing"}]), r"lines\[0\].published: no published number 't1-nothing'"),
     ({"claims": "x.yaml", "x.yaml": {"claims": []}}, r"x.yaml: is not a Python file"),
     # The protocol.
     (measured(metrics=[metric(extractor="digitz")]), r"metric 'fd': .*'digitz' .*'digits'"),

@@ -13,9 +13,10 @@ from urllib.parse import unquote
 from sida.data.archive import is_intact_zip
 from sida.errors import Progress, UserError
 from sida.eval.results.csv_files import csv_text, parse_csv, read_csv
+from sida.eval.results.identity import identity_mismatch
 from sida.eval.results.measurements import long_rows, read_measurement
 from sida.eval.results.stored import STORED
-from sida.eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, identity_mismatch, load_measurements
+from sida.eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, load_measurements
 from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
 from sida.files.ordinary import file_below, ordinary_files
 from sida.files.tensors import read_tensor_header, verify_tensors
@@ -218,10 +219,9 @@ def check_numbers(report: Report) -> None:
             continue
         with report.checking(collected):
             measurements = load_measurements(report.folder / collected)
-            if mismatch := identity_mismatch(measurements.rows):
-                report.fault(
-                    collected, f"runs '{mismatch[0].run}' and '{mismatch[1].run}' are not comparable: {mismatch[2]}"
-                )
+            if mismatch := identity_mismatch((row.run, row.metric, row.identity) for row in measurements.rows):
+                first, second, why = mismatch
+                report.fault(collected, f"runs '{first}' and '{second}' are not comparable: {why}")
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, ...]:

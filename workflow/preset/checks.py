@@ -11,8 +11,8 @@ from sida.errors import UserError, errors_at, settings_in, suggestion
 from sida.eval.features import extractor_entry
 from sida.eval.measuring.protocol import Protocol, ReferenceSource
 from sida.workflow.preset.networks import NETWORK_FILES
-from sida.workflow.preset.placeholders import check_products
 from sida.workflow.preset.preset import Preset
+from sida.workflow.preset.product_checks import check_products
 from sida.workflow.preset.rows import Row
 from sida.workflow.preset.training_checks import check_trainings
 

@@ -2,10 +2,9 @@
 
 import json
 
-from sida.eval.claims.evidence import Evidence
 from sida.eval.claims.write import named_rows
-from sida.eval.results.summary import Measurements
 from sida.workflow.preset.preset import Preset
+from sida.workflow.preset.product_checks import unmeasured
 from sida.workflow.preset.products import layout_needs
 from sida.workflow.preset.reading import load_preset
 from sida.workflow.preset.trainings import training
@@ -57,8 +56,8 @@ def unshown_remark(preset: Preset) -> str | None:
     for kind, layouts in preset.layouts.items():
         for needs in (layout_needs(preset, kind, name) for name in layouts):
             row_names.update(needs.measured, needs.networks)
-    nothing = Evidence(Measurements([]), preset.runs)
-    row_names.update(row for claim in preset.claims for row in named_rows(claim.findings(nothing), preset.runs))
+    evidence = unmeasured(preset)
+    row_names.update(row for claim in preset.claims for row in named_rows(claim.findings(evidence), preset.runs))
     rows = [name for name in preset.measurable if name not in row_names] if preset.settings.tables else []
     if not rows:
         return None

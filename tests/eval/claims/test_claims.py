@@ -25,10 +25,10 @@ from sida.eval.claims.write import (
 )
 from sida.eval.results.retraining import load_retraining
 from sida.eval.results.sheet import SheetRow, read_runs
-from sida.eval.results.summary import Estimate, Measurements, load_measurements
+from sida.eval.results.summary import Estimate, Measurement, Measurements, load_measurements
 from sida.files.text_files import with_hash
-from sida.workflow.preset.placeholders import placeholders
 from tests.eval.claims.evidence import STILL, claim, claim_of, curve, evidence, lines, made, rows_of, spread
+from tests.eval.synthetic_output import planned_lines
 from tests.refused import refused
 from tests.workflow.workspace import put, shipped
 
@@ -158,7 +158,7 @@ def test_claims_can_be_decided_from_what_their_preset_trains_and_measures(preset
     """With a value for every metric of every row, only training logs and further seeds of the demo are missing."""
     whole = shipped(preset)
     digests = {"reference_sha256": "a" * 64, "extractor_sha256": "b" * 64}
-    lines = (dataclasses.replace(line, **digests) for line in placeholders(whole))
+    lines = [Measurement(**line) for line in planned_lines(whole, **digests)]
     claims = load_claims(ROOT / f"studies/{study}/claims.py")
     known = Evidence(Measurements(lines), whole.runs, retraining=claims.retraining)
     findings = [finding for claim in claims.claims for finding in claim.findings(known)]

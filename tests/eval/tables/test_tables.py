@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sida.config.lookup import ROOT
 from sida.eval.report.paper import missing_latex
 from sida.eval.results.bibliography import bibliography
+from sida.eval.results.conditions import Planned
 from sida.eval.results.identity import Identity
 from sida.eval.results.published import load_published
 from sida.eval.results.retraining import Retraining
@@ -334,18 +335,21 @@ def test_a_faulty_layout_names_the_place(tmp_path, measured, runs, changes, plac
     assert word in str(error)
 
 
-def test_a_layout_is_checked_before_the_first_job_without_ranks(tmp_path, measured, runs, monkeypatch):
-    sources = TableSources(measured, runs, settings={"retraining": dataclasses.asdict(STILL)})
-    refused(r"rows\[0\]\.run.*'sid-a1\.3'", layout_with(tmp_path, **row(run="sid-a1.3")).check, sources)
+def test_a_layout_is_checked_before_the_first_job_without_numbers(tmp_path, runs):
+    identities = {run: {metric: Identity(protocol="p") for metric in METRICS} for run in runs}
+    planned = Planned("runs.tsv", runs, identities, lambda *_: "")
+    refused(r"rows\[0\]\.run.*'sid-a1\.3'", layout_with(tmp_path, **row(run="sid-a1.3")).check, planned)
+    pooled = layout_with(tmp_path, **row(run="sid-a1.0", pool=["sida-a1.0"]))
+    pooled.check(planned)
+    identities["sida-a1.0"] = identities["sida-a1.0"] | {"fd": Identity(protocol="q", n=9)}
+    refused(r"rows\[0\]\.run.*not comparable: fd: ", pooled.check, planned)
+    no_fd = {run: {"is": Identity(protocol="p")} for run in runs}
+    refused(r"columns\[3\]\.metric.*'fd'", layout_with(tmp_path).check, dataclasses.replace(planned, identities=no_fd))
     line = {"label": "eps", "published": ["no-such-number"]}
     settings = {"kind": "hyperparameters", "columns": [], "rows": [line | {"span": True}]}
     settings["columns"] = [{"head": "A", "key": "a", "sid": "sid-a1.0", "sida": "sida-a1.0"}]
     printed = table_layout(settings, "own.yaml")
-    refused(r"own\.yaml: rows\[0\]\.published.*'no-such-number'", printed.check, TableSources(None, runs))
-    monkeypatch.setattr("sida.eval.tables.bold.interval_of", None)
-    load_layout(MAIN).check(sources)
-    with pytest.raises(TypeError):
-        load_layout(MAIN).build(sources)
+    refused(r"own\.yaml: rows\[0\]\.published.*'no-such-number'", printed.check, planned)
 
 
 def test_an_audited_row_has_lines_between_rules_and_says_its_name_once(tmp_path, measured, runs):

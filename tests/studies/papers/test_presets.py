@@ -20,7 +20,7 @@ from sida.eval.measuring.protocol import load_protocol
 from sida.eval.results.conditions import matching
 from sida.eval.results.identity import comparable
 from sida.eval.results.published import load_published
-from sida.eval.results.summary import Measurements
+from sida.eval.results.summary import Measurement, Measurements
 from sida.eval.tables.build import build_table
 from sida.eval.tables.layout import load_layout
 from sida.files.atomic import sha256_file
@@ -31,14 +31,13 @@ from sida.workflow.planning.costs import Costs
 from sida.workflow.preset import load_preset, preset_from
 from sida.workflow.preset.checks import check_preset
 from sida.workflow.preset.measuring import measurement
-from sida.workflow.preset.placeholders import placeholders
 from sida.workflow.preset.products import layout_needs
 from sida.workflow.preset.remarks import unshown_remark
 from sida.workflow.preset.stored_rows import row_digest
 from sida.workflow.preset.trainings import gpus_of, most_gpus, training
 from tests.assets.fault_server import serve, write_registry
 from tests.data.test_archive import png, write_zip
-from tests.eval.synthetic_output import csv_rows
+from tests.eval.synthetic_output import csv_rows, planned_lines
 from tests.files.made_pickles import MARK, write_genuine
 from tests.plugins import needs
 from tests.workflow.workspace import Workspace, forked_snakemake, jobs_in, settings_of, shipped
@@ -264,7 +263,7 @@ def test_rows_are_measured_twice_and_the_first_time_as_before(clean):
 
 
 def test_clean_numbers_have_columns_without_a_published_side(clean):
-    measured = Measurements(placeholders(clean))
+    measured = Measurements([Measurement(**line) for line in planned_lines(clean)])
     for name, protocol in TABLES.items():
         layout, plain = (load_layout(find_file("tables", each, [PAPERS])) for each in (f"clean-{name}", name))
         table = build_table(layout, measured, clean.runs, "audit")
