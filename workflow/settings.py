@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import re
 import types
 import typing
@@ -16,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from sida.config.families import FAMILIES
+from sida.config.lookup import docstring
 from sida.config.recipe import (
     METHOD_SETTINGS,
     OFFICIAL,
@@ -158,15 +158,15 @@ def descriptions(cls: type) -> dict[str, str]:
     meanings: dict[str, str] = {}
     for described in (*getattr(cls, "described_by", ()), cls):
         for base in reversed(described.__mro__):
-            meanings |= _attributes(base.__dict__.get("__doc__") or "")
+            meanings |= _attributes(docstring(base))
     return {name: meanings[name] for name in type_hints(cls)}
 
 
-def _attributes(docstring: str) -> dict[str, str]:
-    _, _, section = inspect.cleandoc(docstring).partition("Attributes:\n")
+def _attributes(text: str) -> dict[str, str]:
+    _, _, section = text.partition("Attributes:\n")
     meanings: dict[str, str] = {}
-    for names, text in re.findall(r"^    (\w[\w, ]*): (.+(?:\n {5,}.+)*)", section, re.MULTILINE):
-        plain = re.sub(r":\w+:`([^`]+)`|``([^`]+)``", r"`\1\2`", " ".join(text.split()))
+    for names, words in re.findall(r"^    (\w[\w, ]*): (.+(?:\n {5,}.+)*)", section, re.MULTILINE):
+        plain = re.sub(r":\w+:`([^`]+)`|``([^`]+)``", r"`\1\2`", " ".join(words.split()))
         meanings |= dict.fromkeys(names.split(", "), plain)
     return meanings
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sida.config.lookup import ROOT, check_code_path, own_fault
+from sida.config.lookup import ROOT, check_code_path, docstring, own_fault
 from sida.errors import UserError, errors_at, settings_in
 from sida.eval.claims.evidence import Evidence
 from sida.eval.claims.finding import Finding
@@ -98,7 +98,7 @@ class Claims:
         """
 
         def add(decide: Decide) -> Decide:
-            statement = " ".join((decide.__doc__ or "").split())
+            statement = " ".join(docstring(decide).split())
             if not statement:
                 raise UserError(id, "has no docstring", "write the statement there")
             if any(claim.id == id for claim in self.claims):

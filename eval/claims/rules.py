@@ -22,6 +22,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, ParamSpec
 
+from sida.config.lookup import docstring
 from sida.eval.claims.evidence import Evidence, Side, Z
 from sida.eval.claims.finding import UNDECIDED, Finding, Operand, Outcome, decided
 from sida.eval.contrasts import DECIDING, NotMeasuredError, interval_of, joint
@@ -359,4 +360,4 @@ def no_rule(reason: str) -> Finding:
 
 def rule_text(name: str) -> str:
     """A rule in words, for pages: the first paragraph of its docstring."""
-    return " ".join(str(inspect.getdoc(RULES[name])).partition("\n\n")[0].partition(": ")[2].split())
+    return " ".join(docstring(RULES[name]).partition("\n\n")[0].partition(": ")[2].split())

@@ -72,13 +72,11 @@ def write_crate(folder: str | Path, license: str = "") -> int:
         license: Address or name of the licence of the results; empty says that none is stated.
 
     Raises:
-        UserError: rocrate is not installed, the folder has a fault or no manifest, or the Snakefile of the run is
-            unknown.
+        UserError: The folder has a fault or no manifest, or the Snakefile of the run is unknown.
+        ModuleNotFoundError: rocrate is not installed.
     """
-    try:
-        from rocrate.rocrate import ROCrate
-    except ImportError:
-        raise UserError("rocrate", "is not installed", "pip install 'sida-repro[crate]'") from None
+    from rocrate.rocrate import ROCrate
+
     folder = Path(folder)
     report = check_results(folder)
     if report.faults:

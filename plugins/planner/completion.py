@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sida.cli.main import Verb
-from sida.config.lookup import how_to_install, our_object
-from sida.errors import UserError
+from sida.config.lookup import our_object
 from sida.workflow.cli import all_verbs
 
 
@@ -17,10 +16,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     """Prints the script."""
-    try:
-        import shtab
-    except ImportError:
-        raise UserError("sida completion", "needs shtab", how_to_install("shtab>=1.7")) from None
+    import shtab
+
     print(shtab.complete(_whole_parser(shtab.FILE), shell=args.shell))
 
 

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
 
-from sida.config.lookup import our_object
+from sida.config.lookup import missing_package, our_object
 from sida.config.registries import ListedVerb, refuse_missing
 from sida.errors import (
     EXIT_RETRY,
@@ -149,6 +149,18 @@ def _overview(about: str, verbs: Mapping[str, ListedVerb]) -> str:
     return "\n".join([*lines, "", "`sida COMMAND --help` shows arguments and examples."])
 
 
+class _Once(argparse._StoreAction):
+    """Stores an option's value; a second one, which argparse takes in place of the first, is an error."""
+
+    _value: Any = None
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        if option and self._value not in (None, values):
+            raise UserError(option, "is given twice with different values", "give one")
+        self._value = values
+        setattr(namespace, self.dest, values)
+
+
 def _parsed(verb: Verb, about: str, arguments: list[str]) -> argparse.Namespace:
     """Arguments of a verb."""
     parser = argparse.ArgumentParser(
@@ -157,6 +169,8 @@ def _parsed(verb: Verb, about: str, arguments: list[str]) -> argparse.Namespace:
         epilog=verb.examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    for action in (None, "store"):
+        parser.register("action", action, _Once)
     verb.arguments(parser)
     if not verb.intermixed:
         return parser.parse_args(arguments[1:])
@@ -216,6 +230,11 @@ def _status(run: Callable[[], int | None], fault: Path | None = None) -> int:
             raise
         prefix = f"{error.filename}: " if error.filename else ""
         say(f"error: {prefix}{error.strerror}; choose another place or make room there")
+        return 1
+    except ModuleNotFoundError as error:
+        if (missing := missing_package(error.name or "")) is None:
+            raise
+        say(f"error: {missing}")
         return 1
     except (MemoryError, ImportError, RuntimeError) as error:
         if circle := _CIRCLE.fullmatch(str(error)):

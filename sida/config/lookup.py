@@ -24,6 +24,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -126,6 +127,33 @@ def how_to_install(*packages: str) -> str:
         packages: Requirements as pip takes them, for example ``diffusers>=0.27``.
     """
     return "make setup" if CHECKOUT else "pip install " + " ".join(f"'{package}'" for package in packages)
+
+
+#: Names of packages whose modules have another name.
+_PACKAGE_OF = {"PIL": "pillow", "cleanfid": "clean-fid", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+
+
+def missing_package(module: str) -> UserError | None:
+    """The error of a module that is not installed; None if it is of no package that this one names as its need."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        package = _PACKAGE_OF.get(top := module.partition(".")[0], top).replace("_", "-")
+        for requirement in metadata.requires("sida-repro") or ():
+            if re.match(rf"{re.escape(package)}(?![\w.-])", requirement, re.IGNORECASE):
+                fault = f"{sys.executable} does not have it"
+                return UserError(f"package {package}", fault, how_to_install(requirement.partition(";")[0].strip()))
+    return None
+
+
+def docstring(described: Any) -> str:
+    """Docstring of a class or function, which the suite shows; empty if there is none.
+
+    Raises:
+        UserError: Python runs without docstrings.
+    """
+    if sys.flags.optimize > 1:
+        fault = "Python runs without docstrings, which have the texts of settings and claims"
+        raise UserError("PYTHONOPTIMIZE", fault, "unset it, or set it to 1")
+    return inspect.cleandoc(described.__doc__ or "")
 
 
 #: Environment variable with the permitted modules, ``module:object`` names, and paths (with a slash), separated by

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sida.cli.main import Verb, integer
-from sida.config.lookup import ROOT, how_to_install
+from sida.config.lookup import ROOT
 from sida.config.registries import Registry
 from sida.errors import UserError, suggestion
 from sida.workflow.checks import check_folder, check_records
@@ -48,8 +48,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.cores and args.cores != "all":
         integer("--cores", 1, 10**6)(args.cores)
     if importlib.util.find_spec("snakemake") is None:
-        remedy = how_to_install("snakemake[reports]>=9.20.0,<10")
-        raise UserError("sida run", f"{sys.executable} does not have the package snakemake", remedy)
+        raise ModuleNotFoundError(name="snakemake")
     profile = _profile(args.profile)
     # Snakemake runs code of its settings and records as it starts: they are read first, as data.
     check_folder(Path.cwd())
