@@ -42,6 +42,9 @@ def read_stored(folder: str | Path) -> dict[str, Any]:
         raise UserError(
             path, f"format must be '{STORED_FORMAT}', is {facts.get('format')!r}", "store the results again"
         )
+    rows = facts.get("rows")
+    if not isinstance(rows, dict) or not all(isinstance(text, str) for text in (facts.get("preset"), *rows.values())):
+        raise UserError(path, "preset must be a text and rows a digest by row", "store the results again")
     return facts
 
 
@@ -77,7 +80,12 @@ def files_of(folder: Path, runs: Collection[str]) -> Iterator[tuple[str, bytes]]
 
 
 def stored_rows(folder: str | Path) -> list[dict[str, str]]:
-    """Rows of the measurements of a results folder, as texts by column."""
+    """Rows of the measurements of a results folder, as texts by column.
+
+    Raises:
+        UserError: A row is faulty, or occurs twice (:func:`sida.eval.results.summary.load_measurements`).
+    """
+    load_measurements(folder)
     return [row for _, row in read_csv(measurements_file(folder))[1]]
 
 
@@ -87,7 +95,6 @@ def taken(folder: str | Path, *runs: str) -> list[dict[str, str]]:
     Raises:
         UserError: A run is not stored.
     """
-    load_measurements(folder)
     path = Path(folder)
     origin = f"{FROM_STORED}{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}"
     rows = [row | {"origin": origin} for row in stored_rows(folder) if row["run"] in runs]

@@ -280,6 +280,40 @@ def test_a_check_from_another_folder_says_what_is_missing(tmp_path, monkeypatch,
     assert "row 'further' is not stored; `sida run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("facts", [{"rows": ["data"]}, {"rows": {"data": 1}}, {"preset": None}, {"preset": ["demo"]}])
+def test_facts_of_another_type_are_one_line(here, facts):
+    shutil.copytree(STORED, here / "stored", ignore=shutil.ignore_patterns("students", "teachers"))
+    write_hashed_json(here / "stored/stored.json", read_stored(STORED) | facts)
+    refused("stored.json: preset must be a text and rows", command, "check", here, "data")
+
+
+def of_images(trial, count):
+    return {"n": str(count), "seed_first": str(trial * count), "seed_last": str((trial + 1) * count - 1)}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda rows: [*rows, rows[0] | {"value": "0.5"}], "occurs twice"),
+        (
+            lambda rows: [row | of_images(int(row["trial"]), 50_000) for row in rows],
+            "is of 50000 images, and .* measures 2500",
+        ),
+    ],
+)
+def test_stored_lines_that_are_not_of_the_measurement_are_refused(here, change, told):
+    shutil.copytree(STORED, here / "stored", ignore=shutil.ignore_patterns("students", "teachers"))
+    rows = [row for row in stored_rows(STORED) if row["run"] == "data"]
+    write_stored(here / "stored", read_stored(STORED), change(rows))
+    refused(told, command, "check", here, "data", "--trials", "0")
+
+
+def test_a_copied_study_is_checked_with_its_own_preset_and_the_screen_names_it(here):
+    shutil.copytree(DEMO, here / "demo", ignore=shutil.ignore_patterns("students", "teachers"))
+    preset = here / "demo/preset.yaml"
+    assert f"row data of {preset}," in command("check", here / "demo", "data", "--trials", "0", "--metrics", "accuracy")
+
+
 def test_agreement_tells_the_last_digit_from_the_printed_ones():
     stored = {0: 4.712345678901234, 1: 4.812345678901234}
     same = trial_agreement("fd", stored, stored, decimals=2)

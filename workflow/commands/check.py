@@ -18,7 +18,7 @@ from sida.eval.commands._options import parse_trials
 from sida.eval.measuring.protocol import load_protocol
 from sida.eval.results.extended import read_extended
 from sida.eval.results.stored import STORED, read_stored, stored_rows, unchanged_rows
-from sida.eval.results.summary import Estimate
+from sida.eval.results.summary import Estimate, measurements_file
 from sida.files.atomic import sha256_file
 from sida.files.ordinary import file_below
 from sida.machine import environment
@@ -71,8 +71,8 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError(
             f"row '{args.row}'", f"nothing to compare: {', '.join(left_out)}", "does its protocol still measure them?"
         )
-    images = f"{len(trials)} × {int(lines[0]['n']):,} images"
-    print(f"{folder}: row {args.row}, {images}, measured again in {seconds:.1f} s")
+    images = f"{len(trials)} × {load_protocol(spec['protocol']).num_samples:,} images"
+    print(f"{folder}: row {args.row} of {preset.source}, {images}, measured again in {seconds:.1f} s")
     device = environment(spec["device"])["device"]
     elsewhere = device != lines[0]["device"]
     trained_on = f", trained on {on}" if (on := lines[0].get("trained_on")) else ""
@@ -187,15 +187,9 @@ def _stored_folder(study: str) -> Path:
 
 
 def _preset_file(folder: Path, preset: str) -> Path:
-    """Preset of stored results: the path or name that they record, else the file of that name beside their folder."""
-    try:
-        return find_preset(preset)
-    except UserError:
-        # A study of the user was stored from the folder above it.
-        for above in list(folder.absolute().parents)[:2]:
-            if (above / Path(preset).name).is_file():
-                return above / Path(preset).name
-        raise
+    """Preset of stored results: the file beside their folder, as in a copied study, else the path or name on record."""
+    beside = (above / Path(preset).name for above in list(folder.absolute().parents)[:2])
+    return next((path for path in beside if path.is_file()), None) or find_preset(preset)
 
 
 def trial_agreement(
@@ -271,6 +265,10 @@ def stored_spec(
         if not Path(spec[key]).is_file():
             remedy = f"`sida run {listed_name(preset.source)} {row}` trains and measures it again"
             raise UserError(spec[key], f"the network of row '{row}' is not stored", remedy)
+    images = load_protocol(spec["protocol"]).num_samples
+    if other := next((line for line in lines if line["n"] != str(images)), None):
+        fault = f"{other['metric']} of row '{row}' is of {other['n']} images, and {preset.source} measures {images}"
+        raise UserError(measurements_file(folder), fault, "take both again")
     if spec["network"] and not _is_measured(spec["network"], lines[0]["network_sha256"]):
         raise UserError(spec["network"], f"is not the network that row '{row}' was measured of", "take both again")
     return spec, lines
