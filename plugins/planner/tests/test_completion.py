@@ -1,11 +1,10 @@
 """`sida completion`: verbs, options and files in a shell."""
 
 import subprocess
-import sys
 
 import pytest
 
-from tests.refused import command, refused
+from tests.refused import command
 
 
 @pytest.mark.parametrize(
@@ -25,8 +24,3 @@ def test_a_shell_completes_verbs_options_and_files(tmp_path, words, wanted):
     program = f'{script}\n{ask}; printf "%s\\n" "${{COMPREPLY[@]}}"'
     run = subprocess.run(["bash", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert wanted in run.stdout.split()
-
-
-def test_without_shtab_one_line_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "shtab", None)
-    refused("sida completion: needs shtab", command, "completion", "zsh")
