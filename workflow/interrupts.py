@@ -23,11 +23,16 @@ _FAILED = "stopped before the end; finished work is kept: run the same command a
 
 
 class Interrupts(logging.Filter):
-    """Filter of the lines of a workflow's main process, and its last line."""
+    """Filter of the lines of a workflow's main process, and its last line.
+
+    Attributes:
+        interrupted: Whether the process was interrupted.
+        again: Whether the same command would now leave out rows and get further.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.interrupted, self._failed = False, False
+        self.interrupted, self.again, self._failed = False, False, False
 
     def take(self) -> None:
         """Takes SIGINT, unless the process ignores it, as one that a script starts in the background does."""

@@ -1,6 +1,7 @@
 """Starts a workflow in the process of Snakemake: environment of jobs, preset, lines on the screen."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import shutil
@@ -12,9 +13,9 @@ from typing import Any
 
 from snakemake.cli import get_argument_parser
 
-from sida.assets.cache import check_reachable
+from sida.assets.cache import RUN_STARTED, check_reachable
 from sida.cli.main import FAULTS, replace_unencodable
-from sida.errors import UserError
+from sida.errors import UserError, counted, say
 from sida.eval.report.paper import missing_latex
 from sida.files.ordinary import ordinary_files
 from sida.workflow.checks import (
@@ -65,7 +66,7 @@ class Start:
         replace_unencodable()
         self._workflow = workflow
         # A profile may set the option of a job, but only jobs have this variable of their workflow.
-        self._job = not workflow.is_main_process and "SIDA_RUN_STARTED" in os.environ
+        self._job = not workflow.is_main_process and RUN_STARTED in os.environ
         self._interrupts = INTERRUPTS if workflow.is_main_process and not PLANNING.get() else None
         if self._interrupts is not None:
             self._interrupts.take()
@@ -133,15 +134,32 @@ class Start:
             print(line, file=sys.stderr)
 
     def fail(self) -> None:
-        """Lets the last line be that work is left."""
-        if self._interrupts is not None:
-            self._interrupts.failed()
+        """Lets the last line be that work is left, or the next start leave out the rows that were found absent."""
+        if self._interrupts is None:
+            return
+        self._interrupts.failed()
+        os.environ[RUN_STARTED] = str(time.time())  # so that the answers of this run count
+        now, before = dataclasses.replace(self.preset).absent, self.preset.absent
+        if new := {run: now[run] for run in self._shown(now) if run not in before}:
+            _say_absent(new)
+            self._interrupts.again = True
 
     def show_summary(self) -> None:
-        """Prints the first table and paths of results; never fails a finished run."""
+        """Prints the first table and paths of results, and ends with status 1 if it lacks rows that are absent."""
         with contextlib.suppress(UserError):
             if os.path.isdir(f"{self.preset.results}/tables"):
                 show_results(self.preset)
+        if absent := self._shown(self.preset.absent):
+            _say_absent(absent)
+            sys.exit(1)
+
+    def _shown(self, absent: dict[str, str]) -> dict[str, str]:
+        """The absent rows that a table or figure of this run would show."""
+        if not absent:
+            return {}
+        paths = [str(path) for job in self._workflow.dag.jobs for path in job.output]
+        shown = self.targets.rows(paths)
+        return {run: reason for run, reason in absent.items() if run in shown}
 
     def _share_environment(self) -> None:
         """Sets variables that all jobs inherit, also on other machines.
@@ -151,7 +169,7 @@ class Start:
         os.environ.update(SIDA_ALLOW_CODE=os.getenv("SIDA_ALLOW_CODE", ""), SIDA_TYPED_CODE="no")
         # Each download is hashed once per run, when it is first used (sida/assets/cache.py).
         if not self._job:
-            os.environ["SIDA_RUN_STARTED"] = str(time.time())
+            os.environ[RUN_STARTED] = str(time.time())
         # Jobs import the packages of this checkout, and code of the working folder only if it is allowed.
         self.import_path = os.pathsep.join([*filter(None, [os.getenv("PYTHONPATH")]), str(self._workflow.basedir)])
         # They use the interpreter of Snakemake, even if its environment is not activated.
@@ -194,8 +212,8 @@ class Start:
             return
         lines = [f"{preset.results}/paper.pdf is left out: {missing}"] if missing else []
         if preset.left_out:
-            rows = f"{len(preset.left_out)} rows are left out: their checkpoints have no public address"
-            lines.append(f"{rows} (sida plan {preset.source} --verbose names them)")
+            rows = f"{counted(len(preset.left_out), 'row')} left out"
+            lines.append(f"{rows} (sida plan {preset.source} --verbose says why)")
         if self._workflow.is_main_process:
             lines += filter(None, (closed_results(preset.results), unshown_remark(preset)))
         for line in lines:
@@ -210,6 +228,11 @@ def shared_gpus() -> int:
     """
     pool = os.environ.get("SIDA_GPUS")
     return len(devices(pool)) if pool else len(driver_cards())
+
+
+def _say_absent(rows: dict[str, str]) -> None:
+    for run, reason in rows.items():
+        say(f"not measured: {run}: {reason}; `sida assets fetch {reason.partition(': ')[0]}` asks again")
 
 
 @contextlib.contextmanager

@@ -181,4 +181,9 @@ def _latex(plan: Plan) -> Iterator[Check]:
 
 def _rows(plan: Plan) -> Iterator[Check]:
     if plan.asked:
-        yield Check("rows", "note", f"{len(plan.asked)} {LEFT_OUT}", items=plan.asked)
+        yield Check(
+            "rows",
+            "note",
+            f"{len(plan.asked)} {LEFT_OUT}",
+            items=[f"{run}: {plan.preset.left_out[run]}" for run in plan.asked],
+        )

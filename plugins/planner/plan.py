@@ -126,7 +126,7 @@ class Plan:
         costs: Costs of the preset's jobs on a card.
         gpus: Number of cards.
         jobs: Costs by product; each precedes the costs of jobs that wait for it.
-        asked: Rows of the targets that are left out, since their checkpoints have no public address.
+        asked: Rows of the targets that are left out.
         remarks: Remarks on the preset.
     """
 
@@ -227,14 +227,14 @@ def show_plan(plan: Plan, verbose: bool = False) -> str:
         )
     every = [*plan.preset.left_out]
     if out := every if verbose else plan.asked:
-        lines += ["", f"{LEFT_OUT}:", *(f"  {run}" for run in out)]
+        lines += ["", f"{LEFT_OUT}:", *(f"  {run}: {plan.preset.left_out[run]}" for run in out)]
     if len(out) < len(every):
         lines.append(f"rows of other targets that are left out, too: {len(every) - len(out)} (--verbose names them)")
     return "\n".join(lines)
 
 
 #: Words before the rows of a preset that cannot be measured.
-LEFT_OUT = "rows that are left out, since their checkpoints have no public address (sida assets list)"
+LEFT_OUT = "rows that are left out (sida assets list)"
 
 
 def show_detection(files: Sequence[Path], percent: str) -> str:

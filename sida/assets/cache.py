@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from sida.assets.download import Download, Transfer, hash_and_fault
+from sida.assets.download import Download, Transfer, absence_note, hash_and_fault
 from sida.assets.registry import Asset, cached_file, find_asset, hub_offline, load_registry, network_of, offline
 from sida.assets.registry import cache_dir as cache_dir  # also offered to callers of this module
 from sida.errors import PassingError, UserError, say
@@ -99,6 +99,18 @@ def write_record(target: str, record: dict[str, Any] | None) -> None:
     with file_lock(LOCK_FILE):
         records = {**read_records(), target: record}
         write_json(cache_dir() / LOCK_FILE, {name: entry for name, entry in records.items() if entry is not None})
+
+
+def absence(asset: Asset) -> str:
+    """Answers of the servers, if none of them had the file of an asset at the last attempt; else an empty text.
+
+    An attempt of the workflow that runs does not count: all its jobs see the same rows.
+    """
+    with contextlib.suppress(UserError, ValueError):
+        if not asset.path.exists() and (note := absence_note(asset)).exists():
+            time_text, reasons = read_text(note).split("\n", 1)
+            return reasons if float(time_text) < float(os.environ.get(RUN_STARTED, "inf")) else ""
+    return ""
 
 
 def _find(asset_id: str) -> Asset:

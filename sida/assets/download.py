@@ -25,14 +25,14 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from sida.assets.registry import Asset, address_fault, hub_token
-from sida.errors import Progress, UserError, say
+from sida.errors import PassingError, Progress, UserError, say
 from sida.files.atomic import sha256_file, write_text
 from sida.files.content import START, placeholder_in
 from sida.files.ordinary import read_ordinary
 
 _CHUNK, _REDIRECTS, _ATTEMPTS, _LONGEST_PAUSE = 1 << 18, 10, 100, 30.0
-#: Statuses of answers after which another attempt may succeed.
-_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+#: Statuses of answers after which another attempt may succeed, besides those from 500.
+_TRANSIENT = {408, 425, 429}
 #: Bytes before the first new one that are compared where the hash of a file is unknown.
 _COMPARED = 1 << 16
 #: Limit in bytes of a file whose size is not registered.
@@ -54,6 +54,14 @@ class NoHostError(BrokenError):
 
 class HopelessError(Exception):
     """This URL cannot give the file; a mirror may."""
+
+
+class GoneError(HopelessError):
+    """The server has no such file for this user: a status of the kind of 404, or a page in place of the file."""
+
+
+class ExhaustedError(HopelessError):
+    """All attempts at this URL failed, but later ones may succeed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +108,8 @@ class Download:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def remove(self) -> None:
-        """Removes the unfinished file and its note."""
-        for path in (self.part, self._note):
+        """Removes the unfinished file and the notes beside it."""
+        for path in (self.part, self._note, absence_note(self.asset)):
             path.unlink(missing_ok=True)
 
     def run(self) -> tuple[str, str]:
@@ -109,13 +117,16 @@ class Download:
 
         Raises:
             UserError: No URL gave the file; the message has the reasons, and received bytes are kept for the next try.
+                It is a :class:`PassingError` if a later try may succeed. If no server has the file, a note in the cache
+                says so (:func:`sida.assets.cache.absence`).
         """
-        reasons = []
+        reasons, kinds = [], set()
         for url in self.asset.urls:
             try:
                 path = self._from_url(url)
             except HopelessError as error:
                 reasons.append(f"{url.split('/')[2]}: {error}")
+                kinds.add(type(error))
                 continue
             with open(self.part, "rb+") as stream:
                 os.fsync(stream.fileno())
@@ -123,8 +134,12 @@ class Download:
             self.remove()
             return path, url
         manual = f"get {self.asset.urls[0]} elsewhere and put it at {self.target}"
-        remedy = f"run the command again to continue, or {manual}"
-        raise UserError("", f"asset '{self.asset.id}' could not be downloaded ({'; '.join(reasons)})", remedy)
+        fault = f"asset '{self.asset.id}' could not be downloaded ({'; '.join(reasons)})"
+        if kinds == {GoneError}:
+            write_text(absence_note(self.asset), f"{time.time()}\n{'; '.join(reasons)}")
+            raise UserError("", fault, manual)
+        kind = PassingError if ExhaustedError in kinds else UserError
+        raise kind("", fault, f"run the command again to continue, or {manual}")
 
     def _from_url(self, url: str) -> str:
         """All attempts at one URL; returns the hash of the complete file."""
@@ -142,15 +157,15 @@ class Download:
                 raise BrokenError(f"the joined file {fault}; starting over")
             except BrokenError as error:
                 if isinstance(error, NoHostError) and not attempt:  # later on a lookup may fail for a moment
-                    raise HopelessError(str(error)) from None
+                    raise ExhaustedError(str(error)) from None
                 idle = 0 if self.arrived - before >= transfer.least else idle + 1
                 if idle >= transfer.attempts:
-                    raise HopelessError(f"{error} ({idle} attempts)") from None
+                    raise ExhaustedError(f"{error} ({idle} attempts)") from None
                 # Random, so that jobs that failed at once do not try again at once.
                 wait = min(_LONGEST_PAUSE, transfer.backoff * 2**idle) * random.uniform(0.75, 1.25)
                 say(f"[fetch {self.asset.id}] {error}; trying again in {wait:.1f}s")
                 time.sleep(wait)
-        raise HopelessError(f"no complete file in {_ATTEMPTS} attempts")
+        raise ExhaustedError(f"no complete file in {_ATTEMPTS} attempts")
 
     def _attempt(self, url: str) -> bool:
         """Sends a request that starts or continues the file; returns whether it continued it, once all has arrived."""
@@ -189,12 +204,12 @@ class Download:
     def _accepted(self, answer: Any, begin: int, version: str) -> tuple[int, int | None]:
         """Checks status, form and announced length; returns ``(first byte of the body, total length or None)``."""
         status, headers, asset = answer.status, answer.headers, self.asset
-        if status in _TRANSIENT:
+        if status in _TRANSIENT or status >= 500:
             raise BrokenError(f"the server answered {status}")
         if status not in (200, 206, 416):
             private = asset.hub is not None and status in (401, 403)
             remedy = "; for a private or gated repository set HF_TOKEN or run `hf auth login`" if private else ""
-            raise HopelessError(f"the server answered {status}{remedy}")
+            raise (GoneError if status >= 400 else HopelessError)(f"the server answered {status}{remedy}")
         start, total = 0, _number(headers.get("Content-Length"))
         if status != 200:
             content_range = re.fullmatch(
@@ -206,7 +221,7 @@ class Download:
             start, total = begin, int(content_range[2])
         # An answer that cannot be the file must not replace the bytes that have arrived.
         if headers.get("Content-Type", "").lower().startswith("text/html"):
-            raise HopelessError("the server sent a web page instead of the file")
+            raise GoneError("the server sent a web page instead of the file")
         packed = headers.get("Content-Encoding", "identity").strip().lower()
         if packed not in ("", "identity") and not asset.target.endswith(".gz"):
             raise HopelessError(f"the server sends it compressed (Content-Encoding: {packed}), which was not asked for")
@@ -239,7 +254,7 @@ class Download:
         while chunk := answer.read1(_CHUNK):
             size = _ROOM if total is None else total - start - watch.arrived
             if (free := shutil.disk_usage(path.parent).free) < size:
-                raise UserError(path, f"{free:,} bytes are free, {size:,} are needed", _SPACE)
+                raise PassingError(path, f"{free:,} bytes are free, {size:,} are needed", _SPACE)
             watch.arrived += len(chunk)
             if start + watch.arrived > limit:
                 self.remove()
@@ -249,13 +264,18 @@ class Download:
             progress.update((start + watch.arrived) / 1e6)
 
 
+def absence_note(asset: Asset) -> Path:
+    """Path of the note that no server had an asset's file: the time of the attempt, and the servers' answers."""
+    return asset.path.with_name(f"{asset.path.name}.absent")
+
+
 @contextlib.contextmanager
 def _disk(path: Path) -> Iterator[None]:
     """Turns errors of the disk in the block into UserError; the caller takes other OSErrors for a broken connection."""
     try:
         yield
     except OSError as error:
-        raise UserError(path, error.strerror, _SPACE) from None
+        raise PassingError(path, error.strerror, _SPACE) from None
 
 
 class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):

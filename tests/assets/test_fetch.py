@@ -26,6 +26,7 @@ from sida.assets.cache import LOCK_FILE, fetch, fetch_many, verify_asset
 from sida.assets.download import HopelessError, Transfer, open_url
 from sida.assets.registry import Asset
 from sida.config.lookup import ROOT
+from sida.errors import PassingError
 from sida.sampling.job import network_file
 from tests.assets.fault_server import BODY, HASTY, SHA, get, records, use_registry, using, write_registry
 from tests.refused import command, refusal, refused
@@ -164,6 +165,40 @@ def test_hopeless_files_are_refused_in_one_line_and_nothing_is_left(
     assert "net" in str(refused(reason, get, url, tmp_path, transfer, **registered))
     assert not (tmp_path / "some/net.pkl").exists()
     assert not (tmp_path / LOCK_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("faults", "absent"),
+    [
+        ([("status", 404)], "answered 404"),
+        ([("status", 403, ("Content-Type", "text/html"))], "answered 403"),
+        ([("status", 200, ("Content-Type", "text/html"))], "web page"),
+        ([("status", 500)] * 9, ""),
+        ([("status", 501)] * 9, ""),
+        ([("cut", 10)] * 9, ""),
+        ([("stall", 0, 1)] * 9, ""),
+    ],
+)
+def test_a_file_that_no_server_has_is_told_from_one_that_may_come_later(site, tmp_path, faults, absent):
+    asset = Asset("net", "network", site.add("f", BODY, faults=faults), "some/net.pkl")
+    with using({"net": asset}, tmp_path):
+        error = refused(absent, fetch, "net", Transfer(attempts=2, backoff=0.001, timeout=0.3))
+        assert isinstance(error, PassingError) != bool(absent)
+        answers = cache.absence(asset)
+        assert bool(answers) == bool(absent)
+        assert absent in answers
+        site.add("f", BODY)
+        fetch("net", HASTY)
+        assert not cache.absence(asset)
+        assert [path.name for path in (tmp_path / "some").iterdir()] == ["net.pkl"]
+
+
+def test_a_mirror_that_may_answer_later_keeps_a_file_from_being_absent(site, tmp_path):
+    gone, later = site.add("gone", BODY, [("status", 404)] * 9), site.add("later", BODY, [("status", 503)] * 9)
+    asset = Asset("net", "network", gone, "some/net.pkl", mirrors=(later,))
+    with using({"net": asset}, tmp_path):
+        assert isinstance(refused("404.*503", fetch, "net", HASTY), PassingError)
+        assert not cache.absence(asset)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import itertools
 import json
 from typing import Any
 
-from sida.assets.cache import cache_dir, fetch_many, forget, read_records, verify_asset
+from sida.assets.cache import absence, cache_dir, fetch_many, forget, read_records, verify_asset
 from sida.assets.registry import ASSET_KINDS, Asset, find_asset, load_registry
 from sida.cli.main import Verb
 from sida.config.families import DECODERS
@@ -142,7 +142,7 @@ def _list_assets(assets: list[Asset], args: argparse.Namespace) -> int:
     for asset in assets:
         pinned = "registry" if asset.sha256 else "lock" if asset.target in records else "first use"
         path = asset.path
-        state = "here" if path.exists() else "link" if asset.urls else "by hand"
+        state = "here" if path.exists() else "gone" if absence(asset) else "link" if asset.urls else "by hand"
         size = path.stat().st_size if path.exists() else asset.size
         facts = f"{asset.id:<32} {asset.kind:<15} {f'{size:,}' if size else '?':>14}  {state:<7}  {pinned:<9}"
         print(f"{facts}  {asset.note or asset.url}")

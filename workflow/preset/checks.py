@@ -25,7 +25,10 @@ def check_preset(preset: Preset) -> None:
     Raises:
         UserError: The first fault, with its file and key.
     """
-    registry = load_registry()
+    registry, named = load_registry(), {*preset.runs, *(cells.method for cells in preset.runs.values())}
+    if unknown := next((name for name in preset.settings.without if name not in named), None):
+        fault = f"'{unknown}' is no row and no method of {preset.sheet}{suggestion(unknown, named)}"
+        raise UserError(f"{preset.source}: without", fault)
     for path, protocol in {row.protocol_path: row.protocol for row in preset.rows.values()}.items():
         _check_protocol(path, protocol, registry)
     for row in preset.rows.values():

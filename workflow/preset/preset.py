@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sida.assets.registry import load_registry
+from sida.assets.cache import absence
+from sida.assets.registry import find_asset, is_address, load_registry
 from sida.config.lookup import find_file
 from sida.errors import UserError
 from sida.eval.claims.claim import Claim, load_claims
@@ -100,13 +101,35 @@ class Preset:
 
     @functools.cached_property
     def left_out(self) -> dict[str, str]:
-        """Rows whose checkpoint has no public address and is not in the cache: row to asset id.
+        """Rows that cannot be measured or that ``without`` names: row to reason.
 
-        Tables list them as not measured; they return when the file is in the cache (``sida assets list``).
+        The checkpoint of a row has no public address and is not in the cache, or the row is :attr:`absent`. Tables list
+        these rows as not measured; they return when the file is in the cache (``sida assets list``).
         """
         registry = load_registry() if any(row.checkpoint for row in self.runs.values()) else {}
         missing = {name for name, asset in registry.items() if not asset.urls and not asset.path.exists()}
-        return {row.run: str(row.checkpoint) for row in self.runs.values() if row.checkpoint in missing}
+        without, rows = {*self.settings.without}, self.runs.values()
+        unnamed = {row.run: "named by `without`" for row in rows if without & {row.run, row.first, row.method}}
+        unlinked = {row.run: f"{row.checkpoint} has no public address" for row in rows if row.checkpoint in missing}
+        return unnamed | unlinked | self.absent
+
+    @functools.cached_property
+    def absent(self) -> dict[str, str]:
+        """Rows of which no server had a published network at the last attempt: row to reason.
+
+        The network is the row's own, a guide, or one that its training starts from. ``sida assets fetch`` asks again.
+        """
+        registry = load_registry() if self.imports else {}
+        known = {name: source for name, source in self.imports.items() if is_address(source) or source in registry}
+        assets = {name: find_asset(registry, source) for name, source in known.items()}
+        gone = {name: f"{asset.id}: {answers}" for name, asset in assets.items() if (answers := absence(asset))}
+        rows = {}
+        for row in self.rows.values() if gone else ():
+            links = [network for one in row.lineage() for network in (one.network, one.guide, one.teacher_network)]
+            needed = [network.name for network in links if network is not None and network.kind == "imports"]
+            if (name := next((name for name in needed if name in gone), None)) and row.run not in self.taken:
+                rows[row.run] = gone[name]
+        return rows
 
     @functools.cached_property
     def measurable(self) -> dict[str, SheetRow]:

@@ -92,6 +92,11 @@ class Row:
         return None if self.method is not None else self.guide
 
     @property
+    def teacher_network(self) -> Network | None:
+        """Network of the teacher of its training; None without one."""
+        return self.teacher.network if self.teacher else None
+
+    @property
     def alike(self) -> tuple[Any, ...]:
         """Key of rows whose trainings have equal settings but for names, α and seed; sheets have hundreds of rows."""
         row = self.cells

@@ -144,6 +144,8 @@ class PresetSettings:
         stored: Stored results that unchanged rows are taken from, as `sida run --extend` writes it.
         tables: Layouts of ``config/tables`` to build.
         figures: Layouts of ``config/figures`` to build.
+        without: Rows that are not measured, by their ids, or by the methods of the sheet: ``[teacher]`` leaves out all
+            teachers.
         table_mode: Numbers as published (``paper``), published and measured (``audit``), or measured.
         paper: Build ``paper.pdf`` from all tables and figures (needs LaTeX).
         device: Torch device of training, sampling and measuring.
@@ -173,6 +175,7 @@ class PresetSettings:
     stored: Annotated[dict[str, Any], CheckedAs(StoredRows)] | None = None
     tables: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     table_mode: Literal["paper", "audit", "measured"] = "measured"
     paper: bool = False
     device: Device = "cpu"

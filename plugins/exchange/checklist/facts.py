@@ -291,8 +291,8 @@ class Checklist:
         measured_runs = {line.run for line in self.lines}
         missing_runs = [run for run in self.runs if run not in measured_runs]
         for run in missing_runs:
-            source = self.preset.left_out.get(run)
-            lines.append(f"Row {run} was not measured{f': {source} has no public address' if source else ''}.")
+            reason = self.preset.left_out.get(run)
+            lines.append(f"Row {run} was not measured{f': {reason}' if reason else ''}.")
         empty: dict[str, list[str]] = {}
         for record in self.table.records:
             if record["run"] and not record["measured"] and record["run"] not in missing_runs:

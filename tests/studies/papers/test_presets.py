@@ -213,7 +213,7 @@ def test_the_released_preset_has_a_full_plan(tmp_path):
     assert jobs["fetch"] >= jobs["import_checkpoint"] >= measured
     config = yaml.safe_load((ROOT / "studies/papers/released.yaml").read_text())
     assert (jobs["table"], jobs["figure"]) == (len(config["tables"]), len(config["figures"]))
-    assert re.search(r"\d+ rows .* no public address .*sida plan .*--verbose", text)
+    assert re.search(r"\d+ rows left out .*sida plan .*--verbose", text)
 
 
 def test_the_laptops_number_is_comparable_with_table_1_and_its_short_run_is_not():
