@@ -133,8 +133,9 @@ def pieces(
 
 
 @contextlib.contextmanager
-def serve() -> Iterator[Site]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+def serve(handler: type[Handler] = Handler) -> Iterator[Site]:
+    """A server of this machine; ``handler`` answers its requests."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.site = Site(f"http://127.0.0.1:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
