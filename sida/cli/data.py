@@ -1,7 +1,6 @@
 """The verb ``sida data``: prepares data sets, checks them, and encodes them into latents."""
 
 import argparse
-import os
 from pathlib import Path
 
 from sida.assets.cache import fetch, fetch_many
@@ -11,7 +10,7 @@ from sida.config.families import EDM2_LATENTS, LATENTS
 from sida.config.settings import from_mapping
 from sida.errors import Progress, UserError
 from sida.files.ordinary import refuse_same
-from sida.machine import take_device
+from sida.machine import num_cores, process_rank, take_device
 
 #: Images that a check reads at a time.
 _AT_ONCE = 256
@@ -80,7 +79,7 @@ def _check(args: argparse.Namespace) -> int:
 
     dataset = open_dataset(args.dataset, "dataset")
     if isinstance(dataset, ImageArchive):
-        dataset.files.workers = args.workers or os.cpu_count() or 1
+        dataset.files.workers = args.workers or num_cores()
     progress = Progress(f"check {dataset.name}", len(dataset))
     for start in range(0, len(dataset), _AT_ONCE):
         # Reading is the check: a damaged image raises an error.
@@ -112,15 +111,20 @@ def _encode(args: argparse.Namespace) -> int:
     refuse_same(args.source, args.out)
     take_device(args.device, "encode")
     dataset = ImageArchive(args.source)
-    dataset.files.workers = args.workers or os.cpu_count() or 1
+    dataset.files.workers = args.workers or num_cores()
     _expect_images(args, args.source, len(dataset))
     check_encodable(dataset)
     latents = LATENTS[args.latents]
     vae = next(iter(fetch_many(list(latents.assets())).values())).parent
     encoder = LatentEncoder(load_vae(str(vae), args.device), latents)
-    channels, height, width = encode_dataset(
-        dataset, args.out, encoder, args.batch, args.device, latents, latents.decoders[0]
+    rank, world, _ = process_rank()
+    shape = encode_dataset(
+        dataset, args.out, encoder, args.batch, args.device, latents, latents.decoders[0], rank, world
     )
+    if shape is None:
+        print(f"{args.out}: this share ({rank + 1}/{world}) is finished; the last process to end writes the archive")
+        return 0
+    channels, height, width = shape
     print(f"{args.out}: {len(dataset):,} latents {height}×{width}×{channels} for {latents.title}")
     return 0
 

@@ -1,5 +1,6 @@
 """`sida data prepare`, `check` and `encode`: the transforms, and sources as people have them."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -318,6 +319,49 @@ def test_encoding_writes_a_latent_data_set(tmp_path):
     assert data.class_indices.tolist() == [0, 0, 1, 2]
     assert next(iter(content(tmp_path / "latent.zip"))) == "00000/img-mean-std-00000000.npy"
     refused("must be RGB pixels", encode_dataset, data, str(tmp_path / "x.zip"), encode)
+
+
+@pytest.fixture
+def encoding(tmp_path, monkeypatch):
+    """Encodes eleven images in parts of four into an archive, and fails at a call; lists the sizes of its calls."""
+    monkeypatch.setattr("sida.data.prepare.ENCODED", 4)
+    source = open_zip(write_zip(tmp_path / "rgb.zip", members(pictures(11, size=16), [0, 1] * 5 + [0])))
+
+    def run(name, fails_at=None, **processes):
+        calls = []
+
+        def encode(images):
+            calls.append(len(images))
+            if len(calls) == fails_at:
+                raise KeyboardInterrupt
+            return images.float().mean((2, 3), keepdim=True)[:, [0, 1, 2, 0]]
+
+        with contextlib.suppress(KeyboardInterrupt):
+            run.shape = encode_dataset(source, str(tmp_path / name), encode, batch_size=2, **processes)
+        return calls
+
+    return run
+
+
+def test_an_interrupted_encoding_goes_on_and_its_archive_has_the_same_bytes(encoding, tmp_path):
+    assert encoding("whole.zip") == [2, 2, 2, 2, 2, 1]
+    assert encoding("again.zip", fails_at=4) == [2, 2, 2, 2]
+    assert not (tmp_path / "again.zip").exists()
+    # The first part has two batches; of the second one was lost.
+    assert encoding("again.zip") == [2, 2, 2, 1]
+    assert encoding.shape == (4, 1, 1)
+    assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "whole.zip").read_bytes()
+    assert not list(tmp_path.glob("again.zip.*"))
+
+
+def test_several_processes_encode_and_the_last_one_writes_the_same_archive(encoding, tmp_path):
+    encoding("whole.zip")
+    assert encoding("shared.zip", rank=0, world=2) == [2, 2, 2, 1]
+    assert encoding.shape is None
+    assert encoding("shared.zip", rank=1, world=2) == [2, 2]
+    assert encoding.shape == (4, 1, 1)
+    assert (tmp_path / "shared.zip").read_bytes() == (tmp_path / "whole.zip").read_bytes()
+    assert not list(tmp_path.glob("shared.zip.*"))
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import pytest
 from snakemake.iocontainers import Wildcards
 
 from sida.config.lookup import ROOT
+from sida.workflow.planning.costs import STAGES, Costs
 from sida.workflow.planning.driver import driver_cards
-from sida.workflow.planning.requests import Requests
+from sida.workflow.planning.requests import RESUMED, Requests
 from sida.workflow.planning.site import Site, load_site
 from sida.workflow.preset.files import find_preset, presets
 from tests.refused import refused
@@ -90,6 +91,29 @@ def test_a_measurement_beyond_the_sites_limit_names_the_retries_that_it_needs_an
     assert line.startswith(f"measuring {run} is planned for 2 attempts")
 
 
+def test_an_encoding_resumes_has_each_gpu_of_a_node_and_names_its_retries():
+    (archive,) = [path for path in PAPER.archives.made if PAPER.archives.made_from(path).dataset]
+    assert asked("archives", wildcards(archive=archive), gpu=True, gpus_per_node=4)["gpu"] == 4
+    jobs, alone = [to_run("encode_data", archive=archive)], Site(gpu="A100-80", gpus_per_node=1, max_hours=8)
+    needed = Requests(PAPER, alone).attempts("archives", jobs[0].wildcards)
+    (line,) = Requests(PAPER, alone).warnings(jobs)
+    assert needed > 2
+    assert line.startswith(f"encoding {archive} is planned for {needed} attempts")
+    assert Requests(PAPER, alone).warnings(jobs, retries=needed) == []
+    assert Requests(PAPER, Site(gpu="A100-80")).attempts("archives", jobs[0].wildcards) == 1
+
+
+@pytest.mark.parametrize("name", sorted(presets()))
+def test_no_job_that_cannot_resume_is_planned_for_more_than_an_hour(name):
+    preset = shipped(name)
+    costs = Costs(preset, "V100" if preset.settings.device != "cpu" else None, timed=preset.settings.device != "cpu")
+    prepared = [path for path in preset.archives.made if not preset.archives.made_from(path).dataset]
+    jobs = [costs.archive(path) for path in prepared]
+    jobs += [costs.imported(checkpoint) for checkpoint in preset.imports]
+    assert {*STAGES.values()} == {*RESUMED} - {"measurements"} | {"assets", "checkpoints"}
+    assert all(job.gpu_hours + job.cpu_hours <= 1 for job in jobs)
+
+
 def test_the_driver_lists_the_cards(monkeypatch):
     class Driver:
         def cuDeviceGetCount(self, count):
@@ -136,6 +160,7 @@ def test_a_training_takes_as_many_nodes_as_its_gpus_need(per_node, nodes):
     words = asked("students", SIDA, gpus_per_node=per_node)
     assert (words["gpu"], words["nodes"]) == (8, nodes)
     assert words["cpus_per_task"] == PAPER.settings.threads * 8 // nodes
+    assert asked("students", SIDA, gpus_per_node=per_node, cores_per_node=5)["cpus_per_task"] == 5
     # Within the allocation the job starts one launcher on each node by itself.
     several = {"tasks": nodes, "tasks_per_gpu": 0, "mpi": "srun"}
     assert {key: words.get(key) for key in several} == (several if nodes > 1 else dict.fromkeys(several))

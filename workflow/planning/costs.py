@@ -266,7 +266,8 @@ class Costs:
         numbers = (dataset.get("channels") or 3) * (dataset.get("resolution") or 0) ** 2
         if archives.made_from(path).dataset:
             hours = images * self.assumptions.gflop["vae_encode"] * 1e9 / self._rate(False) / 3600
-            return Cost("data", path, gpus=1, gpu_hours=hours, disk_gb=images * numbers * 4 / 1e9)
+            # Until it is whole, the archive lies in parts beside it.
+            return Cost("data", path, gpus=self.width, gpu_hours=hours, disk_gb=2 * images * numbers * 4 / 1e9)
         hours = images / self.assumptions.pictures_per_second / 3600
         return Cost("data", path, cpu_hours=hours, disk_gb=images * numbers / 1e9)
 

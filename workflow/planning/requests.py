@@ -1,8 +1,8 @@
 """Resources of jobs: GPUs and nodes; under a scheduler minutes and memory by the plan, and the site's options.
 
 Planned values are functions of Snakemake's ``wildcards`` and ``attempt``; each attempt requests an additional half of
-the first request, up to the site's limit. Trainings and measurements resume: one that is longer than the limit ends at
-it and resumes in its next attempt, as often as the profile's ``retries`` allow; a measurement by whole trials.
+the first request, up to the site's limit. Jobs that resume (:data:`RESUMED`) may be longer than the limit: one ends
+at it and goes on in its next attempt, as often as the profile's ``retries`` allow.
 """
 
 import contextlib
@@ -57,8 +57,11 @@ START_MINUTES = 30.0
 PROCESS_GB, MEASURE_GB, IMPORT_GB = 4.0, 16.0, 3.0
 #: Growth of the request with each attempt, as a share of the first request.
 GROWTH = 0.5
-#: Trainings, which may be longer than a site's limit; they resume.
+#: Trainings, whose GPUs may be on several nodes.
 TRAINED = ("teachers", "students")
+#: Folders of products whose jobs resume where they were interrupted: trainings from their state, measurements within a
+#: trial, the encoding of a data set from its parts. No other job may be planned for more than an hour.
+RESUMED = (*TRAINED, "measurements", "archives")
 
 Value = int | str | None | Callable[..., int | str | None]
 
@@ -84,7 +87,9 @@ class Requests:
             share: Share of the planned cost in one job.
             gpu: Whether the job uses a GPU; trainings use the preset's number.
         """
-        request: dict[str, Value] = {"gpu": min(1, self.preset.settings.gpus)} if gpu else {}
+        # One process of an encoding for each GPU of a node.
+        most = self.site.gpus_per_node if stage == "archives" else 1
+        request: dict[str, Value] = {"gpu": min(most, self.preset.settings.gpus)} if gpu else {}
         if stage in TRAINED:
             request = {"gpu": lambda wildcards: self.gpus(stage, wildcards), "nodes": 1}
         if not self.scheduled:
@@ -151,7 +156,7 @@ class Requests:
             "tasks": lambda wildcards: nodes(wildcards) if nodes(wildcards) > 1 else None,
             "tasks_per_gpu": lambda wildcards: 0 if nodes(wildcards) > 1 else None,
             "mpi": lambda wildcards: "srun" if nodes(wildcards) > 1 else None,
-            "cpus_per_task": lambda wildcards: self.preset.settings.threads * self._on_a_node(stage, wildcards),
+            "cpus_per_task": lambda wildcards: self._cores(stage, wildcards),
         }
 
     def gpus(self, stage: str, wildcards: Any) -> int:
@@ -167,6 +172,11 @@ class Requests:
     def _on_a_node(self, stage: str, wildcards: Any) -> int:
         return max(1, self.gpus(stage, wildcards) // self.nodes(stage, wildcards))
 
+    def _cores(self, stage: str, wildcards: Any) -> int:
+        """Cores of a training on one node: the preset's threads for each GPU, as far as the node has them."""
+        cores = self.preset.settings.threads * self._on_a_node(stage, wildcards)
+        return min(cores, self.site.cores_per_node or cores)
+
     def minutes(self, stage: str, wildcards: Any, attempt: int, share: float = 1.0) -> int:
         """Minutes that a job requests; without a plan the site's maximum."""
         minutes = lambda: (START_MINUTES + self._computing(stage, wildcards, share)) * _growth(attempt)
@@ -175,14 +185,12 @@ class Requests:
     def _computing(self, stage: str, wildcards: Any, share: float = 1.0) -> float:
         """Planned minutes of a job besides its start, with the site's margin."""
         cost = self._planned_cost(stage, wildcards)
-        hours = (cost.gpu_hours + cost.cpu_hours) / (max(1, cost.gpus) if stage in TRAINED else 1)
+        gpus = max(1, cost.gpus) if stage in TRAINED else min(max(1, cost.gpus), self.site.gpus_per_node)
+        hours = (cost.gpu_hours + cost.cpu_hours) / gpus
         return 60 * hours * share * self.site.margin
 
     def attempts(self, stage: str, wildcards: Any, share: float = 1.0) -> int:
-        """Attempts that a training or a measurement needs because of the site's limit; 0 without a plan.
-
-        Each attempt resumes: a training from its last state, a measurement within its trial.
-        """
+        """Attempts that a job that resumes needs because of the site's limit; 0 without a plan."""
         most = 60 * self.site.max_hours
         try:
             minutes = self._computing(stage, wildcards, share)
@@ -233,7 +241,9 @@ class Requests:
             if unknown:
                 lines.append(f"trainings without a plan (no rate of their card): {len(unknown)}, {unknown[0]} first")
             for job in jobs:
-                if trials := _trials(job.rule.name):
+                if job.rule.name == "encode_data":
+                    counts[f"encoding {_name(job.wildcards)}"] = self.attempts("archives", job.wildcards)
+                elif trials := _trials(job.rule.name):
                     share = trials / self.preset.trials
                     counts[f"measuring {_name(job.wildcards)}"] = self.attempts("measurements", job.wildcards, share)
             longest = max(counts, key=lambda name: counts[name], default="")

@@ -22,6 +22,7 @@ class Site(Settings):
     Attributes:
         gpu: Name of the card in ``config/plan.yaml``; null: H200, or CPU for presets with ``device: cpu``.
         gpus_per_node: Number of GPUs of a node; a training on more GPUs runs on several nodes.
+        cores_per_node: Number of cores of a node; null: any. A training requests at most so many.
         partition: Partition or queue of jobs; null: the scheduler's default.
         gpu_partition: Partition or queue of jobs with a GPU; null: ``partition``.
         account: Account or project of the jobs.
@@ -33,6 +34,7 @@ class Site(Settings):
 
     gpu: str | None = None
     gpus_per_node: Count = 8
+    cores_per_node: Count | None = None
     partition: str | None = None
     gpu_partition: str | None = None
     account: str | None = None

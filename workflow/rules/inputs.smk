@@ -82,4 +82,4 @@ rule encode_data:
     message:
         "data {wildcards.archive}: encoding"
     shell:
-        "python -m sida.workflow.launch {resources.gpu} sida.workflow data encode {params.flags:q} --workers {threads} 2>&1 | tee -i {log:q}"
+        "python -m sida.workflow.launch --nodes 1 {resources.gpu} sida.workflow data encode {params.flags:q} --workers {threads} 2>&1 | tee -i {log:q}"
