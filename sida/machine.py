@@ -14,7 +14,7 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +54,57 @@ def take_device(name: str, where: str) -> torch.device:
         where: Place named in errors.
 
     Raises:
-        UserError: This machine does not have the device, or has fewer GPUs than processes.
+        UserError: The device is not here or torch has no code for it, or there are fewer GPUs than processes.
     """
     if not re.fullmatch(r"(cpu|cuda)(:(0|[1-9]\d?))?", name, re.ASCII):
         raise UserError(f"{where}.device", f"'{name}' is not a device", "use cpu or cuda")
     _, world_size, local_rank = process_rank() if name == "cuda" else (0, 1, 0)
     device = torch.device(f"cuda:{local_rank}" if world_size > 1 else name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise PassingError(f"{where}.device", f"'{name}', but no GPU is available here", "use cpu")
+        reason, remedy = _why_no_gpu()
+        raise PassingError(f"{where}.device", f"'{name}', but {reason}", remedy)
     if device.type == "cuda" and device.index is not None:
         count = torch.cuda.device_count()
         if device.index >= count:
             fault = f"there is no {device} here, the last GPU is cuda:{count - 1}"
             raise PassingError(f"{where}.device", fault, "use that or cpu")
         torch.cuda.set_device(device)
+    if device.type == "cuda":
+        capability, built = torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
+        if without_code(capability, built):
+            major, minor = capability
+            fault = f"torch {torch.__version__} has no code for compute capability {major}.{minor} of this GPU"
+            raise PassingError(f"{where}.device", f"{fault}, but for {', '.join(built)}", _OTHER_TORCH)
     return device
+
+
+#: Remedy where the card or its driver is too old for the installed torch.
+_OTHER_TORCH = "use cpu, another machine, or another torch (docs/cluster.md, Cards and drivers)"
+
+
+def _why_no_gpu() -> tuple[str, str]:
+    """Torch's own reason why it has no GPU, and a remedy."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA", _OTHER_TORCH
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:
+        reason = str(error).split(". ")[0]
+        if "too old" in reason:
+            return f"torch {torch.__version__} needs a newer driver: {reason}", _OTHER_TORCH
+        return f"torch finds no GPU here: {reason}", "use cpu"
+    return f"no GPU is visible here (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')})", "use cpu"
+
+
+def without_code(capability: tuple[int, int], built: Iterable[str]) -> bool:
+    """Whether a build of torch has no code for a card: no code of the card's major capability up to its minor one.
+
+    Args:
+        capability: Compute capability of the card.
+        built: ``torch.cuda.get_arch_list()``; code for 8.0 runs on 8.9, but not on 9.0.
+    """
+    numbers = [int("".join(filter(str.isdigit, name.partition("_")[2]))) for name in built if name.startswith("sm_")]
+    return all(capability[0] != number // 10 or capability[1] < number % 10 for number in numbers)
 
 
 def to_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
@@ -316,6 +352,11 @@ def device_name(device: str = "cpu") -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"cpu ({processor_name()}, {threads} thread{'s' * (threads != 1)})"
+
+
+def num_cores() -> int:
+    """Number of cores that this process may use, which a scheduler limits to those of the job."""
+    return len(os.sched_getaffinity(0))
 
 
 @functools.cache

@@ -27,6 +27,8 @@ def two_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80"])
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,42 @@ def test_a_name_without_a_number_keeps_the_current_gpu(two_gpus):
 def test_other_names_are_no_devices(two_gpus, name):
     fault = "the last GPU is cuda:1" if name == "cuda:2" else "is not a device"
     assert refused(fault, take_device, name, "spec").where == "spec.device"
+
+
+NO_DRIVER = "Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU."
+OLD_DRIVER = "The NVIDIA driver on your system is too old (found version 12040). Please update your GPU driver."
+
+
+@pytest.mark.parametrize(
+    ("cuda", "error", "fault", "remedy"),
+    [
+        ("13.0", NO_DRIVER, "no NVIDIA driver", "use cpu"),
+        ("13.0", OLD_DRIVER, "too old .found version 12040", "docs/cluster.md"),
+        ("13.0", None, "CUDA_VISIBLE_DEVICES=7", "use cpu"),
+        (None, None, "built without CUDA", "docs/cluster.md"),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_is_refused_with_its_own_reason(monkeypatch, cuda, error, fault, remedy):
+    def init():
+        if error:
+            raise RuntimeError(error)
+
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    assert remedy in refused(fault, take_device, "cuda", "spec").remedy
+
+
+def test_a_card_for_which_torch_has_no_code_is_refused_before_the_work(two_gpus, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    assert "docs/cluster.md" in refused(r"no code for compute capability 7\.0", take_device, "cuda", "spec").remedy
+
+
+def test_a_job_has_the_cores_that_its_scheduler_gives_it(monkeypatch):
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: {0, 5, 6})
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 64)
+    assert machine.num_cores() == 3
 
 
 def test_versions_are_those_of_the_packages():

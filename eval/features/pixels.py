@@ -4,7 +4,6 @@ Resizing by clean-fid, for variants of feature networks that other tools define.
 """
 
 import contextlib
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +14,7 @@ from sida.config.lookup import how_to_install
 from sida.errors import UserError, reason_of
 from sida.eval.features.base import Extractor
 from sida.files.atomic import sha256_json
+from sida.machine import num_cores
 
 
 class PixelExtractor(Extractor):
@@ -57,5 +57,5 @@ def resized(images: torch.Tensor, size: int, rounded: bool) -> torch.Tensor:
 
     resize = make_resizer("PIL", rounded, "bicubic", (size, size))
     pictures = images.cpu().permute(0, 2, 3, 1).numpy()
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, num_cores())) as pool:
         return torch.from_numpy(np.stack(list(pool.map(resize, pictures)))).permute(0, 3, 1, 2)

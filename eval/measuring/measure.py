@@ -34,7 +34,7 @@ from sida.eval.results.measurements import is_kept, read_measurement, trial_path
 from sida.files.atomic import sha256_json
 from sida.files.ordinary import UnreadableError
 from sida.files.parts import PartFolder
-from sida.machine import keep_freed_memory, take_device, tf32
+from sida.machine import keep_freed_memory, num_cores, take_device, tf32
 
 
 class Measurer:
@@ -376,7 +376,7 @@ def _overlapped(spec: MeasureSpec) -> Iterator[Callable[[Callable[[], None]], No
     So a GPU does not wait for metrics, and the cores of a processor that a metric leaves idle measure the next trial.
     An exception is raised when the next function is submitted, or at the end.
     """
-    if spec.device == "cpu" and (spec.threads or os.cpu_count()) == 1:
+    if spec.device == "cpu" and (spec.threads or num_cores()) == 1:
         yield lambda function: function()
         return
     with ThreadPoolExecutor(1, "metrics") as thread:

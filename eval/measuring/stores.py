@@ -23,11 +23,12 @@ from sida.errors import UserError
 from sida.eval.measuring.order import Order, Trials, arranged
 from sida.eval.measuring.source import ImageBatch, Source
 from sida.late import torch
+from sida.machine import num_cores
 
 #: Largest array in bytes whose images are dealt in memory.
 _MOST_HELD = 4 << 30
 #: Children that decode, and bytes of images that they read at a time.
-_WORKERS, _ROUND = min(16, len(os.sched_getaffinity(0))), 64 << 20
+_WORKERS, _ROUND = min(16, num_cores()), 64 << 20
 
 
 class Duplicates:

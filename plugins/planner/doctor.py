@@ -13,10 +13,10 @@ from sida.assets.cache import cache_dir, check_reachable, unfetchable_error
 from sida.config.lookup import how_to_install
 from sida.errors import UserError
 from sida.eval.report.paper import INSTALL, missing_latex
+from sida.machine import without_code
 from sida.plugins.planner.plan import LEFT_OUT, Plan, make_plan
 from sida.workflow.checks import OPENING
 from sida.workflow.planning.costs import SMALLER, SPARE, too_large
-from sida.workflow.planning.driver import without_code
 from sida.workflow.preset.outside_code import NotAllowedError, origin
 from sida.workflow.preset.specs import missing_data
 

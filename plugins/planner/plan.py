@@ -13,6 +13,7 @@ from sida.config.lookup import ROOT
 from sida.errors import UserError
 from sida.eval.contrasts import CONFIDENCE, DECIDING, POWER, seeds_to_detect
 from sida.eval.results.retraining import load_retraining
+from sida.machine import num_cores
 from sida.workflow.checks import PLANNING, give_cache
 from sida.workflow.planning.costs import SMALLER, STAGES, Cost, Costs, span, too_large
 from sida.workflow.preset import Preset, load_preset
@@ -162,7 +163,7 @@ def make_plan(
     preset = load_preset(*files)
     gpus = gpus or preset.settings.plan.gpus
     target_paths, costs = Targets(preset), Costs(preset, card, gpus or 1, fresh=fresh)
-    gpus = gpus or (os.cpu_count() or 1 if costs.gpu_name == "CPU" else 1)
+    gpus = gpus or (num_cores() if costs.gpu_name == "CPU" else 1)
     paths = [path for target in targets for path in target_paths.paths_of(target)]
     jobs = planned_jobs(files, paths, fresh)
     key_of_path, totals = dict[str, str](), dict[str, Cost]()

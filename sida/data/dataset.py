@@ -6,7 +6,6 @@ import abc
 import functools
 import hashlib
 import math
-import os
 import re
 import tempfile
 import threading
@@ -20,6 +19,7 @@ from sida.config.families import EDM2_LATENTS, LATENTS, Spread
 from sida.data.archive import LATENTS_FILE, Files
 from sida.errors import UserError, exact, one_line, say, suggestion
 from sida.late import torch
+from sida.machine import num_cores
 
 #: Images that a sketch reads at a time.
 _AT_ONCE = 512
@@ -289,7 +289,7 @@ class ImageArchive(Dataset):
         spread: Spread | None = None,
         **views: Any,
     ) -> None:
-        self.files = Files(path, len(os.sched_getaffinity(0)))
+        self.files = Files(path, num_cores())
         self.members = self.files.pictures(arrays=True)
         ((facts, _),) = self.files.images(self.members[:1])
         (channels, height, width), self.dtype = facts["shape"], np.dtype(facts["kind"])

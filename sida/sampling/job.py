@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -26,7 +25,7 @@ from sida.data.load import counts_of
 from sida.errors import Progress, SettingError, UserError, counted, one_line
 from sida.files.atomic import sha256_file
 from sida.files.tensors import starts_as_pickle
-from sida.machine import environment, keep_freed_memory, process_rank, take_device, tf32
+from sida.machine import environment, keep_freed_memory, num_cores, process_rank, take_device, tf32
 from sida.networks.file import load_network, read_metadata
 from sida.networks.folders import NetworkFolder
 from sida.networks.official import describe_file, find_source, import_network
@@ -219,7 +218,7 @@ def _fill(store: SampleStore, source: _Source, config: SampleConfig, rank: int, 
             progress.update(done)
             yield batch
 
-    write_all(store, todo, watched(), workers=max(1, min(8, (os.cpu_count() or 2) - 1)))
+    write_all(store, todo, watched(), workers=max(1, min(8, num_cores() - 1)))
     progress.update(total, force=True)
 
 

@@ -1,21 +1,9 @@
-"""Cards of this machine, from the driver, and whether torch has code for them."""
+"""Cards of this machine, from the driver."""
 
 import contextlib
 import ctypes
-from collections.abc import Iterable
 
 from sida.errors import UserError
-
-
-def without_code(capability: tuple[int, int], built: Iterable[str]) -> bool:
-    """Whether a build of torch has no code for a card: no code of the card's major capability up to its minor one.
-
-    Args:
-        capability: Compute capability of the card.
-        built: ``torch.cuda.get_arch_list()``; code for 8.0 runs on 8.9, but not on 9.0.
-    """
-    numbers = [int("".join(filter(str.isdigit, name.partition("_")[2]))) for name in built if name.startswith("sm_")]
-    return all(capability[0] != number // 10 or capability[1] < number % 10 for number in numbers)
 
 
 def driver_cards() -> list[float]:
