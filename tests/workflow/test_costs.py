@@ -189,3 +189,22 @@ def test_assumptions_have_a_size_for_every_download_without_one():
     for asset in load_registry().values():
         assert assumptions.gigabytes(asset) > 0, asset.id
     assert Gpu(memory_gb=1, watts=1, float32=2).rate(False, "x") == 2e12
+
+
+#: From NVIDIA's data sheets: dense peak in TFLOP/s in float16 and float32, memory bandwidth in TB/s.
+PEAKS = {
+    "V100": (125, 15.7, 0.9), "A100-40": (312, 19.5, 1.555), "A100-80": (312, 19.5, 2.039), "L40S": (362, 91.6, 0.864),
+    "RTX4090": (165.2, 82.6, 1.008), "H100": (989, 67, 3.35), "H200": (989, 67, 4.8), "B200": (2250, 80, 8),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("half", [True, False], ids=["float16", "float32"])
+def test_no_card_with_more_of_everything_is_planned_slower(half):
+    gpus = {name: gpu for name, gpu in load_assumptions().gpus.items() if not name.startswith("CPU")}
+    assert gpus.keys() == PEAKS.keys()
+    rates = {name: gpu.float16 if half else gpu.float32 for name, gpu in gpus.items()}
+    strength = {name: (peaks[0 if half else 1], peaks[2]) for name, peaks in PEAKS.items() if rates[name] is not None}
+    for weak in strength:
+        for strong in strength:
+            if all(more >= less for more, less in zip(strength[strong], strength[weak], strict=True)):
+                assert rates[strong] >= rates[weak], (weak, strong)
