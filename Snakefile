@@ -61,6 +61,8 @@ for group, paths in START.targets.groups(JOBS).items():
             group
         input:
             paths,
+        message:
+            f"{group}: all are there"
 
 
 START.check_targets()

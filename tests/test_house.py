@@ -3,15 +3,20 @@
 A room (a module or sub-package directly in a package) knows no room of a higher floor.
 """
 
+import argparse
 import ast
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from sida.config.lookup import ROOT
+from sida.cli.main import parser_of
+from sida.config.lookup import ROOT, our_object
 from sida.config.settings import names_object
+from sida.workflow.cli import all_verbs
 
 #: Rooms of each package by floor, the ground floor first. Imports in functions and for type checking count, too.
 FLOORS = {
@@ -131,3 +136,38 @@ def test_what_needs_no_large_package_imports_none(tmp_path):
     assert done.returncode == 0, done.stderr
     # Every help has examples.
     assert done.stdout.splitlines()[-1] == str(done.stdout.count("examples:"))
+
+
+def _examples():
+    """Lines of every verb's help that are commands, without remarks and lists of further words."""
+    for name, listed in all_verbs().items():
+        verb = our_object(listed.object)
+        # A command may go on below, after a backslash or within quotation marks.
+        text = re.sub(r"'[^']*'", lambda quoted: re.sub(r"\n *", " ", quoted[0]), re.sub(r"\\\n *", " ", verb.examples))
+        for line in text.splitlines():
+            if line.startswith(f"  sida {name} "):
+                yield name, verb, re.split(r" {2,}(?!-)| > | \.\.\.", line.strip())[0]
+
+
+def _without_types(parser):
+    """The parser and those of its sub-commands, with values taken as they are: files need not exist."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                _without_types(below)
+        else:
+            action.type = None
+    return parser
+
+
+def test_each_example_of_each_help_is_a_command_that_the_parser_takes():
+    count = 0
+    for name, verb, line in _examples():
+        words = shlex.split(line, comments=True)
+        assert "%%" not in line
+        parser = _without_types(parser_of(name, verb, ""))
+        own = words[2 : words.index("--")] if "--" in words else words[2:]
+        parse = parser.parse_intermixed_args if verb.intermixed else parser.parse_args
+        parse(own)
+        count += 1
+    assert count > 100

@@ -36,6 +36,8 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
         type=_source,
         help="images, network (file, folder of a run, id or address), or module:function",
     )
+    # clean-fid's order of words.
+    add("second", nargs="?", metavar="", help=argparse.SUPPRESS)
     add("--latent", metavar="SHAPE", help="latents of a .pt2 or TorchScript file, such as 128 or 3x32x32")
     add("--sampler", metavar="TEXT", help="of a network, as for sida sample (default: one_step)")
     add("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: the table's)")
@@ -80,6 +82,8 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _score(args: argparse.Namespace) -> int:
     """Scores the images and prints the result."""
+    if second := vars(args).pop("second"):
+        raise UserError(second, "one set of images is scored at a time", f"name the other one --against {second}")
     options = ScoreOptions(**vars(args))
     if options.verbose:
         os.environ[TRACE] = "1"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sida.errors import say
 from sida.eval.results.logs import Curve
 from sida.eval.tables.render import spelled
 from sida.files.atomic import write_files
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 LINE_COLOURS = {"grey": "#333333", "purple": "#7F3C8D", "green": "#117733", "red": "#B3293A", "cyan": "#0E7C8A"}
 DPI = 200
+_FONT = "DejaVu Sans"
 
 
 def import_matplotlib() -> Any:
@@ -48,7 +50,7 @@ def new_figure(width: float, height: float, pad: float = 0.04) -> Figure:
     matplotlib.rcParams.update(
         {
             "pdf.fonttype": 42,
-            "font.family": "DejaVu Sans",
+            "font.family": _FONT,
             "font.size": 7.5,
             "axes.titlesize": 8,
             "axes.labelsize": 7.5,
@@ -88,8 +90,19 @@ def save(figure: Figure, out: str | Path, title: str, data: str) -> list[Path]:
         figure.savefig(buffer, format=suffix[1:], **options)
         contents[out.with_suffix(suffix)] = buffer.getvalue()
     contents[out.with_suffix(".csv")] = data
+    if signs := _without_glyph(figure):
+        say(f"note: {out}: {_FONT} has no {' '.join(signs)}, so that boxes are drawn; use other letters in labels")
     write_files(contents)
     return [*contents]
+
+
+def _without_glyph(figure: Figure) -> list[str]:
+    """Signs of the figure's texts that its font does not have."""
+    from matplotlib.font_manager import findfont, get_font
+    from matplotlib.text import Text
+
+    has = get_font(findfont(_FONT)).get_charmap()
+    return sorted({sign for text in figure.findobj(Text) for sign in text.get_text() if ord(sign) not in has} - {"\n"})
 
 
 #: Colour and marker of each method: Okabe & Ito's colours, which colour-blind readers can distinguish.

@@ -44,7 +44,7 @@ PLAN = Verb(
   sida plan paper tables/table1.tex                   (on one H200)
   sida plan paper --gpus 8 --gpu H100 tables/table8.tex figures/figure3.pdf
   sida plan paper edm2-xs-sida                        (a row of the sheet: trained and measured)
-  sida plan demo --detect 10%%                         (how many training seeds show a gap of a tenth)
+  sida plan demo --detect 10%                          (how many training seeds show a gap of a tenth)
 
 Operations are counted on the networks of the preset; nothing is downloaded or trained. The jobs are those
 that Snakemake would run: finished targets cost nothing; --fresh counts them, too. Assumptions: config/plan.yaml.

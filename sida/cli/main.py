@@ -23,7 +23,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO, cast
+from typing import Any, NamedTuple, NoReturn, TextIO, cast
 
 from sida.config.lookup import missing_package, our_object
 from sida.config.registries import ListedVerb, refuse_missing
@@ -161,10 +161,15 @@ class _Once(argparse._StoreAction):
         setattr(namespace, self.dest, values)
 
 
-def _parsed(verb: Verb, about: str, arguments: list[str]) -> argparse.Namespace:
-    """Arguments of a verb."""
-    parser = argparse.ArgumentParser(
-        prog=f"sida {arguments[0]}",
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(f"{message}; `{self.prog} --help` shows examples")
+
+
+def parser_of(name: str, verb: Verb, about: str) -> argparse.ArgumentParser:
+    """The parser of a verb's arguments."""
+    parser = _Parser(
+        prog=f"sida {name}",
         description=about,
         epilog=verb.examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -172,6 +177,12 @@ def _parsed(verb: Verb, about: str, arguments: list[str]) -> argparse.Namespace:
     for action in (None, "store"):
         parser.register("action", action, _Once)
     verb.arguments(parser)
+    return parser
+
+
+def _parsed(verb: Verb, about: str, arguments: list[str]) -> argparse.Namespace:
+    """Arguments of a verb."""
+    parser = parser_of(arguments[0], verb, about)
     if not verb.intermixed:
         return parser.parse_args(arguments[1:])
     end = arguments.index("--") if "--" in arguments else len(arguments)

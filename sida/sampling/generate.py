@@ -27,7 +27,7 @@ from sida.config.registries import Registry
 from sida.config.samplers import Sampler
 from sida.data.dataset import Dataset
 from sida.data.latents import LatentDecoder
-from sida.errors import UserError, say, settings_in
+from sida.errors import Progress, UserError, say, settings_in
 from sida.machine import Recording, RecordingError, Tensors, to_device
 from sida.networks import family_of, network_latents
 from sida.networks.autoencoder import load_vae
@@ -297,7 +297,11 @@ class Drawer:
         """
         classes = row_classes(rows, columns, self.label_dim) or "uniform"
         seeds = range(first_seed, first_seed + rows * columns)
-        return torch.cat([batch.images for batch in self.draw(seeds, batch_size, classes)])
+        progress, images = Progress("grid", len(seeds)), list[torch.Tensor]()
+        for batch in self.draw(seeds, batch_size, classes):
+            images.append(batch.images)
+            progress.update(sum(map(len, images)))
+        return torch.cat(images)
 
 
 class NotFiniteError(UserError):

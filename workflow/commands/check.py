@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sida.cli.main import Verb
+from sida.config.lookup import CHECKOUT
 from sida.errors import UserError, say, suggestion
 from sida.eval.commands._options import parse_trials
 from sida.eval.measuring.protocol import load_protocol
@@ -180,9 +181,10 @@ def _stored_folder(study: str) -> Path:
     stored_folder = next((folder for folder in folders if (folder / STORED).is_file()), None)
     stored_folder = stored_folder or stored_results([find_preset(study)])
     if not (stored_folder / STORED).is_file():
-        raise UserError(
-            study, f"has no stored results ({stored_folder / STORED})", "name a study that has, or their folder"
-        )
+        remedy = "name a study that has, or their folder"
+        if not CHECKOUT:
+            remedy = "clone the repository, since an installed package has none, and name the study's folder there"
+        raise UserError(study, f"has no stored results ({stored_folder / STORED})", remedy)
     return stored_folder
 
 

@@ -14,7 +14,9 @@ from sida.workflow.preset.files import presets, read_preset
 def preset_argument(parser: argparse.ArgumentParser) -> None:
     """Declares the preset and its targets, for all verbs alike."""
     parser.add_argument("preset", metavar="PRESET", help="name (`sida presets`), or file or folder of one")
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help="products or rows; none: the whole preset")
+    parser.add_argument(
+        "targets", nargs="*", default=[], metavar="TARGET", help="products or rows; none: the whole preset"
+    )
 
 
 def _no_arguments(parser: argparse.ArgumentParser) -> None:

@@ -89,7 +89,7 @@ SETTINGS = Verb(
   sida settings                      (the places of keys)
   sida settings recipe               (all keys of a recipe, one line each)
   sida settings init_sigma           (one key in full, with the official value for each method and network family)
-  sida settings protocol.num_samples (the key of one place)
+  sida settings protocol.num_samples  (the key of one place)
   sida settings --about noise        (keys whose name or meaning has a word)
 """,
     _arguments,

@@ -165,6 +165,13 @@ def test_seeds_are_pooled_where_all_were_evaluated():
     refused("share no evaluation point", pool, [dataclasses.replace(one, points=other.points[2:]), one], "a")
 
 
+def test_signs_that_the_font_lacks_are_named(tmp_path, capsys):
+    figure = style.new_figure(2, 1)
+    figure.suptitle("SiDA 猫 α")
+    style.save(figure, tmp_path / "a.pdf", "a", "x")
+    assert re.search(r"a.pdf: .* has no 猫,", capsys.readouterr().err)
+
+
 def test_a_legend_below_fits_the_figure(tmp_path):
     names = [f"a generator with a rather long name, {i}" for i in range(7)]
     figure = drawn(tmp_path, [[Curve(name, name, (Point(1, 5.0), Point(2, 4.0))) for name in names]], columns=1)

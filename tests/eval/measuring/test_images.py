@@ -387,6 +387,7 @@ UNFIT = {
     "few --protocol cifar10 --latent 8": "--latent: is for files of torch.export",
     "few --protocol ffhq64 --num-samples 3": "few: images have 3 channels of 32×32, .*64×64",
     "few --protocol digits --reference data=nosuch.npz": "--reference data nosuch.npz: no such file",
+    "few deep": "deep: one set of images .*--against deep",
     "few --against empty": "empty: holds no pictures",
     "deep --against few --protocol pair-pixels": "deep: a.png: has more than 8 bits",
     "few --against few --trials 2": "--trials 2: two sets are compared as a whole",
