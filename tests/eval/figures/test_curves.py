@@ -35,7 +35,8 @@ def command(preset, layout, out, *more):
         (out.parent / "l.yaml").write_text(yaml.safe_dump({"kind": "curves", **layout}))
         layout = out.parent / "l.yaml"
     options = [*inputs_of(preset), "--results", str(preset)]
-    return ["figure", "--layout", str(layout), "--out", str(out), *options, *more]
+    pairs = dict(zip(options[::2], options[1::2], strict=True)) | dict(zip(more[::2], more[1::2], strict=True))
+    return ["figure", "--layout", str(layout), "--out", str(out), *(word for pair in pairs.items() for word in pair)]
 
 
 def build(*arguments):
