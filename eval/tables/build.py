@@ -172,7 +172,9 @@ def build_table(
     table_layout, head_records = shown_columns(layout, measurements.metrics, mode)
     lines = with_measurements(resolve(table_layout, runs, mode, published), measurements, runs)
     lines, left_out = without_unlike(table_layout, lines)
-    if mode == "measured" and lines:
+    # A row that was not measured may be the one with a metric.
+    runs_shown = {run for line in lines for source in line.sources.values() for run in source.runs}
+    if mode == "measured" and lines and runs_shown <= {one.run for one in measurements.rows}:
         _require_metrics(layout, measurements.metrics, measurements.source)
     require_comparable(((one.run, one.metric, one.identity) for one in measured_lines(lines)), layout.source)
     if retraining is None and mode != "measured":

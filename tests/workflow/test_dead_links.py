@@ -14,6 +14,7 @@ from sida.networks.official_pickles import write_official
 from sida.workflow.preset import load_preset, preset_from
 from sida.workflow.preset.checks import check_preset
 from sida.workflow.preset.products import layout_needs
+from sida.workflow.preset.targets import Targets
 from tests.assets.fault_server import serve, write_registry
 from tests.refused import command, refused
 from tests.workflow.workspace import Workspace, settings_of
@@ -107,5 +108,11 @@ def test_rows_are_left_out_by_name_and_by_method():
     named = [run for run, row in every.runs.items() if row.method == "teacher" or run == "cifar10-uncond-sida-a1"]
     assert {*preset.left_out} == {*every.left_out, *named}
     assert layout_needs(preset, "tables", "table1").measured == ["cifar10-uncond-sid-a1.2", *SID2A]
+    # Inception scores are measured for one row of this table.
+    look, one = settings_of("first-look"), ["cifar10-uncond-sida-a1"]
+    check_preset(look := preset_from(look | {"without": one}, "first-look.yaml", own))
+    # A page of pictures of all rows is left out.
+    assert Targets(look).figures == []
+    assert Targets(look).rows_without_network("samples") == one
     wrong = preset_from(config | {"without": ["teachers"]}, "released.yaml", own)
     refused("released.yaml: without: 'teachers' .*did you mean 'teacher'", check_preset, wrong)

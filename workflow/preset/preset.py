@@ -108,10 +108,15 @@ class Preset:
         """
         registry = load_registry() if any(row.checkpoint for row in self.runs.values()) else {}
         missing = {name for name, asset in registry.items() if not asset.urls and not asset.path.exists()}
-        without, rows = {*self.settings.without}, self.runs.values()
-        unnamed = {row.run: "named by `without`" for row in rows if without & {row.run, row.first, row.method}}
-        unlinked = {row.run: f"{row.checkpoint} has no public address" for row in rows if row.checkpoint in missing}
-        return unnamed | unlinked | self.absent
+        rows = {row.run: row.checkpoint for row in self.runs.values() if row.checkpoint in missing}
+        unlinked = {run: f"{checkpoint} has no public address" for run, checkpoint in rows.items()}
+        return unlinked | dict.fromkeys(self.unwanted, "named by `without`") | self.absent
+
+    @functools.cached_property
+    def unwanted(self) -> list[str]:
+        """Rows that ``without`` names."""
+        without = {*self.settings.without}
+        return [row.run for row in self.runs.values() if without & {row.run, row.first, row.method}]
 
     @functools.cached_property
     def absent(self) -> dict[str, str]:

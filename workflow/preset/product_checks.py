@@ -34,14 +34,18 @@ def unmeasured(preset: Preset) -> Evidence:
 
 
 def _identities(preset: Preset) -> Mapping[str, Mapping[str, Identity]]:
-    """Identity of each metric of each row that can be measured, without digests of references and networks."""
+    """Identity of each metric of each row that can be measured, without digests of references and networks.
+
+    Rows that were left out on purpose, or since no server has their file, count: no layout is wrong for that.
+    """
     identities: dict[str, dict[str, Identity]] = {}
-    for run in preset.measurable:
+    rows = [run for run in preset.rows if run in {*preset.measurable, *preset.unwanted, *preset.absent}]
+    for run in rows:
         row = preset.rows[run]
         if row.protocol_path not in identities:
             protocol = row.protocol
             identities[row.protocol_path] = {one.key: protocol.identity(one.key) for one in protocol.metrics}
-    return {run: identities[preset.rows[run].protocol_path] for run in preset.measurable}
+    return {run: identities[preset.rows[run].protocol_path] for run in rows}
 
 
 def _curve_fault(preset: Preset, run: str, metric: str) -> str:

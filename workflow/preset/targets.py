@@ -40,14 +40,16 @@ class Targets:
 
     @functools.cached_property
     def figures(self) -> list[str]:
-        """Figures that can be drawn: their rows have networks here, or stored ones."""
+        """Figures that can be drawn: their rows have networks here, or stored ones, and none is left out."""
         return [name for name in self.preset.settings.figures if not self.rows_without_network(name)]
 
     def rows_without_network(self, figure: str) -> list[str]:
-        """Rows taken from stored results that a figure draws images of, but whose networks are not stored."""
-        needs, preset = layout_needs(self.preset, "figures", figure), self.preset
-        rows = [preset.rows[run] for run in needs.networks if needs.sampled and run in preset.taken]
-        return [row.run for row in rows if row.network and not os.path.exists(row.network.path)]
+        """Rows that a figure draws images of, but that are left out, or taken from results without their network."""
+        needs, preset = layout_needs(self.preset, "figures", figure, every=True), self.preset
+        rows = [preset.rows[run] for run in needs.networks if needs.sampled]
+        taken = [row for row in rows if row.run in preset.taken]
+        missing = {row.run for row in taken if row.network and not os.path.exists(row.network.path)}
+        return [row.run for row in rows if row.run in {*missing, *preset.left_out}]
 
     def trials(self, runs: Iterable[str]) -> list[str]:
         """Measurements of rows, except those that are taken from stored results."""

@@ -302,6 +302,14 @@ def test_a_missing_number_is_marked_and_never_best(measured, runs):
     assert "*not measured*" in to_markdown(table)
 
 
+def test_a_metric_of_a_row_that_was_not_measured_refuses_no_table(measured, runs):
+    without = type(measured)([row for row in measured.rows if row.metric != "is"], "m.csv")
+    refused("'is' was not measured in m.csv", build_table, load_layout(MAIN), without, runs)
+    rest = type(measured)([row for row in without.rows if row.run != "sida-a1.0"], "m.csv")
+    table = build_table(load_layout(MAIN), rest, runs)
+    assert {cell.plain for row in table.rows for cell in row.cells if cell.kind == "missing"} == {"not measured"}
+
+
 KID = {"head": "KID", "metric": "kid", "direction": "lower"}
 
 
