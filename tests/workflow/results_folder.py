@@ -20,6 +20,7 @@ TABLE = {
 }  # fmt: skip
 SCATTER = {"std": {"fd": 0.01}, "source": "made up"}
 FIGURE = {"kind": "curves", "panels": [{"series": [{"each": {"run": "a"}}], "lines": [{"where": {"run": "data"}}]}]}
+NAMES = {"a": {"label": "SiD", "method": "sid"}, "data": {"label": "Data", "method": "data"}}
 VALUES = {"a": [7.25, 7.5], "data": [3.0, 3.125]}
 
 
@@ -38,7 +39,7 @@ def write_results(folder: Path) -> None:
     for run, values in VALUES.items():
         network = sha256_file(folder / STUDENT) if run == "a" else None
         for trial, value in enumerate(values):
-            record = trial_record(run, trial, value, network_sha256=network)
+            record = trial_record(run, trial, value, network_sha256=network, **NAMES[run])
             write_measurement(folder / f"measurements/{run}/trial-{trial}.json", record)
     write_csv(folder / "measurements.csv", collect(folder / "measurements"))
     for product in ("tables/main", "figures/curves"):
@@ -49,7 +50,7 @@ def write_results(folder: Path) -> None:
 
 def write_products(folder: Path) -> None:
     """A table, a figure and verdicts with their specs, made by the commands of the workflow."""
-    rows = [{"run": "a", "label": "SiD", "method": "sid"}, {"run": "data", "label": "Data", "method": "data"}]
+    rows = [{"run": run, **names} for run, names in NAMES.items()]
     for kind, name, layout in (("tables", "main", TABLE), ("figures", "curves", FIGURE)):
         write_json(
             folder / f"specs/{kind}/{name}.json",

@@ -8,7 +8,9 @@ import shutil
 
 import pytest
 
+from sida.config.lookup import ROOT
 from sida.eval.results.csv_files import csv_text, read_csv
+from sida.eval.results.extended import read_extended
 from sida.eval.results.measurements import read_measurement, write_measurement
 from sida.files.atomic import read_hashed_json, write_hashed_json, write_json, write_text
 from sida.files.ordinary import ordinary_files
@@ -51,7 +53,10 @@ def test_a_whole_folder_has_no_fault(folder, capsys):
     status, faults, remarks, summary = verified(folder, capsys)
     assert (status, faults, remarks) == (0, [], [])
     assert "10 files equal to their own hash, 25 files equal to the manifest, 3 parents in the folder" in summary
-    made = "7 files of tables, figures and verdicts equal to those made again, 2 pictures of figures, not compared"
+    made = (
+        "7 files of tables, figures and verdicts equal to those made again, 2 layouts that are not of this checkout, "
+    )
+    made += "and are taken as they are, 2 pictures of figures, not compared"
     assert f"12 rows equal to their trials, {made}; 0 faults" in summary
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -250,6 +255,38 @@ def test_products_are_those_that_the_measurements_give(folder, capsys, change, n
     write_manifest(folder)
     status, faults, _, _ = verified(folder, capsys)
     assert (status, {fault.split(": ")[0] for fault in faults}) == (1, {name})
+
+
+def swapped_labels(spec):
+    for row, label in zip(spec["runs"], ("Data", "SiD")):
+        row["label"] = label
+
+
+@pytest.mark.parametrize("product", ["tables/main", "figures/curves", "claims"])
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (swapped_labels, "label of row 'a' is 'Data', and 'SiD' in measurements/a/trial-0.json"),
+        (lambda spec: spec["runs"][1].update(method="sida"), "method of row 'data' is 'sida', and 'data'"),
+    ],
+)
+def test_rows_of_specs_have_the_names_of_their_trials(folder, capsys, product, change, key):
+    path = folder / f"specs/{product}.json"
+    spec = json.loads(path.read_text())
+    change(spec)
+    write_json(path, spec)
+    assert any(fault.startswith(product) and key in fault for fault in verified(folder, capsys)[1])
+
+
+def test_layouts_are_those_of_the_checkout_or_counted_and_a_run_left_out_is_named(folder, capsys):
+    path = folder / "specs/tables/main.json"
+    layout = read_extended(ROOT / "config/tables/main.yaml")
+    for changes, count in (({}, 1), ({"title": "Another"}, 2)):
+        write_json(path, json.loads(path.read_text()) | {"layout": layout | changes})
+        assert f"{count} layouts that are not of this checkout" in verified(folder, capsys)[3]
+    rewrite_rows(folder, lambda rows: [row for row in rows if row["run"] != "data"])
+    remarks = verified(folder, capsys)[2]
+    assert any(remark.startswith("measurements.csv: has no row of 'data'") for remark in remarks)
 
 
 def test_what_is_not_compared_is_counted_and_named(folder, capsys):

@@ -12,18 +12,22 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sida.config.lookup import ROOT
+from sida.config.lookup import ROOT, search_folders
 from sida.config.settings import from_mapping, names_object
+from sida.errors import UserError
 from sida.eval.claims.claim import STUDIES
 from sida.eval.claims.write import decided, verdict_texts
 from sida.eval.figures.layout import Sources, figure_layout
 from sida.eval.results.csv_files import read_csv
+from sida.eval.results.extended import read_extended
+from sida.eval.results.measurements import read_measurement
 from sida.eval.results.sheet import SheetRow
 from sida.eval.results.summary import Measurements, load_measurements, measured_in
 from sida.eval.tables.build import RENDERERS, make_table
 from sida.eval.tables.hyperparameters import HyperLayout
 from sida.eval.tables.layout import table_layout
 from sida.eval.tables.model import RECORD_FIELDS
+from sida.files.atomic import sha256_json
 from sida.files.text_files import parse_json, read_text
 from sida.machine import code_version
 from sida.workflow.archive.findings import Report, ignoring_faults
@@ -41,7 +45,7 @@ def check_products(report: Report) -> None:
     """Compares tables, data of figures and verdicts with those that are made again; counts and names the others."""
     compared: set[str] = set()
     made: dict[str, str] = {}
-    for product, make in _products(report.folder, report.hashes):
+    for product, make in _products(report):
         files = [name for name in report.hashes if name.rpartition(".")[0] == product]
         with report.checking(product):
             try:
@@ -79,21 +83,25 @@ def _compare(report: Report, name: str, text: str) -> None:
         report.fault(name, f"line {line} differs from the one that the measurements give{versions}; make it again")
 
 
-def _products(folder: Path, names: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], dict[str, str]]]]:
+def _products(report: Report) -> Iterator[tuple[str, Callable[[], dict[str, str]]]]:
     """Yields the name of each product that has a spec, without suffix, and a function that makes its texts."""
-    for name in names:
+    for name in report.hashes:
         path = PurePosixPath(name)
         if name == "specs/claims.json":
-            yield "claims", lambda: _claims(folder, names)
+            yield "claims", lambda: _claims(report)
         elif path.suffix == ".json" and str(path.parent) in ("specs/tables", "specs/figures"):
             make = _table if path.parent.name == "tables" else _figure
             product = f"{path.parent.name}/{path.stem}"
-            yield product, lambda make=make, product=product: make(folder, product, names)  # type: ignore[misc]
+            yield product, lambda make=make, product=product: make(report, product)  # type: ignore[misc]
 
 
-def _spec(folder: Path, product: str) -> tuple[dict[str, Any], dict[str, SheetRow]]:
-    """Spec of a product, and its rows."""
-    path = folder / f"specs/{product}.json"
+def _spec(report: Report, product: str) -> tuple[dict[str, Any], dict[str, SheetRow]]:
+    """Spec of a product, and its rows, whose names are those of their trials.
+
+    Raises:
+        UserError: A row has another name, method or group than its trials.
+    """
+    path = report.folder / f"specs/{product}.json"
     spec = parse_json(read_text(path), str(path))
     layout = spec.get("layout", {})
     if "layout" not in spec and "study" not in spec:
@@ -101,7 +109,22 @@ def _spec(folder: Path, product: str) -> tuple[dict[str, Any], dict[str, SheetRo
     if names_object(str(layout.get("kind", ""))):
         raise _NotComparedError(f"its kind {layout['kind']} is code from outside")
     rows = [from_mapping(SheetRow, row, f"{path}: runs[{number}]") for number, row in enumerate(spec["runs"])]
+    for row in rows:
+        trial = next((name for name in report.hashes if name.startswith(f"measurements/{row.run}/")), None)
+        record = {} if trial is None else read_measurement(report.folder / trial)
+        for key in ("label", "method", "family"):
+            if record.get(key, (value := getattr(row, key))) != value:
+                fault = f"{key} of row '{row.run}' is '{value}', and '{record[key]}' in {trial}"
+                raise UserError(path, fault, "measure or make it again")
+    if "layout" in spec and not _is_of_checkout(product, layout):
+        report.counts["layouts that are not of this checkout, and are taken as they are"] += 1
     return spec, {row.run: row for row in rows}
+
+
+def _is_of_checkout(product: str, layout: object) -> bool:
+    """Whether a layout is the one that this checkout or a study in it has by the product's name."""
+    files = (ROOT / folder / f"{product}.yaml" for folder in search_folders())
+    return any(sha256_json(read_extended(file)) == sha256_json(layout) for file in files if file.is_file())
 
 
 def _collected(folder: Path, product: str, names: Mapping[str, str]) -> Path | None:
@@ -110,8 +133,8 @@ def _collected(folder: Path, product: str, names: Mapping[str, str]) -> Path | N
     return folder / name if name in names else None
 
 
-def _table(folder: Path, product: str, names: Mapping[str, str]) -> dict[str, str]:
-    spec, _ = _spec(folder, product)
+def _table(report: Report, product: str) -> dict[str, str]:
+    folder, (spec, _) = report.folder, _spec(report, product)
     layout = table_layout(spec["layout"], f"{PurePosixPath(product).name}.yaml")
     if isinstance(layout, HyperLayout):
         networks = [training["network"] for training in spec["students"].values()]
@@ -119,7 +142,7 @@ def _table(folder: Path, product: str, names: Mapping[str, str]) -> dict[str, st
             raise _NotComparedError("it reads files beside the folder")
     table = make_table(
         layout,
-        _collected(folder, product, names),
+        _collected(folder, product, report.hashes),
         folder / f"specs/{product}.json",
         mode=spec["mode"],
         spec=spec,
@@ -128,21 +151,21 @@ def _table(folder: Path, product: str, names: Mapping[str, str]) -> dict[str, st
     return {suffix: render(table) for suffix, render in RENDERERS.items()}
 
 
-def _figure(folder: Path, product: str, names: Mapping[str, str]) -> dict[str, str]:
-    spec, rows = _spec(folder, product)
+def _figure(report: Report, product: str) -> dict[str, str]:
+    folder, (spec, rows) = report.folder, _spec(report, product)
     layout = figure_layout(spec["layout"], f"{PurePosixPath(product).name}.yaml")
-    data = layout.data(Sources(measured_in(_collected(folder, product, names)), rows, folder))
+    data = layout.data(Sources(measured_in(_collected(folder, product, report.hashes)), rows, folder))
     if data is None:
         raise _NotComparedError("its images would be drawn again")
     return {".csv": data}
 
 
-def _claims(folder: Path, names: Mapping[str, str]) -> dict[str, str]:
-    spec, rows = _spec(folder, "claims")
+def _claims(report: Report) -> dict[str, str]:
+    folder, (spec, rows) = report.folder, _spec(report, "claims")
     if spec["study"] not in STUDIES:
         raise _NotComparedError("its claims are code from outside")
     collected = folder / "measurements.csv"
-    measured = load_measurements(collected) if collected.name in names else Measurements([], "no measurements")
+    measured = load_measurements(collected) if collected.name in report.hashes else Measurements([], "no measurements")
     return verdict_texts(decided(ROOT / "studies" / spec["study"] / "claims.py", measured, rows, folder))
 
 

@@ -250,6 +250,8 @@ def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...],
         else:
             report.counts["rows equal to their trials"] += 1
     runs = {key[0] for key in keys}
+    if name in _MEASUREMENTS and (absent := sorted({key[0] for key in trials} - runs)):
+        report.remark(name, f"has no row of '{absent[0]}', whose trials are there ({len(absent)} such runs)")
     if missing := sorted(key for key in trials if key[0] in runs and key not in keys):
         run, trial, metric = missing[0]
         others = f" (and {len(missing) - 1:,} others)" if missing[1:] else ""
