@@ -108,6 +108,11 @@ def folder(tmp_path, monkeypatch):
         ("methods = 'b:C'", "methods: must be a table, got 'b:C'"),
         ("[methods]\na = 'b'", r"methods\.a: must be 'module:object', got 'b'"),
         ("[methods]\na = 3", r"methods\.a: must be 'module:object', got 3"),
+        ("uses = 'judges'", "uses: must be a list of plugins' names"),
+        ("uses = 3", "uses: must be a list"),
+        ("uses = [['judges']]", "uses: must be a list"),
+        ("a = " + "[" * 3000, "plugin.toml: cannot be read"),
+        ("a = 1" + "0" * 5000, "plugin.toml: cannot be read"),
         ("[verbs]\na = 'b:C'", r"verbs\.a: must be a mapping"),
         ("[verbs.a]\nobject = 'b:C'\ngroup = 'files'", r"verbs\.a\.help: is missing"),
     ],
@@ -115,6 +120,13 @@ def folder(tmp_path, monkeypatch):
 def test_a_fault_in_the_file_of_a_plugin_is_told_at_its_place(folder, text, place):
     folder("mine", text)
     refused(place, plugins)
+
+
+def test_the_file_of_a_plugin_is_an_ordinary_one(folder, tmp_path):
+    folder("mine", "")
+    (tmp_path / "mine" / TABLES).unlink()
+    os.mkfifo(tmp_path / "mine" / TABLES)
+    refused("mine/plugin.toml", plugins)
 
 
 def test_a_plugin_is_not_here_without_those_that_it_uses(folder):

@@ -249,8 +249,11 @@ def _reference(args: argparse.Namespace) -> int:
 
     names = ("out", "extractor", "dataset", "images", "keep_features", "ddof", "allow_tf32", "device")
     options = extractor_options(args.extractor_option, [args.extractor]).get(args.extractor)
-    name, statistics = write_reference(**{name: getattr(args, name) for name in names}, options=options)
-    print(f"{args.out}: {statistics.count:,} images of {name}, {statistics.num_features} features each")
+    own = write_reference(**{name: getattr(args, name) for name in names}, options=options)
+    (statistics,) = own.statistics.values()
+    print(f"{args.out}: {statistics.count:,} images of {own.name}, {statistics.num_features} features each")
+    for remark in own.remarks:
+        print(f"  note: {remark}")
     return 0
 
 

@@ -90,6 +90,7 @@ class OwnReference:
         allow_tf32: Whether TF32 was allowed.
         sketch: Sketch of the images; None in older files.
         made_by: Code and libraries that computed the features; empty where any may use them.
+        remarks: Remarks on the images.
     """
 
     name: str
@@ -101,6 +102,7 @@ class OwnReference:
     allow_tf32: bool
     sketch: Sketch | None = None
     made_by: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -117,6 +119,7 @@ def write_own(path: str | os.PathLike[str], reference: OwnReference) -> None:
     header: dict[str, Any] = {"format": _FORMAT, "dataset_sha256": reference.images_sha256}
     header |= {} if reference.sketch is None else {"sketch": reference.sketch.record()}
     header |= {"made_by": reference.made_by} if reference.made_by else {}
+    header |= {"remarks": [*reference.remarks]} if reference.remarks else {}
     write_tensors(path, tensors, header | {name: getattr(reference, name) for name in names})
 
 
@@ -146,6 +149,7 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
             allow_tf32=bool(header["allow_tf32"]),
             sketch=read_sketch(header.get("sketch")),
             made_by=str(header.get("made_by", "")),
+            remarks=tuple(map(str, header.get("remarks", ()))),
         )
     for wanted, digest in extractors.items():
         if wanted not in digests:

@@ -236,7 +236,7 @@ def _read(
         own = read_own(path, {name: extractors[name].sha256 for name in [*moments, *rows]})
         _check_made_alike(own, source, path, where, bool(moments), allow_tf32)
         sums = {name: own.statistics[name].moments for name in moments}
-        return Reference(own.name, own.sha256, sums, own.features, sketch=own.sketch)
+        return Reference(own.name, own.sha256, sums, own.features, own.remarks, own.sketch)
     reference = Reference(path.name, digest)
     if moments:
         mean, cov = read_moments(path, source.entry)
@@ -404,7 +404,7 @@ def write_reference(
     ddof: int = 1,
     allow_tf32: bool = False,
     device: str = "cpu",
-) -> tuple[str, FeatureStatistics]:
+) -> OwnReference:
     """Measures a set of real images once, as the reference of later measurements (``sida reference``).
 
     Args:
@@ -419,7 +419,7 @@ def write_reference(
         device: Torch device.
 
     Returns:
-        Name of the set, and its statistics.
+        The content of the file.
 
     Raises:
         UserError: Fewer than two images there, no such network or device, or unknown options.
@@ -442,10 +442,10 @@ def write_reference(
         featured = [name] if keep_features else []
         count, networks = image_set.count, {name: network}
         sums, features = features_of(batches, count, networks, [name], featured, ddof, progress.update)
-    digests, sketch = {name: network.sha256}, image_set.sketch
-    own = OwnReference(image_set.name, image_set.digest(), sums, features, digests, ddof, allow_tf32, sketch=sketch)
+    digests, remarks = {name: network.sha256}, {"sketch": image_set.sketch, "remarks": image_set.remarks()}
+    own = OwnReference(image_set.name, image_set.digest(), sums, features, digests, ddof, allow_tf32, **remarks)
     write_own(out, own)
-    return image_set.name, sums[name]
+    return own
 
 
 def _read_ahead(images: ImageSet, device: torch.device) -> Iterator[torch.Tensor]:

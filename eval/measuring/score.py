@@ -228,9 +228,12 @@ def _saw(record: Mapping[str, Any], by_method: Exposure | None, said: str | None
 
 
 def _remarks(plan: ScorePlan, measurer: Measurer) -> Iterator[str]:
-    """Remarks on the images, after all of them were read."""
+    """Remarks on the images and the references, after all of them were read."""
     if plan.files is not None:
         yield from plan.files.remarks
+    name = "reference" if plan.second is None else "second set"
+    for reference in measurer.references.values():
+        yield from (f"{name}: {remark}" for remark in reference.remarks)
     if plan.second is not None:
         yield from _second_remarks(measurer, plan.files, plan.second)
     size = plan.protocol.num_samples
@@ -242,7 +245,6 @@ def _second_remarks(measurer: Measurer, first: ImageStore | None, second: ImageS
     """Remarks on the second of two sets, as on the first set."""
     source = measurer.source
     for reference in measurer.references.values():
-        yield from (f"second set: {remark}" for remark in reference.remarks)
         share = (source.sketch or Sketch()).shared(reference.sketch or Sketch())
         if share and share[0]:
             yield f"the generator has seen {share[0]} of {share[1]} images of the second set that were looked for"

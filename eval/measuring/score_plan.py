@@ -129,6 +129,13 @@ def plan_score(
     else:
         store = (opened[0] or open_images(path, None, with_classes)) if path else None
         second = opened[1] or open_images(against, None, with_classes)
+        if second.has_statistics:
+            fault = "has mu and sigma of other images beside its own, which a comparison of two sets cannot use"
+            remedy = (
+                "for an FID against them: --reference KEY=FILE, where the protocol's reference KEY has `entry: adm` "
+            )
+            remedy += "(imagenet256); against its images alone: save arr_0 in a file of its own"
+            raise UserError(f"--against {against}", fault, remedy)
         pair = pair_protocol(store, second, load_protocol(protocol), trials, num_samples)
         score_protocol = chosen_protocol(pair, fast=fast)
         settings = {**settings, "references": {"against": str(against)}}

@@ -19,6 +19,7 @@ import numpy as np
 
 from sida.data.archive import Files
 from sida.data.arrays import ImageArrays, find_arrays
+from sida.data.pictures import NOTED
 from sida.errors import UserError
 from sida.eval.measuring.order import Order, Trials, arranged
 from sida.eval.measuring.source import ImageBatch, Source
@@ -68,6 +69,7 @@ class ImageStore(Source):
         remarks: Remarks on the images read so far, for the report.
         side: Height and width that a protocol asks for, or None; then other pictures are not decoded.
         allow_duplicates: False refuses equal images, since copied files would count as samples.
+        has_statistics: Whether mean and covariance of other images stand in the file.
     """
 
     in_files = True
@@ -79,6 +81,7 @@ class ImageStore(Source):
     remarks: tuple[str, ...] = ()
     side: int | None = None
     allow_duplicates: bool = False
+    has_statistics: bool = False
 
     @functools.cached_property
     def _duplicates(self) -> Duplicates:
@@ -150,6 +153,7 @@ class ArrayStore(ImageStore):
         if self.order.positions is not None:
             self._deal(self.order.positions)
         self.remarks = (self.order.remark,) if self.order.remark else ()
+        self.has_statistics = images.has_statistics
 
     def _deal(self, order: np.ndarray) -> None:
         """Takes the images in another order, which needs all of them in memory."""
@@ -192,7 +196,7 @@ class PictureStore(ImageStore):
         self._members = files.pictures()
         self.count = len(self._members)
         self._shape: list[int] | None = None
-        self._lossy: dict[int, str] = {}
+        self._noted: dict[int, str] = {}
         self.classes = files.labels(self._members) if labels else None
         names = [files.names[int(member)] for member in self._members]
         self.order = arranged(self.path, names, self.classes, self.count, trials)
@@ -233,15 +237,14 @@ class PictureStore(ImageStore):
             if images is not None:
                 parts.append(images)
             # By content and not by name: artefacts remain in a JPEG that is named .png.
-            self._lossy |= {at: lossy for at, lossy in enumerate(facts["lossy"], start=index) if lossy}
-            index += len(facts["lossy"])
+            self._noted |= {at: kind for at, kind in enumerate(facts["noted"], start=index) if kind}
+            index += len(facts["noted"])
             if facts["differing"] is not None:
                 _refuse_other(self.name(index), facts["differing"][0], self._shape)
-        if self._lossy:
-            kinds = Counter(self._lossy.values()).items()
-            counts = ", ".join(f"{count:,} pictures are {kind}" for kind, count in kinds)
-            lossy = f"{counts}, whose artefacts raise distances; protocols take lossless images"
-            self.remarks = (*self._opened, lossy)
+        kinds: dict[str, list[str]] = {}
+        for kind, count in Counter(self._noted.values()).items():
+            kinds.setdefault(NOTED[kind], []).append(f"{count:,} pictures are {kind}")
+        self.remarks = (*self._opened, *(f"{', '.join(counts)}, {note}" for note, counts in kinds.items()))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 

@@ -31,6 +31,7 @@ from typing import Annotated, Any, TypeVar, cast
 from sida.config.lookup import PLUGINS, ROOT, load_object, our_object
 from sida.config.settings import Pattern, from_mapping, names_object
 from sida.errors import SettingError, UserError, suggestion
+from sida.files.text_files import read_text
 
 #: Package of the plugins, which in a checkout is a link to the folder ``plugins`` at the root.
 PACKAGE = "sida.plugins"
@@ -78,15 +79,17 @@ def plugins() -> Mapping[str, Mapping[str, Mapping[str, Addition]]]:
         UserError: A file is not TOML, or a table is not one of :data:`REGISTRIES` or does not name objects.
     """
     files = {path.parent.name: _read_tables(path) for path in sorted(FOLDER.glob(f"*/{TABLES}"))}
-    uses = {name: {*tables.pop("uses", ())} for name, tables in files.items()}
+    uses = {name: {*tables.pop("uses", [])} for name, tables in files.items()}
     return {name: tables for name, tables in files.items() if uses[name] <= files.keys()}
 
 
 def _read_tables(path: Path) -> dict[str, Any]:
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        tables = tomllib.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise UserError(path, f"cannot be read ({error})", "correct it") from None
+    if not isinstance(uses := tables.get("uses", []), list) or not all(isinstance(name, str) for name in uses):
+        raise UserError(path, f"uses: must be a list of plugins' names, got {uses!r:.80}", "correct it")
     for registry, objects in tables.items():
         if registry == "uses":
             continue

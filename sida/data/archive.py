@@ -357,7 +357,7 @@ class Files:
                 differing = layout
                 break
             images.append(image)
-        facts = {"shape": [*shape], "kind": kind, "lossy": [None] * len(images), "differing": differing}
+        facts = {"shape": [*shape], "kind": kind, "noted": [None] * len(images), "differing": differing}
         return facts, np.stack(images) if images else None
 
     def labels(self, members: Sequence[int] | np.ndarray) -> np.ndarray | None:

@@ -119,6 +119,7 @@ class ImageArrays:
         classes: Class of every image int64 (N,), or None.
         channels: 1 or 3.
         remark: Remark on the part that was taken, and on a file of classes; may be empty.
+        has_statistics: Whether mean and covariance of other images stand beside them, as in ADM's ``VIRTUAL_*.npz``.
 
     Raises:
         UserError: The file is damaged, has no array of images or several parts, values are not bytes, or classes do not
@@ -136,6 +137,7 @@ class ImageArrays:
         self._check()
         self.count, self.channels = self._stored[0], 1 if len(self._stored) == 3 else self._stored[self._axis]
         self.classes = self._classes() if labels else None
+        self.has_statistics = self._arrays.first(["mu"]) is not None and self._arrays.first(["sigma"]) is not None
 
     def read(self, begin: int, end: int) -> np.ndarray:
         """Images ``begin … end − 1``, uint8 (N, C, H, W)."""

@@ -31,6 +31,9 @@ _MOST_PIXELS = 1 << 26
 ONE_SIZE = "give --resolution N"
 # Texts in PNG files (settings of a program, a history) are not read; the reader's limits bound their memory.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 256 << 20
+_PNG = b"\x89PNG\r\n\x1a\n"
+#: Content of PNG's chunk cICP, and of gAMA (in 1/100,000), for sRGB.
+_CICP_OF_SRGB, _GAMMA_OF_SRGB = bytes((1, 13, 0, 1)), 45_455
 _NAMES = tuple(dict.fromkeys(FORMATS.values()))
 _ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 _SRGB: Any = ImageCms.createProfile("sRGB")
@@ -66,6 +69,7 @@ def open_picture(content: bytes, complete: bool = False, load: bool = True, size
         if load and size in (None, picture.size):
             picture.load()
             picture = _upright(picture)
+            picture.info["colours"] = _other_colours(content)
         return picture
     except (MemoryError, UserError):
         raise
@@ -133,6 +137,8 @@ def mode_words(picture: Any) -> str:
         kind = f"{kind} with its transparency on white"
     if name := picture.info.get("profile"):
         kind = f"{kind} with the colours of its profile '{name}'"
+    if name := picture.info.get("colours"):
+        kind = f"{kind} with {name}, which is not applied"
     return f"{kind}, turned by its EXIF orientation" if picture.info.get("turned") else kind
 
 
@@ -152,7 +158,7 @@ def _loss(picture: Any) -> tuple[str, str] | None:
 
 
 def decode_picture(content: bytes, size: tuple[int, int] | None) -> tuple[np.ndarray, str | None]:
-    """Decodes a grey or RGB picture: uint8 ``(C, H, W)``, and the name of its lossy compression or None.
+    """Decodes a grey or RGB picture: uint8 ``(C, H, W)``, and what measuring notes of it (:data:`NOTED`) or None.
 
     A picture of another width and height than ``size`` is not decoded: its array has only the shape.
     """
@@ -163,20 +169,48 @@ def decode_picture(content: bytes, size: tuple[int, int] | None) -> tuple[np.nda
     if size not in (None, picture.size):
         # Takes no memory, whatever size the header claims.
         return np.broadcast_to(np.uint8(0), (len(picture.mode), picture.height, picture.width)), None
-    return np.stack([np.asarray(plane) for plane in picture.split()]), _lossy(picture.format, content)
+    return np.stack([np.asarray(plane) for plane in picture.split()]), _noted(picture, content)
 
 
-def _lossy(form: str, encoded: bytes) -> str | None:
+#: Notes on kinds of pictures that are measured as they are.
+NOTED = dict.fromkeys(
+    ("JPEG", "TIFF with JPEG inside", "lossy WebP"), "whose artefacts raise distances; protocols take lossless images"
+) | dict.fromkeys(
+    ("PNG with gAMA", "PNG with cICP"), "whose colours are not sRGB's; values are taken as they are stored"
+)
+
+
+def _noted(picture: Any, encoded: bytes) -> str | None:
+    if picture.info.get("colours"):
+        return f"PNG with {picture.info['colours']}"
     # MPO is Pillow's name of a JPEG with further pictures in the file.
-    if form in ("JPEG", "MPO"):
+    if picture.format in ("JPEG", "MPO"):
         return "JPEG"
-    offset = 12 if form == "WEBP" else len(encoded)
+    if picture.format == "TIFF" and "jpeg" in str(picture.info.get("compression")):
+        return "TIFF with JPEG inside"
+    offset = 12 if picture.format == "WEBP" else len(encoded)
     while offset < len(encoded):  # chunks of a RIFF file: name, size, content padded to an even length
         if encoded[offset : offset + 4] == b"VP8 ":
             return "lossy WebP"
         size = int.from_bytes(encoded[offset + 4 : offset + 8], "little")
         offset += 8 + size + size % 2
     return None
+
+
+def _other_colours(content: bytes) -> str | None:
+    """Name of the chunk by which a PNG's values have other colours than sRGB's; None for any other picture."""
+    chunks: dict[bytes, bytes] = {}
+    offset = len(_PNG) if content.startswith(_PNG) else len(content)
+    while offset + 8 <= len(content) and (kind := content[offset + 4 : offset + 8]) != b"IDAT":
+        size = int.from_bytes(content[offset : offset + 4], "big")
+        chunks[kind] = content[offset + 8 : offset + 8 + size]
+        offset += 12 + size
+    if b"cICP" in chunks:
+        return None if chunks[b"cICP"] == _CICP_OF_SRGB else "cICP"
+    gamma = int.from_bytes(chunks.get(b"gAMA", b""), "big")
+    is_other = bool(gamma) and abs(gamma - _GAMMA_OF_SRGB) > _GAMMA_OF_SRGB // 50
+    # Profiles and the chunk of sRGB go before it.
+    return "gAMA" if is_other and not chunks.keys() & {b"sRGB", b"iCCP"} else None
 
 
 def checked_array(array: np.ndarray) -> np.ndarray:

@@ -115,11 +115,11 @@ def images(
     ``shape`` and ``kind`` are the expected ones; None takes them from the first image. The first image that differs
     ends the part, and its shape and kind are returned as ``differing``; if it is a picture it is not decoded.
 
-    Pictures that lose values are refused, with ``only_pictures`` arrays as well; ``lossy`` of the value names the lossy
-    compression of each image.
+    Pictures that lose values are refused, with ``only_pictures`` arrays as well; ``noted`` of the value
+    has the kind of each image that measuring notes (:data:`sida.data.pictures.NOTED`).
     """
     found: list[np.ndarray] = []
-    lossy: list[str | None] = []
+    noted: list[str | None] = []
     differing: list[Any] | None = None
     for member in members:
         with _content(file, member) as content:
@@ -134,11 +134,11 @@ def images(
             differing = layout
             break
         found.append(image)
-        lossy.append(loss)
+        noted.append(loss)
     if found:
         parts = (np.ascontiguousarray(image).reshape(-1).view(np.uint8).data for image in found)
         out.stream("images", parts, kind, (len(found), *shape))
-    return {"shape": shape, "kind": kind, "differing": differing, "lossy": lossy}
+    return {"shape": shape, "kind": kind, "differing": differing, "noted": noted}
 
 
 def headers(file: BinaryIO, out: Writer, members: Members) -> list[list[int]]:

@@ -2,10 +2,12 @@
 
 import dataclasses
 import errno
+import io
 import json
 import os
 import re
 import shlex
+import zlib
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -271,6 +273,69 @@ def test_lossy_pictures_and_fewer_trials_are_said(tmp_path):
     twice = [score.records[0] | {"details": {"fd": {"warnings": ["few images"] * 2}}}] * 2
     doubled = dataclasses.replace(score, records=twice, remarks=(remark, remark))
     assert [line for line in doubled.warnings() if line == remark or "few" in line] == [remark, "fd: few images"]
+
+
+def chunked(picture, **chunks):
+    """A PNG with further chunks before its pixels."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG")
+    content = stream.getvalue()
+    more = b"".join(
+        len(data).to_bytes(4, "big") + kind.encode() + data + zlib.crc32(kind.encode() + data).to_bytes(4, "big")
+        for kind, data in chunks.items()
+    )
+    return content[:33] + more + content[33:]
+
+
+def gamma(value):
+    return {"gAMA": value.to_bytes(4, "big")}
+
+
+@pytest.mark.parametrize(
+    ("chunks", "kind"),
+    [
+        (gamma(100_000), "gAMA"),
+        (gamma(45_455), None),
+        (gamma(45_000) | {"sRGB": b"\0"}, None),
+        (gamma(100_000) | {"sRGB": b"\0"}, None),
+        ({"cICP": bytes((9, 16, 0, 1))}, "cICP"),
+        ({"cICP": bytes((1, 13, 0, 1))} | gamma(100_000), None),
+        ({"tEXt": b"a\0gAMA"}, None),
+    ],
+)
+def test_colours_that_are_not_applied_are_counted(tmp_path, chunks, kind):
+    picture = images(1, size=8)[0]
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.png").write_bytes(chunked(picture, **chunks))
+    store = open_images(tmp_path)
+    assert (store.read(0, 2) == picture.transpose(2, 0, 1)).all()
+    assert [remark.startswith(f"2 pictures are PNG with {kind}, ") for remark in store.remarks] == [True] * bool(kind)
+    prepared = command("data", "prepare", "--source", tmp_path, "--out", tmp_path / "out.zip", "--labels", "none")
+    assert (f"with {kind}, which is not applied" in prepared) is bool(kind)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_a_reference_of_lossy_pictures_says_so_and_so_does_a_score_against_it(tmp_path, suffix):
+    (tmp_path / "real").mkdir()
+    for index, picture in enumerate(images(20, size=16)[..., 0]):
+        kind = {"compression": "jpeg"} if suffix == "tif" else {}
+        Image.fromarray(picture).save(tmp_path / f"real/{index}.{suffix}", quality=70, **kind)
+    note = "20 pictures are TIFF with JPEG inside, " if suffix == "tif" else "20 pictures are JPEG, "
+    reference = tmp_path / "reference.safetensors"
+    assert note in command("reference", "--images", tmp_path / "real", "--extractor", "pixels", "--out", reference)
+    asked = TINY | {"metrics": [metric("fd", extractor="pixels")], "references": {"data": {"kind": "dataset"}}}
+    path = saved(tmp_path / "a.npz", images(20, seed=3)[..., :1])
+    score = score_images(path, asked, trials=1, dataset=DIGITS, references={"data": str(reference)})
+    assert any(warning.startswith(f"reference: {note}") for warning in score.warnings())
+
+
+def test_a_second_set_with_statistics_of_other_images_is_refused_with_the_option_for_them(tmp_path):
+    pixels = images(30, size=8)
+    np.savez(tmp_path / "batch.npz", arr_0=pixels, mu=np.zeros(4), sigma=np.eye(4))
+    path = saved(tmp_path / "a.npz", images(30, seed=1, size=8))
+    words = "score", path, "--protocol", "pair-pixels", "--against"
+    refused("--against .*batch.npz: has mu and sigma.*--reference.*adm.*arr_0", command, *words, tmp_path / "batch.npz")
+    assert "FD" in command(*words, saved(tmp_path / "alone.npz", pixels))
 
 
 def test_spread_is_the_one_the_protocol_names(tmp_path):
