@@ -56,7 +56,7 @@ def table(noise: random.Random, seeds: int = 1, teachers: str = "t", df: int = 5
                 falling = [level * (1 + 4 * 0.85**k) * (1 + noise.gauss(0, NOISE)) for k in range(40)]
                 curves[run] = tuple(Point(1000 * k, value, None, 1, 5000) for k, value in enumerate(falling, 1))
     found = made(measured, sheet)
-    return Invented(found.measurements, found.runs, None, False, scatter(noise, df), curves)
+    return Invented(found.measurements, found.runs, retraining=scatter(noise, df), curves_by_run=curves)
 
 
 OVER_SEEDS = {"a": rows_of(recipe="a"), "b": rows_of(recipe="b"), "seeds": 3}
