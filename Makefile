@@ -24,7 +24,7 @@ NUMERICAL := tests/networks tests/methods tests/sampling tests/training tests/ev
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell
 DEFAULT := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem
 
-.PHONY: help setup demo test test-slow test-kernels test-all test-slurm test-versions mutants extras validators docs publish peers audit lint format bench lock clean
+.PHONY: help setup demo test test-slow test-kernels test-all first-day test-slurm test-versions mutants extras validators docs publish peers audit lint format bench lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,8 +48,8 @@ demo: $(STAMP) ## train, distil and measure on 8x8 digits: minutes on two cores
 test: $(STAMP) ## the test-suite (about 5 minutes on two cores)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(PYTEST_ARGS)
 
-test-slow: $(STAMP) ## the slow tests alone, but for those on SLURM (about half an hour on two cores)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow --ignore tests/slurm $(PYTEST_ARGS)
+test-slow: $(STAMP) ## the slow tests alone, but for the first day and those on SLURM (about half an hour on two cores)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow --ignore tests/slurm --ignore plugins/planner/tests/test_first_day.py $(PYTEST_ARGS)
 
 test-kernels: $(STAMP) ## the numerical tests with the kernels of processors with AVX2 and without
 	@if grep -qs avx512f /proc/cpuinfo; then $(AVX2) $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(NUMERICAL) $(PYTEST_ARGS); \
@@ -58,6 +58,9 @@ test-kernels: $(STAMP) ## the numerical tests with the kernels of processors wit
 
 test-all: $(STAMP) ## `make test` and `make test-slow`
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+first-day: $(STAMP) ## the first day with a network: downloads and a first look, by a server of this machine (minutes)
+	@$(BIN)/python -m pytest -n 0 $(PYTEST_ARGS) tests/first_day plugins/planner/tests/test_first_day.py
 
 test-slurm: $(STAMP) ## the workflow on a real SLURM on this machine (installs it by apt-get, as root)
 	@SLURM_LOCAL_ACCOUNTING=1 tests/slurm/slurm-local install

@@ -215,8 +215,9 @@ class Start:
             rows = f"{counted(len(preset.left_out), 'row')} left out"
             lines.append(f"{rows} (sida plan {preset.source} --verbose says why)")
         for figure in preset.settings.figures:
-            if rows := [run for run in self.targets.rows_without_network(figure) if run in preset.left_out]:
-                lines.append(f"{preset.results}/figures/{figure}.pdf is left out: no network of {', '.join(rows)}")
+            if missing_rows := [run for run in self.targets.rows_without_network(figure) if run in preset.left_out]:
+                text = f"{preset.results}/figures/{figure}.pdf is left out: no network of {', '.join(missing_rows)}"
+                lines.append(text)
         if self._workflow.is_main_process:
             lines += filter(None, (closed_results(preset.results), unshown_remark(preset)))
         for line in lines:

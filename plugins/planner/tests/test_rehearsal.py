@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+from unittest.mock import Mock
 
 import pytest
 import yaml
 
+from sida.config.lookup import ROOT
 from sida.eval.measuring.protocol import load_protocol
 from sida.eval.results.identity import comparable
 from sida.plugins.planner import rehearsal
 from sida.plugins.planner.doctor import examine
+from sida.workflow.cli import main
 from sida.workflow.preset import load_preset
 from sida.workflow.preset.checks import check_preset
 from sida.workflow.preset.files import find_preset
@@ -47,6 +51,22 @@ def test_a_rehearsal_is_marked_and_lacks_nothing(rehearsed):
     assert all(row.label.startswith("rehearsal") for row in preset.runs.values())
     # No file is missing, and no code waits for a permission.
     assert [found.verdict for found in examine(rehearsed, []) if found.subject in ("assets", "code")] == ["ok", "ok"]
+
+
+def test_the_option_starts_the_preset_with_its_stand_ins(monkeypatch, tmp_path):
+    for name, value in (("SIDA_CACHE", tmp_path), ("SIDA_ASSETS", ROOT / "config/assets.tsv")):
+        monkeypatch.setenv(name, str(value))
+    execve = Mock(side_effect=SystemExit)
+    monkeypatch.setattr(os, "execve", execve)
+    with pytest.raises(SystemExit):
+        main(["run", "first-look", "--rehearse", "tables/first-look.tex"])
+    _, words, environment = execve.call_args[0]
+    folder = "results/rehearsal-first-look"
+    first = words.index("--configfile") + 1
+    assert words[first : first + 2] == [str(find_preset("first-look")), f"{folder}/rehearsal/preset.yaml"]
+    assert words[-1] == f"{folder}/tables/first-look.tex"
+    assert environment["SIDA_CACHE"] == str(tmp_path / folder / "rehearsal/cache")
+    assert environment["SIDA_ASSETS"] == str(tmp_path / folder / "rehearsal/assets.tsv")
 
 
 def test_a_layout_named_by_its_path_is_marked(tmp_path):

@@ -1,0 +1,116 @@
+"""The first real day: `first-look` from an empty cache and an empty home, with files from the registry's addresses.
+
+The files are the stand-ins of a rehearsal, with small networks and few images, and the registry is the real one but for
+the hashes of stand-ins whose originals have a registered hash. The code of DINOv2's stand-in has none, so that its step
+is the one of a day on which the code at its address is another.
+"""
+
+import os
+import re
+import subprocess
+
+import pytest
+
+from sida.config.lookup import ROOT
+from sida.files.atomic import sha256_file
+from sida.plugins.planner import rehearsal, stand_ins
+from sida.plugins.planner.small import AUTOENCODER
+from sida.workflow.commands.run import snakemake_command
+from sida.workflow.preset.files import find_preset
+from tests.eval.synthetic_output import csv_rows
+from tests.first_day.hosts import REGISTRY, official_hosts
+
+IMAGES = 20
+#: Sizes of the networks; images, classes and blocks of attention stay.
+SMALL = {
+    "SongUNet": {"model_channels": 16, "channel_mult": [1, 1, 1], "num_blocks": 1},
+    "DhariwalUNet": {"model_channels": 64, "channel_mult": [1, 1, 1, 1], "num_blocks": 1},
+    None: {"model_channels": 64, "channel_mult": [1, 1, 1, 1], "num_blocks": 1},
+}
+GONE, LATENTS = "cifar10-uncond-sida-a1", "edm2-xs-sida"
+
+
+@pytest.fixture
+def day(tmp_path, monkeypatch):
+    """The hosts with all files of `first-look`, and a function that runs the preset: its status and its lines."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    architecture = stand_ins._architecture
+
+    def small(asset, preset):
+        network = architecture(asset, preset)
+        return {**network, "kwargs": network["kwargs"] | SMALL[network["kwargs"].get("model_type")]}
+
+    monkeypatch.setattr(stand_ins, "_architecture", small)
+    monkeypatch.setattr(stand_ins, "VAE_WIDTHS", AUTOENCODER)
+    for module in (rehearsal, stand_ins):
+        monkeypatch.setattr(module, "IMAGES", IMAGES)
+    files = [find_preset("first-look")]
+    preset, _ = rehearsal.write_rehearsal(files)
+    with official_hosts(tmp_path) as hosts:
+        served = {}
+        for asset in REGISTRY.values():
+            path = preset.parent / "cache" / asset.target
+            if path.is_file():
+                hosts.add(asset.id, path.read_bytes())
+                facts = {"size": str(path.stat().st_size), "sha256": sha256_file(path)} if asset.sha256 else {}
+                served[asset.id] = facts
+                path.unlink()
+        (tmp_path / "assets.tsv").write_text(_with(served))
+        variables = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
+        variables |= {**hosts.environment, "SIDA_ASSETS": str(tmp_path / "assets.tsv"), "OMP_NUM_THREADS": "1"}
+
+        def run(**more):
+            command = snakemake_command([*files, preset], ["--cores", "2", "--retries", "2", "--", "tables"])
+            place = {"env": variables | more, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            done = subprocess.run(command, **place)
+            print(done.stdout)
+            return done.returncode, done.stdout.splitlines()
+
+        yield hosts, run
+
+
+def _with(served):
+    """The text of the registry with the sizes and hashes of stand-ins."""
+    header, *lines = (ROOT / "config/assets.tsv").read_text().splitlines()
+    columns = header.split("\t")
+    rows = [dict(zip(columns, line.split("\t"), strict=True)) for line in lines]
+    return "\n".join([header, *("\t".join((row | served.get(row["id"], {})).values()) for row in rows)]) + "\n"
+
+
+@pytest.mark.slow
+def test_a_first_look_goes_from_an_empty_home_to_its_table(day, tmp_path):
+    hosts, run = day
+    page = hosts.site.pages
+    address = {name: f"/{REGISTRY[name].url.partition('://')[2]}" for name in REGISTRY}
+    page[address[GONE]].faults = [("status", 404)] * 9
+    page[address["ffhq64-sida-a1"]].faults = [("cut", 70_000)]
+    page[address["fid-ref-ffhq64"]].faults = [("status", 503)]
+    results = tmp_path / "work/results/rehearsal-first-look"
+
+    # Code whose hash is not registered is asked about, once for each run, and everything else is measured.
+    status, lines = run()
+    told = [line for line in lines if "not used without permission" in line]
+    permission = re.search(r"set SIDA_ALLOW_CODE=(\S+)$", told[0])[1]
+    assert status == 1
+    assert len({*told}) == 1
+    assert {path.name for path in (results / "measurements").iterdir()} >= {"imagenet64-sida-a1", "ffhq64-sida-a1"}
+    assert not (results / "tables").exists()
+
+    # The remedy as it is printed; the dead link costs its row.
+    status, lines = run(SIDA_ALLOW_CODE=permission)
+    assert status == 1
+    assert f"not measured: {GONE}: {GONE}: huggingface.co: the server answered 404" in lines[-1]
+    rows = csv_rows(results / "collected/tables/first-look.csv")
+    assert {row["run"] for row in rows} == {"imagenet64-sida-a1", "ffhq64-sida-a1", "afhq64-sida-a1", LATENTS}
+    assert "fd_dinov2" in {row["metric"] for row in rows if row["run"] == LATENTS}
+    before = len(hosts.site.requests)
+
+    # Nothing is fetched or measured twice.
+    status, lines = run(SIDA_ALLOW_CODE=permission)
+    assert (status, len(hosts.site.requests)) == (0, before)
+    asked = {name: hosts.asked(name) for name in REGISTRY if REGISTRY[name].url}
+    assert {name: len(times) for name, times in asked.items() if len(times) > 1} == {
+        "ffhq64-sida-a1": 2,
+        "fid-ref-ffhq64": 2,
+    }
