@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sida.assets.registry import SCORED_ENDS, check_network
-from sida.cli.main import Verb, add_integer, existing, refuse_lost
+from sida.cli.main import Once, Verb, add_integer, existing, refuse_lost
 from sida.config.lookup import TRACE, find_file, typed_object
 from sida.config.settings import load_spec, names_object
 from sida.errors import UserError
@@ -43,6 +43,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     add("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: the table's)")
     add(
         "--against",
+        action=Once,
         type=existing("--against"),
         metavar="PATH",
         help="images that replace the protocol's references (default protocol: pair)",
@@ -232,8 +233,9 @@ def _reference_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--dataset", metavar="JSON", help="data-set spec or file")
     images = existing("--images")
-    source.add_argument("--images", type=images, metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
-    parser.add_argument("--extractor", required=True, type=typed_object, help="feature network, or module:class")
+    source.add_argument("--images", action=Once, type=images, metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
+    text = "feature network, or module:class"
+    parser.add_argument("--extractor", action=Once, required=True, type=typed_object, help=text)
     parser.add_argument("--allow-tf32", action="store_true", help="allow TF32, like a protocol's allow_tf32")
     shared(parser, "--extractor-option")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")

@@ -149,8 +149,8 @@ def _overview(about: str, verbs: Mapping[str, ListedVerb]) -> str:
     return "\n".join([*lines, "", "`sida COMMAND --help` shows arguments and examples."])
 
 
-class _Once(argparse._StoreAction):
-    """Stores an option's value; a second one, which argparse takes in place of the first, is an error."""
+class Once(argparse._StoreAction):
+    """Stores an option's value; a second one, which might be meant to join the first, is an error."""
 
     _value: Any = None
 
@@ -174,8 +174,6 @@ def parser_of(name: str, verb: Verb, about: str) -> argparse.ArgumentParser:
         epilog=verb.examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for action in (None, "store"):
-        parser.register("action", action, _Once)
     verb.arguments(parser)
     return parser
 

@@ -158,10 +158,11 @@ def test_settings_without_docstrings_are_one_line(tmp_path):
     assert ended.stderr.count("\n") == 1
 
 
-def test_an_option_given_twice_is_refused_unless_it_says_the_same(tmp_path):
+def test_an_option_is_refused_whose_second_value_would_replace_the_first(tmp_path):
     out = tmp_path / "x.safetensors"
     extractors = ["--extractor", "pixels", "--extractor=inception"]
     with refusing("--extractor"):
         command("reference", "--images", ROOT / "docs", *extractors, "--out", out)
-    with refusing("--seeds"):
-        command("sample", "--network", put(tmp_path / "n"), "--seeds", "0-9", "--seeds", "0-8", "--out", out)
+    sets = [f"--against={put(tmp_path / name)}" for name in ("a.npz", "b.npz")]
+    with refusing("--against"):
+        command("score", put(tmp_path / "mine.npz"), *sets)
