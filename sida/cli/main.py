@@ -155,6 +155,7 @@ class Once(argparse._StoreAction):
     _value: Any = None
 
     def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        """Stores the value."""
         if option and self._value not in (None, values):
             raise UserError(option, "is given twice with different values", "give one")
         self._value = values
