@@ -248,9 +248,9 @@ def _check_panel(layout: CurvesLayout, spec: PanelSpec, planned: Planned, where:
     for number, line in enumerate(spec.lines):
         if line.published is not None:
             published_number(line.published, f"{where}.lines[{number}].published")
-        elif run := _line_row(layout, line, planned.runs, f"{where}.lines[{number}]"):
-            planned.require(run.run, spec.metric, f"{where}.lines[{number}].where")
-            shown.append(run.run)
+        elif row := _line_row(layout, line, planned.runs, f"{where}.lines[{number}]"):
+            planned.require(row.run, spec.metric, f"{where}.lines[{number}].where")
+            shown.append(row.run)
     require_comparable(((run, spec.metric, planned.identities[run][spec.metric]) for run in shown), where)
 
 
