@@ -122,10 +122,11 @@ class ResultsTable(TableLayout):
         if alone:
             columns = (replace(c, optional=c.optional or c.metric is not None) for c in layout.columns)
             layout = replace(layout, columns=tuple(columns))
-        table = with_scores(layout, measurements, None if alone else sheet or {}, sources.scores)
+        rows = None if alone else sheet or {}
+        layout, measurements, runs, published = with_scores(layout, measurements, rows, sources.scores)
         settings = (sources.settings or {}).get("retraining")
         retraining = None if settings is None else from_mapping(Retraining, settings, "--spec: retraining")
-        return build_table(table.layout, table.measured, table.runs, mode, retraining, table.published)
+        return build_table(layout, measurements, runs, mode, retraining, published)
 
     def check(self, planned: Planned, mode: Mode | None = None) -> None:
         """Checks rows, columns and metrics."""

@@ -151,26 +151,9 @@ def _added_runs(added: Added, path: str | Path) -> dict[str, SheetRow]:
     return rows
 
 
-@dataclasses.dataclass(frozen=True)
-class WithScores:
-    """A table with the rows of files from elsewhere.
-
-    Attributes:
-        layout: The layout with further rows.
-        measured: All measurements.
-        runs: Rows of measurements by id.
-        published: Published numbers of added rows by their id in the layout.
-    """
-
-    layout: TableLayout
-    measured: Measurements
-    runs: dict[str, SheetRow]
-    published: dict[str, Published]
-
-
 def with_scores(
     layout: TableLayout, measured: Measurements, sheet: Mapping[str, SheetRow] | None, paths: Sequence[str | Path]
-) -> WithScores:
+) -> tuple[TableLayout, Measurements, dict[str, SheetRow], dict[str, Published]]:
     """Adds the rows of files to a table.
 
     Args:
@@ -178,6 +161,9 @@ def with_scores(
         measured: Measurements of the sheet's rows.
         sheet: Rows by id; None makes a row of each generator of ``measured``.
         paths: Files of :func:`sida.eval.results.exchange.read_added`, whose generators are added.
+
+    Returns:
+        The layout with further rows, all measurements, their rows by id, and the published numbers of added rows by id.
 
     Raises:
         UserError: A file of another kind, without a metric of the table, or a name that a row of the sheet has.
@@ -199,7 +185,7 @@ def with_scores(
         scored = {row.run for row in rows[len(measured.rows) :]}
         shown = (*_measured_rows(layout, runs, sheet, scored), *published_rows)
         layout = dataclasses.replace(layout, rows=shown, columns=_columns(layout, numbers_by_id))
-    return WithScores(layout, Measurements(rows, measured.source), runs, numbers_by_id)
+    return layout, Measurements(rows, measured.source), runs, numbers_by_id
 
 
 def _shown_numbers(added: Added, layout: TableLayout, path: str | Path) -> list[Published]:
