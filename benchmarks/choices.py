@@ -1,6 +1,7 @@
 """Effects of a protocol's choices on the FD of the demo's stored SiDA: ``python -m benchmarks choices``.
 
-The page protocol.md prints them; ``choices.csv`` beside this file has the stored measurements, one run for each choice.
+The page protocol.md prints them; ``choices.csv`` beside this file has those of the network stored in commit b775a879,
+one run for each choice.
 """
 
 from __future__ import annotations

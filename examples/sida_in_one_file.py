@@ -1,6 +1,6 @@
 """SiDA in one file: its two losses and its iteration, on torch and a network of this suite alone.
 
-    python examples/sida_in_one_file.py            # one core, about 6 minutes: it prints an FD of 5.08
+    python examples/sida_in_one_file.py            # one core, minutes: it prints the FD
 
 Zhou et al. 2024, arXiv:2410.14919. φ is the teacher, ψ the fake score with the discriminator, θ the generator. A
 network is a denoiser D(x; σ, labels); ``return_flag="encoder_decoder"`` also returns the logits, which are the channel
@@ -29,7 +29,7 @@ class SiDA:
     sigma_data: float = 0.5
     lambda_sid: float = 100.0
     betas: tuple[float, float] = (0.0, 0.999)
-    lambda_adv: float = 3.0
+    lambda_adv: float = 0.3
     lambda_d: float = 2.0
     lr: float = 5e-4
     ema_half_life: float = 5_000.0

@@ -4,7 +4,7 @@ from sida.eval.claims import Claims, better, load_retraining, reaches, rows
 
 CLAIMS = Claims(
     "8×8 digits, not about the papers' data sets",
-    retraining=load_retraining("digits"),
+    retraining=load_retraining("digits-demo"),
 )
 TEACHER = rows(method="teacher", sampler="heun-18")
 SID = rows(method="sid", alpha=1.0)

@@ -215,7 +215,7 @@ def test_a_function_becomes_a_row_of_a_paper_in_three_commands(installed):
     assert scored.returncode == 0, scored.stderr
     assert "25,000/25,000 img" in scored.stderr
     row = installed.run("sida", "table", "main", "--add", "row.json", "--bib", "refs.bib").stdout
-    assert r"5.81 \pm 0.12" in row
+    assert r"26.44 \pm 0.30" in row
     assert r"\cite{" in row
     assert "@article{zhou2024sida," in (installed.here / "refs.bib").read_text()
 

@@ -49,7 +49,7 @@ def planned(monkeypatch):
 def test_a_plan_says_how_many_seeds_show_a_gap(capsys):
     assert main(["plan", "demo", "--detect", "10%"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    scatter = load_retraining("digits").std["fd"]
+    scatter = load_retraining("digits-demo").std["fd"]
     expected = [str(seeds_to_detect(0.1, scatter, confidence=one)) for one in (0.95, 0.99)]
     assert ["fd", f"{100 * scatter:.1f}", "%", *expected] in lines
     for gap in ("0%", "ten", "nan"):
