@@ -125,7 +125,9 @@ def test_losses_and_curves_of_the_questions_are_those_of_the_demos_logs():
     assert sid.index(min(sid)) == 2 * (len(sid) - 1) / 3
     assert f"from {min(terms['discriminator']):.0f} to {max(terms['discriminator']):.0f} and" in page
     assert f"from {min(terms['adversarial']):,.0f} to {max(terms['adversarial']):,.0f}, without" in page
-    assert f"at each of four evaluations, from {sida[0]:.1f} to {min(sida):.2f}, and then rises to {sida[-1]:.2f}" in page
+    assert (
+        f"at each of four evaluations, from {sida[0]:.1f} to {min(sida):.2f}, and then rises to {sida[-1]:.2f}" in page
+    )
     assert sida[:5] == sorted(sida[:5], reverse=True)
     assert sida[4:] == sorted(sida[4:])
     assert len(sida) == 1 + 6
