@@ -149,6 +149,7 @@ class Start:
         with contextlib.suppress(UserError):
             if os.path.isdir(f"{self.preset.results}/tables"):
                 show_results(self.preset)
+        sys.stdout.flush()  # the rows come last, also in a file of both streams
         if absent := self._shown(self.preset.absent):
             _say_absent(absent)
             sys.exit(1)

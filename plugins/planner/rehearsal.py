@@ -209,8 +209,16 @@ def _write_layouts(base: Preset, folder: Path) -> None:
             layout.pop("bold", None)  # no value is the best
             if kind == "tables" and "rows" in layout:
                 # Rows that are only published have no place in a table of measured values.
-                layout["rows"] = [row for row in layout["rows"] if row.get("run") in (None, *base.runs)]
+                layout["rows"] = [row for row in layout["rows"] if _run(row, layout) in (None, *base.runs)]
             write_text(folder / kind / f"{name}.yaml", yaml_text(layout))
+
+
+def _run(row: Mapping[str, Any], layout: Mapping[str, Any]) -> str | None:
+    """Run of a table's row, with the layout's variables filled in; None without one."""
+    run = row.get("run")
+    for name, value in (layout.get("vars") or {}).items():
+        run = run and run.replace(f"{{{name}}}", str(value))
+    return run
 
 
 def _write_registry(registry: Mapping[str, Asset], folder: Path, small: Sequence[str]) -> None:

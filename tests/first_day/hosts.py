@@ -44,6 +44,10 @@ class Hosts:
         self.site.add(_name(url), body, faults, **served)
         return url
 
+    def fail(self, asset: str, *faults: tuple) -> None:
+        """Lets the next requests for an asset meet faults."""
+        self.site.pages[f"/{_name(REGISTRY[asset].url)}"].faults = [*faults]
+
     def asked(self, asset: str) -> list:
         """The Range headers of all requests for an asset."""
         return self.site.asked(_name(REGISTRY[asset].url))

@@ -1,4 +1,4 @@
-"""The first real day: `first-look` from an empty cache and an empty home, with files from the registry's addresses.
+"""The first real day: presets from an empty cache and an empty home, with files from the registry's addresses.
 
 The files are the stand-ins of a rehearsal, with small networks and few images, and the registry is the real one but for
 the hashes of stand-ins whose originals have a registered hash. The code of DINOv2's stand-in has none, so that its step
@@ -28,11 +28,15 @@ SMALL = {
     None: {"model_channels": 64, "channel_mult": [1, 1, 1, 1], "num_blocks": 1},
 }
 GONE, LATENTS = "cifar10-uncond-sida-a1", "edm2-xs-sida"
+#: Rows of Table 1 with a published network: the teacher, then one-step generators.
+TABLE1 = ["teacher-edm-cifar10-uncond", *(f"cifar10-uncond-{name}" for name in ("sid-a1.2", "sida-a1"))]
+TABLE1 += [f"cifar10-uncond-{name}" for name in ("sid2a-a1", "sid2a-a1.2")]
 
 
 @pytest.fixture
-def day(tmp_path, monkeypatch):
-    """The hosts with all files of `first-look`, and a function that runs the preset: its status and its lines."""
+def day(request, tmp_path, monkeypatch):
+    """The hosts with the files of rows of a preset, and a function that makes a table: its status and its lines."""
+    name, rows, table = request.param
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     architecture = stand_ins._architecture
@@ -45,8 +49,9 @@ def day(tmp_path, monkeypatch):
     monkeypatch.setattr(stand_ins, "VAE_WIDTHS", AUTOENCODER)
     for module in (rehearsal, stand_ins):
         monkeypatch.setattr(module, "IMAGES", IMAGES)
-    files = [find_preset("first-look")]
-    preset, _ = rehearsal.write_rehearsal(files)
+    files = [find_preset(name)]
+    preset, _ = rehearsal.write_rehearsal(files, rows)
+    target = f"results/rehearsal-{name}/tables/{table}.tex"
     with official_hosts(tmp_path) as hosts:
         served = {}
         for asset in REGISTRY.values():
@@ -61,7 +66,7 @@ def day(tmp_path, monkeypatch):
         variables |= {**hosts.environment, "SIDA_ASSETS": str(tmp_path / "assets.tsv"), "OMP_NUM_THREADS": "1"}
 
         def run(**more):
-            command = snakemake_command([*files, preset], ["--cores", "2", "--retries", "2", "--", "tables"])
+            command = snakemake_command([*files, preset], ["--cores", "2", "--retries", "2", "--", target])
             place = {"env": variables | more, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
             done = subprocess.run(command, **place)
             print(done.stdout)
@@ -79,13 +84,31 @@ def _with(served):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("day", [("released", TABLE1, "table1")], indirect=True)
+def test_table_1_is_measured_without_a_teacher_whose_file_is_closed(day, tmp_path):
+    hosts, run = day
+    page = ("status", 403, ("Content-Type", "text/html"))
+    hosts.fail("teacher-edm-cifar10-uncond", page, page, page)
+    hosts.fail("inception", ("cut", 7_000_000), ("status", 503))
+    status, lines = run()
+    assert status == 1
+    assert "not measured: teacher-edm-cifar10-uncond: " in lines[-1]
+    assert hosts.asked("teacher-edm-cifar10-uncond") == [None]
+    table = (tmp_path / "work/results/rehearsal-released/tables/table1.md").read_text()
+    rows = [line for line in table.splitlines() if line.startswith("|")][2:]
+    assert {line.split("|")[2].strip() for line in rows if "not measured" not in line} == {
+        "SiD, α=1.2", "SiDA, α=1.0", "SiD²A, α=1.0", "SiD²A, α=1.2",
+    }  # fmt: skip
+    assert [line for line in rows if "not measured" in line and "VP-EDM" in line]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("day", [("first-look", [], "first-look")], indirect=True)
 def test_a_first_look_goes_from_an_empty_home_to_its_table(day, tmp_path):
     hosts, run = day
-    page = hosts.site.pages
-    address = {name: f"/{REGISTRY[name].url.partition('://')[2]}" for name in REGISTRY}
-    page[address[GONE]].faults = [("status", 404)] * 9
-    page[address["ffhq64-sida-a1"]].faults = [("cut", 70_000)]
-    page[address["fid-ref-ffhq64"]].faults = [("status", 503)]
+    hosts.fail(GONE, *[("status", 404)] * 9)
+    hosts.fail("ffhq64-sida-a1", ("cut", 70_000))
+    hosts.fail("fid-ref-ffhq64", ("status", 503))
     results = tmp_path / "work/results/rehearsal-first-look"
 
     # Code whose hash is not registered is asked about, once for each run, and everything else is measured.

@@ -82,7 +82,10 @@ def test_a_layout_named_by_its_path_is_marked(tmp_path):
 def test_a_rehearsal_promises_no_best_value():
     path, _ = rehearsal.write_rehearsal([find_preset("released")], ["cifar10-uncond-sida-a1"])
     layouts = [yaml.safe_load(layout.read_text()) for layout in (path.parent / "tables").glob("*.yaml")]
-    assert layouts
+    table1 = next(layout for layout in layouts if layout.get("number") == 1)
+    runs = [row["run"] for row in table1["rows"] if "run" in row]
+    assert "teacher-edm-{set}" in runs
+    assert "{set}-sida-a1" in runs
     assert not any("bold" in layout or "Bold:" in layout["caption"] for layout in layouts)
 
 
