@@ -52,8 +52,9 @@ def choose(values: Sequence[float], without: Sequence[Sequence[float]]) -> Choic
     """Chooses the lowest value.
 
     The differences of candidates have the covariance of the jackknife over the K parts. ``other`` and ``optimism`` are
-    shares and means over draws around the values, from Student's t with this covariance and K − 1 degrees of freedom.
-    The draws have a fixed seed.
+    shares and means over draws from Student's t with this covariance and K − 1 degrees of freedom. Noise makes the
+    values scatter more than the true ones, so the draws lie around shrunk values: their scatter is less by that of the
+    noise, and at least 0. Around the values themselves, equal candidates would look apart. The draws have a fixed seed.
 
     Args:
         values: Search value of each candidate, at least two.
@@ -71,7 +72,10 @@ def choose(values: Sequence[float], without: Sequence[Sequence[float]]) -> Choic
     random = np.random.default_rng(0)
     noise = random.standard_normal((_DRAWS, parts)) @ effects.T
     noise /= np.sqrt(random.chisquare(parts - 1, (_DRAWS, 1)) / (parts - 1))
-    chosen = (estimates + noise).argmin(1)
+    of_noise = float(np.square(effects - effects.mean(0)).sum())
+    scatter = float(np.square(estimates - estimates.mean()).sum())
+    shrunk = gaps * np.sqrt(max(0.0, 1 - of_noise / scatter)) if scatter else gaps
+    chosen = (shrunk + noise).argmin(1)
     # The noise of the best one has mean 0; its difference leaves out what all candidates share.
     excess = noise[:, best] - noise[np.arange(_DRAWS), chosen]
     others = 1 - np.bincount(chosen, minlength=count)[best] / _DRAWS

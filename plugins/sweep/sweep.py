@@ -101,15 +101,27 @@ class Sweep:
         full = number(estimate["mean"])
         if estimate["standard_error"] is not None:
             full += f" ± {number(estimate['standard_error'])}"
+        error = "" if self.too_few else f" ± {number(choice.errors[second])}"
         parts = [
             f"{names[choice.best]} is the best of {len(names)} candidates by {label} of {self.search[0]['n']:,} images",
             f"there {number(self.values[choice.best])}, in full on fresh seeds {full}",
             f"the choice alone is expected to make the first too low by {number(choice.optimism)}",
-            f"runner-up {names[second]} is {number(choice.gaps[second])} ± {number(choice.errors[second])} worse",
+            f"runner-up {names[second]} is {number(choice.gaps[second])}{error} worse",
             f"another candidate is the best with probability {choice.other:.0%}",
             f"not told apart: {', '.join(names[tie] for tie in choice.ties) or 'none'}",
         ]
+        if self.too_few:
+            parts[2], parts[4:] = "how much the choice alone makes the first too low is unknown", []
         return "; ".join(parts)
+
+    @property
+    def too_few(self) -> bool:
+        """Whether the search has fewer images than twice the reference's effective rank, where errors are too small."""
+        return bool(self.search[0]["n"] < 2 * self._effective_rank)
+
+    @property
+    def _effective_rank(self) -> float:
+        return float(self.search[0]["details"][self.metric.key]["reference"]["effective_rank"])
 
     def _full(self) -> Mapping[str, Any]:
         """Mean and standard error of the distance in the full score."""
@@ -117,9 +129,9 @@ class Sweep:
 
     def warnings(self) -> list[str]:
         """Reasons to search with more images."""
-        ranks = self.search[self.choice.best]["details"][self.metric.key].get("ranks", [0, 0])
-        few = f"the search has fewer images than features ({ranks[0]} of {ranks[1]} directions); say --search-samples"
-        return [few] if ranks[0] < ranks[1] else []
+        rank = f"the reference's effective rank ({self._effective_rank:.0f})"
+        few = f"the search has fewer images than twice {rank}, so errors are left out; say --search-samples"
+        return [few] if self.too_few else []
 
     def lines(self) -> list[str]:
         """The result as lines for people."""
@@ -129,8 +141,9 @@ class Sweep:
         lines = [f"search by {label} of {first['n']:,} images, seeds {seeds}, {self.share:.1%} of full scores of all"]
         rows = zip(self.names, self.values, self.choice.gaps, self.choice.errors)
         for at, (name, value, gap, error) in enumerate(rows):
-            relation = "best" if at == self.choice.best else f"+{number(gap)} ± {number(error)}"
-            tie = "  not told apart from the best" if at in self.choice.ties else ""
+            spread = "" if self.too_few else f" ± {number(error)}"
+            relation = "best" if at == self.choice.best else f"+{number(gap)}{spread}"
+            tie = "  not told apart from the best" if at in self.choice.ties and not self.too_few else ""
             lines.append(f"  {name:<{width}}  {number(value)}  {relation}{tie}")
         return [*lines, *self.score.lines()]
 
@@ -143,6 +156,7 @@ class Sweep:
             for name, value, gap, error, better, record in columns
         ]
         facts: dict[str, Any] = {"metric": self.metric.key, "candidates": candidates, "best": names[choice.best]}
+        facts |= {"too_few": True} if self.too_few else {}
         facts |= {"other": choice.other, "optimism": choice.optimism, "ties": [names[tie] for tie in choice.ties]}
         return {**self.score.record(), "sweep": {**facts, "share": self.share, "line": self.line()}}
 

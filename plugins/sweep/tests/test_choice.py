@@ -84,6 +84,27 @@ def test_equal_candidates_are_ties_and_the_expected_optimism_is_the_real_one():
     assert abs(np.mean(real) - expected) < 3 * np.std(real) / np.sqrt(len(real))
 
 
+def scattered(random, true):
+    """Values, and values without each part, of candidates whose means have the standard error 1."""
+    parts = np.asarray(true)[:, None] + np.sqrt(PARTS) * random.standard_normal((len(true), PARTS))
+    return parts.mean(1), (parts.sum(1, keepdims=True) - parts) / (PARTS - 1)
+
+
+@pytest.mark.parametrize(("count", "spread"), [(2, 0.0), (9, 0.0), (9, 0.5), (5, 2.0)])
+def test_the_luck_and_the_doubt_of_a_choice_are_near_the_real_ones(count, spread):
+    """Simulated; equal candidates are each as good as the best."""
+    random, real, said = np.random.default_rng(7), [], []
+    for _ in range(250):
+        true = spread * random.standard_normal(count)
+        values, without = scattered(random, true)
+        choice = choose(values, without)
+        real.append((true[choice.best] - values[choice.best], true[choice.best] > true.min()))
+        said.append((choice.optimism, choice.other))
+    (luck, doubt), (optimism, other) = np.mean(real, 0), np.mean(said, 0)
+    assert 0.75 * luck < optimism < 1.4 * luck
+    assert abs(other - (doubt if spread else 1 - 1 / count)) < 0.14
+
+
 def test_what_candidates_share_cancels():
     common = [0.5, -0.5, 0.3, -0.3]
     choice = choose([3.0, 2.0], [[3.0 + x for x in common], [2.0 + x for x in common]])
