@@ -21,7 +21,8 @@ import yaml
 from sida.config.lookup import ROOT
 from sida.data import archive, prepare
 from sida.eval.results.csv_files import MOST_CELLS
-from sida.eval.tables.render import to_markdown
+from sida.eval.tables.build import make_table
+from sida.eval.tables.render import to_markdown, to_terminal
 from sida.files import convert
 from sida.files.ordinary import MOST_FILES
 from sida.files.tensors import MAX_HEADER_BYTES, MAX_HEADER_VALUES
@@ -71,6 +72,15 @@ def test_links_and_names_of_files_exist(path):
     for name in re.findall(r"`([\w.-]+/[\w./-]*)`", text):
         if name.partition("/")[0] in files() and not ELSEWHERE.search(name):
             assert name.rstrip("/") in files(), name
+
+
+def test_the_screen_of_the_papers_first_command_is_on_its_page():
+    page = (ROOT / "docs/paper.md").read_text()
+    block = page.partition("It prints, among others:\n\n")[2].partition("\n\n")[0].splitlines()
+    shown = to_terminal(make_table("table1"), colour=False)
+    rows = [line.split("One Step")[-1].split() for line in shown.splitlines()]
+    assert len(block) > 3
+    assert all(line.split() in rows for line in block)
 
 
 #: Names that code and registry give to modules and objects of this package, and pages.

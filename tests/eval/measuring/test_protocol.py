@@ -228,14 +228,15 @@ def test_a_protocol_extends_one_beside_it(tmp_path):
     (tmp_path / "look.yaml").write_text(f"extends: base.yaml\nmetrics: [{other}]\n")
     assert [metric.key for metric in load_protocol(tmp_path / "look.yaml").watched] == ["a"]
     for other, place in (
-        ("look.yaml", "circle"), ("../base.yaml", "extends: .*beside this one"), ("cifar10.yaml", "no such file")
+        ("look.yaml", "no protocol 'look'"), ("../base.yaml", "extends: .*beside this one"), ("cifar11.yaml", "cifar11")
     ):  # fmt: skip
         (tmp_path / "look.yaml").write_text(f"extends: {other}\nname: look\n")
         refused(f"yaml: .*{place}", load_protocol, tmp_path / "look.yaml")
 
 
-def test_a_protocol_in_a_folder_of_protocols_extends_one_of_config(tmp_path):
-    (folder := tmp_path / "protocols").mkdir()
+@pytest.mark.parametrize("name", ["protocols", "anywhere"])
+def test_a_protocol_extends_a_shipped_one_by_its_name(tmp_path, name):
+    (folder := tmp_path / name).mkdir()
     (folder / "mine.yaml").write_text("extends: cifar10.yaml\nname: mine\n")
     mine, base = load_protocol(folder / "mine.yaml"), load_protocol("cifar10")
     assert mine.content() == base.content() | {"name": "mine"}
