@@ -107,9 +107,9 @@ def test_demo_claims_are_decided_on_the_demo_and_written(tmp_path, of_demo, pres
     options = {"measurements": preset / "measurements.csv", "runs": preset / "runs.tsv", "results": preset}
     (page, record), counts = decide_claims(ROOT / "studies/demo/claims.py", tmp_path / "claims.md", **options)
     text = page.read_text()
-    # The digits' scatter of a repeated training stands on the page, and in the intervals.
+    # The demo's scatter of a repeated training stands on the page, and in the intervals.
     assert [
-        word for word in ("8×8 digits", "1 training seed", "4.8 % of fd", "99 % interval") if word not in text
+        word for word in ("8×8 digits", "1 training seed", "14.5 % of fd", "99 % interval") if word not in text
     ] == []
     found = read_verdicts(record)["claims"]
     assert {claim["id"] for claim in found} == {claim.id for claim in of_demo}
