@@ -442,8 +442,10 @@ def write_reference(
         featured = [name] if keep_features else []
         count, networks = image_set.count, {name: network}
         sums, features = features_of(batches, count, networks, [name], featured, ddof, progress.update)
-    digests, remarks = {name: network.sha256}, {"sketch": image_set.sketch, "remarks": image_set.remarks()}
-    own = OwnReference(image_set.name, image_set.digest(), sums, features, digests, ddof, allow_tf32, **remarks)
+    digests, sketch, remarks = {name: network.sha256}, image_set.sketch, image_set.remarks()
+    own = OwnReference(
+        image_set.name, image_set.digest(), sums, features, digests, ddof, allow_tf32, sketch=sketch, remarks=remarks
+    )
     write_own(out, own)
     return own
 
