@@ -110,7 +110,9 @@ def _spec(report: Report, product: str) -> tuple[dict[str, Any], dict[str, Sheet
         raise _NotComparedError(f"its kind {layout['kind']} is code from outside")
     rows = [from_mapping(SheetRow, row, f"{path}: runs[{number}]") for number, row in enumerate(spec["runs"])]
     for row in rows:
-        trial = next((name for name in report.hashes if name.startswith(f"measurements/{row.run}/")), None)
+        names = (PurePosixPath(name) for name in report.hashes)
+        folder = PurePosixPath("measurements", row.run)
+        trial = next((path for path in names if path.parent == folder and path.match("trial-*.json")), None)
         record = {} if trial is None else read_measurement(report.folder / trial)
         for key in ("label", "method", "family"):
             if record.get(key, (value := getattr(row, key))) != value:
