@@ -99,6 +99,28 @@ def test_a_row_that_names_a_start_is_refused(column, value, told, tmp_path):
     refused(told, preset_from, settings_of("meanflow") | {"runs": str(sheet)}, folders=[FOLDER / "meanflow"])
 
 
+def test_the_recipe_of_imf_has_its_authors_settings(tmp_path):
+    sheet = tmp_path / "sheet.tsv"
+    sheet.write_text(
+        "run\tfamily\tlabel\tmethod\trecipe\tsampler\tdataset\tprotocol\n"
+        "imf\tImageNet 256×256\tiMF-B/2\tmeanflow\tmeanflow/imf-imagenet256-b2\tone-step-mse\timagenet256-latents\t"
+        "config/protocols/imagenet256-rounded.yaml\n"
+    )
+    own = settings_of("meanflow") | {"runs": str(sheet), "tables": []}
+    config, network = resolved(preset_from(own, folders=[FOLDER / "meanflow"]), "imf")
+    assert config.total_kimg * 1000 == pytest.approx(640 * 1251 * 1024)
+    assert (config.batch_size, config.lr, config.betas) == (1024, 1e-4, (0.9, 0.95))
+    assert 0.5 ** (1024 / (config.ema_half_life_kimg * 1000)) == pytest.approx(0.9999, abs=2e-8)
+    options = from_mapping(MeanFlowOptions, config.options, "options")
+    assert (1 / (1 - options.kappa), options.lr_rampup_kimg) == pytest.approx((7.5, 10 * 1251 * 1.024))
+    imf = {"apart": 0.5, "loss": "v", "guided_times": (0.4, 0.65)}
+    free = {name: getattr(options, name) for name in ("kappa", "lr_rampup_kimg")}
+    assert options == MeanFlowOptions(**{**LATENTS, **imf, **free})
+    assert {name: network["kwargs"][name] for name in ("patch_size", "hidden_size", "depth", "num_heads")} == {
+        "patch_size": 2, "hidden_size": 768, "depth": 12, "num_heads": 12,
+    }  # fmt: skip
+
+
 def test_printed_numbers_stand_beside_the_rows():
     rows, numbers = load_layout(FOLDER / "meanflow/tables/meanflow.yaml").rows, load_published()
     found = {row.run: numbers[row.published.replace("{metric}", "fid")].value for row in rows}
