@@ -7,10 +7,12 @@ Sent rows are read by the code that reads added rows of a table.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +20,7 @@ from sida.config.settings import Pattern, Settings, from_mapping, load_yaml
 from sida.errors import SettingError, UserError
 from sida.eval.measuring.protocol import protocol_named
 from sida.eval.results.agreement import HIGHER_IS_BETTER, Agreement, agreement_of_two
+from sida.eval.results.csv_files import read_csv
 from sida.eval.results.exchange import read_numbers
 from sida.eval.results.identity import UNKNOWN, Identity, comparable, lacks_digest, reason_against
 from sida.eval.results.published import PUBLISHED, Published, load_published
@@ -29,6 +32,8 @@ from sida.methods.registry import METHODS
 
 #: Folder of sent rows.
 SENT = PUBLISHED.parent / "board"
+#: Images seen and compute of the trainings behind printed numbers, by a pattern of their ids.
+TRAINING = Path(__file__).with_name("training.csv")
 #: File with facts about a row that the row does not have, beside it.
 ABOUT = "about.yaml"
 #: Most files of a folder of rows.
@@ -129,6 +134,7 @@ class BoardRow:
         certainty: A key of :data:`CERTAINTIES`.
         origin: Who printed or measured it.
         notes: Further facts.
+        images, compute: Images that the training saw, and its hardware, time or steps, as printed; empty if not said.
     """
 
     generator: str
@@ -148,6 +154,8 @@ class BoardRow:
     certainty: Certainty
     origin: str
     notes: str
+    images: str = ""
+    compute: str = ""
 
     @property
     def exposure(self) -> list[str]:
@@ -174,6 +182,8 @@ def _printed_row(number: Published) -> BoardRow:
     paper = not number.address
     base = number.method.partition(",")[0].strip().lower()
     own_data = "yes" if paper and METHODS[base].real_images else "no"
+    said = (line for line in _training_facts() if fnmatchcase(number.id, line["numbers"]))
+    images, compute, place = next(((line["images"], line["compute"], line["address"]) for line in said), ("", "", ""))
     return BoardRow(
         # The papers' rows of one label differ in the size of the network.
         generator=", ".join([number.row_label, *filter(None, [number.model_size if paper else ""])]),
@@ -192,8 +202,16 @@ def _printed_row(number: Published) -> BoardRow:
         address=_TABLES["address"] if paper else number.address,
         certainty="authors" if number.own else "quoted",
         origin="" if paper else number.source,
-        notes=number.notes,
+        notes="; ".join(filter(None, [number.notes, place and f"training: {place}"])),
+        images=images,
+        compute=compute,
     )
+
+
+@functools.cache
+def _training_facts() -> list[dict[str, str]]:
+    """Lines of :data:`TRAINING`."""
+    return [facts for _, facts in read_csv(TRAINING)[1]]
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@
   function title(text) {
     const row = document.createElement("tr"), cell = document.createElement("th");
     row.className = "group";
-    cell.colSpan = 11;
+    cell.colSpan = board.querySelectorAll("thead th").length;
     cell.textContent = text;
     row.append(cell);
     return row;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
+from fnmatch import fnmatchcase
 
 import pytest
 import yaml
@@ -13,9 +14,9 @@ from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
 from sida.eval.results.csv_files import read_csv
-from sida.eval.results.published import PUBLISHED, protocols
+from sida.eval.results.published import PUBLISHED, load_published, protocols
 from sida.eval.results.summary import measurements_text
-from sida.plugins.exchange.board import About, printed_rows, rank_groups, read_sent, sent_rows
+from sida.plugins.exchange.board import TRAINING, About, printed_rows, rank_groups, read_sent, sent_rows
 from sida.plugins.exchange.board_page import board_rows, write_board
 from tests.browser import browser, needs_chromium
 from tests.eval.claims.evidence import lines
@@ -81,6 +82,23 @@ def test_the_board_has_every_printed_number_with_its_place_and_certainty():
     # One word for one fact.
     assert {row.data for row in rows} == {"yes", "no", ""}
     assert all(re.fullmatch(r"(20\d\d(-\d\d)?)?", row.date) for row in rows)
+
+
+def test_images_seen_and_compute_stand_beside_the_numbers_that_print_them(tmp_path):
+    ids, lines_of = load_published(), [record for _, record in read_csv(TRAINING)[1]]
+    for line in lines_of:
+        assert any(fnmatchcase(key, line["numbers"]) for key in ids), line
+        assert line["address"], line
+        assert line["images"] or line["compute"], line
+    said = {(row.generator, row.data_set, row.conditioning): (row.images, row.compute) for row in printed_rows()}
+    sida = "SiDA, α=1.0", "CIFAR-10 32×32"
+    assert said[*sida, "unconditional"] == ("217.920 M", "8 V100, 3.6 s per 1,000")
+    assert said[*sida, "class-conditional"][0] == "293.184 M"
+    assert said["FACM, LightningDiT-XL, 400 epochs", "ImageNet 256×256", "class-conditional"] == ("400 epochs", "")
+    write_board(tmp_path / "board.html")
+    page = (tmp_path / "board.html").read_text()
+    assert "217.920 M" in page
+    assert "8 H200, 45 hours" in page
 
 
 def test_only_comparable_rows_are_put_into_an_order(send):
