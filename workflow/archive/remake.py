@@ -115,8 +115,9 @@ def _spec(report: Report, product: str) -> tuple[dict[str, Any], dict[str, Sheet
         trial = next((path for path in names if path.parent == folder and path.match("trial-*.json")), None)
         record = {} if trial is None else read_measurement(report.folder / trial)
         for key in ("label", "method", "family"):
-            if record.get(key, (value := getattr(row, key))) != value:
-                fault = f"{key} of row '{row.run}' is '{value}', and '{record[key]}' in {trial}"
+            named, measured = getattr(row, key), record.get(key)
+            if measured and measured != named:
+                fault = f"{key} of row '{row.run}' is '{named}', and '{measured}' in {trial}"
                 raise UserError(path, fault, "measure or make it again")
     if "layout" in spec and not _is_of_checkout(product, layout):
         report.counts["layouts that are not of this checkout, and are taken as they are"] += 1
