@@ -356,9 +356,8 @@ def _parsed(text: str, path: str) -> tuple[Measurement, ...]:
 def _line(record: Mapping[str, str | None], where: str) -> Measurement:
     cells = {name: record.get(name, "") for name in (*MEASUREMENT_COLUMNS, *FURTHER)}
     if missing := [name for name in MEASUREMENT_COLUMNS if cells[name] is None]:
-        raise UserError(
-            where, f"column '{missing[0]}' is missing in this line", "the file was cut off, collect it again"
-        )
+        remedy = "the file was cut off: delete it, so that it is collected again"
+        raise UserError(where, f"column '{missing[0]}' is missing in this line", remedy)
     texts = {name: (text or "").strip() for name, text in cells.items()}
     values = {name: text for name, text in texts.items() if text or name not in _NUMBERS}
     line = from_texts(Measurement, values, f"{where}:")
