@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 from sida.errors import UserError, one_line
 from sida.workflow.archive.manifest import Manifest
 
+#: Names of trials, with their run.
+TRIAL = re.compile(r"measurements/([^/]+)/trial-\d+\.json")
 #: Errors of code that reads content of another form.
 _UNUSABLE = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError)
 
@@ -40,6 +44,11 @@ class Report:
     def remark(self, name: str, text: str) -> None:
         """Adds a remark on a file."""
         self.remarks.append(f"{one_line(name, 200)}: {one_line(text, 400)}")
+
+    @functools.cached_property
+    def trials(self) -> dict[str, str]:
+        """Name of the first trial of each run."""
+        return {match[1]: name for name in reversed(self.hashes) if (match := TRIAL.fullmatch(name))}
 
     @contextlib.contextmanager
     def checking(self, name: str) -> Iterator[None]:

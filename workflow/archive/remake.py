@@ -110,9 +110,7 @@ def _spec(report: Report, product: str) -> tuple[dict[str, Any], dict[str, Sheet
         raise _NotComparedError(f"its kind {layout['kind']} is code from outside")
     rows = [from_mapping(SheetRow, row, f"{path}: runs[{number}]") for number, row in enumerate(spec["runs"])]
     for row in rows:
-        names = (PurePosixPath(name) for name in report.hashes)
-        folder = PurePosixPath("measurements", row.run)
-        trial = next((path for path in names if path.parent == folder and path.match("trial-*.json")), None)
+        trial = report.trials.get(row.run)
         record = {} if trial is None else read_measurement(report.folder / trial)
         for key in ("label", "method", "family"):
             named, measured = getattr(row, key), record.get(key)

@@ -21,13 +21,12 @@ from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
 from sida.files.ordinary import file_below, ordinary_files
 from sida.files.tensors import read_tensor_header, verify_tensors
 from sida.files.text_files import HASH_KEY, parse_json, read_text
-from sida.workflow.archive.findings import Report, ignoring_faults
+from sida.workflow.archive.findings import TRIAL, Report, ignoring_faults
 from sida.workflow.archive.manifest import CODE, CRATE, MANIFEST, is_unlisted, read_manifest
 from sida.workflow.archive.remake import check_products
 
 _NETWORK = "network.safetensors"
 _MEASUREMENTS = ("measurements.csv", "measurements.csv.gz")
-_TRIAL = re.compile(r"measurements/[^/]+/trial-\d+\.json")
 #: JSON without a hash: specs, records of downloads, and the crate.
 _NO_HASH = re.compile(r"(specs|assets)/.*\.json|samples/.*/dataset\.json|ro-crate-metadata\.json")
 
@@ -55,7 +54,7 @@ def check_own_hash(path: Path, name: str) -> bool:
         if not read_jsonl(path) and path.name == "train.jsonl" and path.with_name(_NETWORK).is_file():
             raise UserError(path, "damaged: has no line of the finished run beside it", "train again")
     else:
-        read_measurement(path) if _TRIAL.fullmatch(name) else read_hashed_json(path)
+        read_measurement(path) if TRIAL.fullmatch(name) else read_hashed_json(path)
     return f'"{HASH_KEY}"' in read_text(path)
 
 
