@@ -405,7 +405,8 @@ def encode_dataset(
         progress.update(count * size, force=count == len(mine))
     with open(f"{out}.lock", "ab") as lock:
         wait_for_lock(lock)
-        if world > 1 and not all(map(parts.is_whole, places)):
+        # The parts are read whole when they are joined.
+        if world > 1 and not all(map(parts.is_there, places)):
             return None
         shape = _join(out, dataset, parts, places, latents, autoencoder)
         shutil.rmtree(parts.folder)

@@ -102,9 +102,13 @@ class PartFolder:
         tensors, header = self._read(place, read_tensors) or ({}, {})
         return Part(place, header["size"], tensors, header["record"]) if self._is_own(place, header) else None
 
+    def is_there(self, place: int) -> bool:
+        """Whether a part of this job was written at the place, by its header alone; raises as :meth:`read`."""
+        return self._is_own(place, self.header(place) or {})
+
     def is_whole(self, place: int) -> bool:
         """Whether :meth:`read` would give a part; keeps no tensors in memory, and raises as :meth:`read`."""
-        return self._is_own(place, self.header(place) or {}) and bool(self._read(place, verify_tensors))
+        return self.is_there(place) and bool(self._read(place, verify_tensors))
 
     def header(self, place: int) -> dict[str, Any] | None:
         """``place``, ``size``, ``job`` and ``record`` of any job's part, without tensors; None as :meth:`read`."""
