@@ -14,7 +14,7 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +69,8 @@ def take_device(name: str, where: str) -> torch.device:
             fault = f"there is no {device} here, the last GPU is cuda:{count - 1}"
             raise PassingError(f"{where}.device", fault, "use that or cpu")
         torch.cuda.set_device(device)
-    if device.type == "cuda":
-        capability, built = torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
-        if without_code(capability, built):
-            major, minor = capability
-            fault = f"torch {torch.__version__} has no code for compute capability {major}.{minor} of this GPU"
-            raise PassingError(f"{where}.device", f"{fault}, but for {', '.join(built)}", _OTHER_TORCH)
+    if device.type == "cuda" and (fault := code_fault(device)):
+        raise PassingError(f"{where}.device", f"'{name}', but {fault}", _OTHER_TORCH)
     return device
 
 
@@ -96,15 +92,17 @@ def _why_no_gpu() -> tuple[str, str]:
     return f"no GPU is visible here (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')})", "use cpu"
 
 
-def without_code(capability: tuple[int, int], built: Iterable[str]) -> bool:
-    """Whether a build of torch has no code for a card: no code of the card's major capability up to its minor one.
+def code_fault(device: torch.device | int) -> str:
+    """Says that this build of torch has no code for a GPU; empty if it has.
 
-    Args:
-        capability: Compute capability of the card.
-        built: ``torch.cuda.get_arch_list()``; code for 8.0 runs on 8.9, but not on 9.0.
+    Code of a major capability runs on cards of this one from its minor one on: that for 8.0 on 8.9, but not on 9.0.
     """
+    (major, minor), built = torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
     numbers = [int("".join(filter(str.isdigit, name.partition("_")[2]))) for name in built if name.startswith("sm_")]
-    return all(capability[0] != number // 10 or capability[1] < number % 10 for number in numbers)
+    if any(major == number // 10 and minor >= number % 10 for number in numbers):
+        return ""
+    fault = f"torch {torch.__version__} has no code for compute capability {major}.{minor}"
+    return f"{fault} (it has {', '.join(built)})"
 
 
 def to_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:

@@ -13,7 +13,7 @@ from sida.assets.cache import cache_dir, check_reachable, unfetchable_error
 from sida.config.lookup import how_to_install
 from sida.errors import UserError
 from sida.eval.report.paper import INSTALL, missing_latex
-from sida.machine import without_code
+from sida.machine import code_fault
 from sida.plugins.planner.plan import LEFT_OUT, Plan, make_plan
 from sida.workflow.checks import OPENING
 from sida.workflow.planning.costs import SMALLER, SPARE, too_large
@@ -89,13 +89,9 @@ def _gpu(plan: Plan) -> Iterator[Check]:
         yield Check("GPU", "missing", text, remedy)
         return
     for index in range(count):
-        capability, archs = torch.cuda.get_device_capability(index), torch.cuda.get_arch_list()
-        if without_code(capability, archs):
-            text = f"GPU {index} has compute capability {capability[0]}.{capability[1]}, for which"
+        if fault := code_fault(index):
             remedy = "take a newer card, or an older torch: requirements/oldest.lock has the oldest that is supported"
-            yield Check(
-                "GPU", "missing", f"{text} torch {torch.__version__} has no code (it has {', '.join(archs)})", remedy
-            )
+            yield Check("GPU", "missing", f"GPU {index}: {fault}", remedy)
     memory = min(torch.cuda.get_device_properties(index).total_memory for index in range(count)) / 1e9
     large = too_large(plan.jobs.values(), memory, "a GPU here")
     if large:
