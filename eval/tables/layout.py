@@ -157,6 +157,13 @@ class TableSources:
     results: Path | None = None
 
 
+def with_values(run: str, values: Mapping[str, Any]) -> str:
+    """Id of a run with the values of the names in braces; other names stay."""
+    for name, value in values.items():
+        run = run.replace(f"{{{name}}}", str(value))
+    return run
+
+
 @dataclass(frozen=True, kw_only=True)
 class TableKind(abc.ABC):
     """Base class of table kinds; an instance is one layout.
@@ -247,9 +254,7 @@ class TableLayout(TableKind):
         for run in () if row.run is None else (row.run, *row.pool):
             run = run.replace("{column}", column.key)
             run = column.run.replace("{run}", run) if column.run else run
-            for name, value in self.vars.items():
-                run = run.replace(f"{{{name}}}", str(value))
-            ids.append(run)
+            ids.append(with_values(run, self.vars))
         return tuple(ids)
 
     def needs(self, runs: Mapping[str, SheetRow]) -> Needs:

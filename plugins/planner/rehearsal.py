@@ -28,6 +28,7 @@ from sida.errors import UserError, say
 from sida.eval.measuring.protocol import load_protocol, read_protocol
 from sida.eval.results.extended import read_extended
 from sida.eval.results.sheet import read_runs
+from sida.eval.tables.layout import with_values
 from sida.files.atomic import sha256_file, write_json, write_text
 from sida.files.text_files import yaml_text
 from sida.plugins.planner.small import (
@@ -209,16 +210,10 @@ def _write_layouts(base: Preset, folder: Path) -> None:
             layout.pop("bold", None)  # no value is the best
             if kind == "tables" and "rows" in layout:
                 # Rows that are only published have no place in a table of measured values.
-                layout["rows"] = [row for row in layout["rows"] if _run(row, layout) in (None, *base.runs)]
+                named, values = (None, *base.runs), layout.get("vars") or {}
+                rows = ((row, row.get("run")) for row in layout["rows"])
+                layout["rows"] = [row for row, run in rows if (run and with_values(run, values)) in named]
             write_text(folder / kind / f"{name}.yaml", yaml_text(layout))
-
-
-def _run(row: Mapping[str, Any], layout: Mapping[str, Any]) -> str | None:
-    """Run of a table's row, with the layout's variables filled in; None without one."""
-    run = row.get("run")
-    for name, value in (layout.get("vars") or {}).items():
-        run = run and run.replace(f"{{{name}}}", str(value))
-    return run
 
 
 def _write_registry(registry: Mapping[str, Asset], folder: Path, small: Sequence[str]) -> None:
