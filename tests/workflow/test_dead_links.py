@@ -17,12 +17,8 @@ from sida.workflow.preset.products import layout_needs
 from sida.workflow.preset.targets import Targets
 from tests.assets.fault_server import serve, write_registry
 from tests.refused import command, refused
-from tests.workflow.workspace import Workspace, settings_of
+from tests.workflow.workspace import SMALL_UNET, Workspace, beside_a_registry, settings_of
 
-NETWORK = {
-    "img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_type": "SongUNet", "model_channels": 8,
-    "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "augment_dim": 9,
-}  # fmt: skip
 SHEET = """\
 run	family	label	method	sampler	checkpoint
 here	One Step	Here	sid	one-step	net-here
@@ -34,15 +30,12 @@ SID2A = ["cifar10-uncond-sid2a-a1", "cifar10-uncond-sid2a-a1.2"]
 @pytest.fixture
 def preset(tmp_path, monkeypatch):
     """A workspace with a preset of two published networks, and the server."""
-    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
-    (tmp_path / "work").mkdir()
-    workspace = Workspace(tmp_path / "work")
+    workspace = beside_a_registry(tmp_path, monkeypatch)
     removed = {"teachers": ..., "recipes": ...}
     workspace.config(name="two.yaml", preset="two", runs="two.tsv", figures=[], claims=None, **removed)
     (workspace.folder / "two.tsv").write_text(SHEET)
     torch.manual_seed(0)
-    write_official(tmp_path / "net.pkl", build_network({"class": "EDMPrecond", "kwargs": NETWORK}))
+    write_official(tmp_path / "net.pkl", build_network({"class": "EDMPrecond", "kwargs": SMALL_UNET}))
     with serve() as site:
         names = ("net-here", "net-gone")
         addresses = {name: site.add(name, (tmp_path / "net.pkl").read_bytes()) for name in names}

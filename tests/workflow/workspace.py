@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from sida.config.lookup import ROOT, find_file
@@ -180,6 +181,21 @@ class Workspace:
             start_new_session=True,
             preexec_fn=heed_interrupts,
         )
+
+
+#: Arguments of a U-Net of the demo's shape with few parameters.
+SMALL_UNET = {
+    "img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_type": "SongUNet", "model_channels": 8,
+    "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "augment_dim": 9,
+}  # fmt: skip
+
+
+def beside_a_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A workspace in ``work``; a cache and a registry of its own, ``assets.tsv``, lie beside it."""
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
+    (tmp_path / "work").mkdir()
+    return Workspace(tmp_path / "work")
 
 
 def forked_snakemake(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> tuple[Any, str]:

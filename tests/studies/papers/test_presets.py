@@ -40,7 +40,15 @@ from tests.data.test_archive import png, write_zip
 from tests.eval.synthetic_output import csv_rows, planned_lines
 from tests.files.made_pickles import MARK, write_genuine
 from tests.plugins import needs
-from tests.workflow.workspace import Workspace, forked_snakemake, jobs_in, settings_of, shipped
+from tests.workflow.workspace import (
+    SMALL_UNET,
+    Workspace,
+    beside_a_registry,
+    forked_snakemake,
+    jobs_in,
+    settings_of,
+    shipped,
+)
 
 
 def dry_run(folder: Path, preset: str, *arguments: str) -> tuple[dict[str, int], str]:
@@ -325,10 +333,6 @@ def test_a_plan_counts_the_images_of_a_reference_that_is_made_here(paper):
     assert more == pytest.approx(images * costs.assumptions.gflop_of("dinov2") * 1e9 / costs._rate(False) / 3600)
 
 
-KWARGS = {
-    "img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_type": "SongUNet", "model_channels": 8,
-    "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "augment_dim": 9,
-}  # fmt: skip
 RELEASED = """\
 run	family	label	method	teacher	init	alpha	recipe	sampler	seed	checkpoint	dataset	notes
 the-teacher	Teacher	Teacher	teacher					heun-18		published-teacher
@@ -339,10 +343,7 @@ the-student	One Step	SiDA	sida	the-teacher		1.0		one-step		published-student
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """A workspace with two published pickles, one by id, one by address; the first download of each breaks off once."""
-    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
-    (tmp_path / "work").mkdir()
-    workspace = Workspace(tmp_path / "work")
+    workspace = beside_a_registry(tmp_path, monkeypatch)
     removed = {"teachers": ..., "recipes": ...}
     settings = {"preset": "standin", "runs": "sheet.tsv", "tables": [], "figures": [], **removed}
     workspace.config(name="standin.yaml", **settings)
@@ -350,7 +351,7 @@ def published(tmp_path, monkeypatch):
         rows = []
         for seed, name in enumerate(("published-teacher", "published-student")):
             torch.manual_seed(seed)
-            net = build_network({"class": "EDMPrecond", "kwargs": KWARGS})
+            net = build_network({"class": "EDMPrecond", "kwargs": SMALL_UNET})
             data = write_genuine(tmp_path / f"{name}.pkl", net).read_bytes()
             row = {"id": name, "kind": "network", "url": site.add(f"{name}.pkl", data, faults=[("cut", 4321)])}
             rows.append(row | {"target": f"{name}.pkl", "size": str(len(data))})
