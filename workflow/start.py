@@ -74,7 +74,7 @@ class Start:
         self._share_environment()
         with _ending():
             self._read(config)
-        # Jobs note there a fault that no further attempt mends (sida/cli/main.py); a new run tries all jobs again.
+        # A job notes a fault that stays there, for its next attempt (sida/cli/main.py). A new run forgets all.
         os.environ[FAULTS] = os.path.abspath(f"{self.preset.results}/logs/faults")
         self._lock = PresetLock(self.preset.results, sys.argv)
         missing = missing_latex() if self.preset.settings.paper else None

@@ -133,8 +133,8 @@ def plan_score(
             fault = "has mu and sigma of other images beside its own, which a comparison of two sets cannot use"
             remedy = (
                 "for an FID against them: --reference KEY=FILE, where the protocol's reference KEY has `entry: adm` "
+                "(imagenet256); against its images alone: save arr_0 in a file of its own"
             )
-            remedy += "(imagenet256); against its images alone: save arr_0 in a file of its own"
             raise UserError(f"--against {against}", fault, remedy)
         pair = pair_protocol(store, second, load_protocol(protocol), trials, num_samples)
         score_protocol = chosen_protocol(pair, fast=fast)

@@ -9,10 +9,8 @@ matplotlib inside the functions that the verbs run, so that help and wrong argum
 import argparse
 import contextlib
 import errno
-import hashlib
 import importlib
 import itertools
-import json
 import os
 import re
 import resource
@@ -38,7 +36,7 @@ from sida.errors import (
     suggestion,
     visible,
 )
-from sida.files.atomic import write_text
+from sida.files.atomic import sha256_json, write_text
 from sida.files.ordinary import refuse_same
 from sida.files.text_files import number_in
 from sida.machine import code_version
@@ -90,8 +88,8 @@ def run_command_line(
         argv: Words after the command's name; None takes the arguments of the process.
 
     Returns:
-        Exit status: 0, 1 (error of one line), 2 (usage), 75 (preempted) or 130 (interrupted). A job of a workflow whose
-        last attempt ended in a fault that no further attempt mends ends at once, with the same line.
+        Exit status: 0, 1 (error of one line), 2 (usage), 75 (preempted) or 130 (interrupted). If the last attempt of a
+        workflow's job noted a fault that stays, the next attempt prints its line and ends at once.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = arguments[0] if arguments else "--help"
@@ -205,10 +203,10 @@ def _run(listed: ListedVerb, arguments: list[str]) -> int | None:
 def _fault_file(arguments: Sequence[str]) -> Path | None:
     """File for the fault of a workflow's job, by its words; None outside a workflow.
 
-    A scheduler sends a failed job again, with larger requests each time, which mends no wrong key and no damaged file.
+    A scheduler sends a failed job again with larger requests. These do not help if a key is wrong or a file damaged.
     """
     folder = os.environ.get(FAULTS)
-    return Path(folder) / f"{hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:16]}.txt" if folder else None
+    return Path(folder) / f"{sha256_json(arguments)[:16]}.txt" if folder else None
 
 
 def _status(run: Callable[[], int | None], fault: Path | None = None) -> int:
