@@ -170,4 +170,4 @@ def test_each_example_of_each_help_is_a_command_that_the_parser_takes():
         parse = parser.parse_intermixed_args if verb.intermixed else parser.parse_args
         parse(own)
         count += 1
-    assert count > 100
+    assert count > 50, "the examples are no longer told from remarks"
