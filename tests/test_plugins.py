@@ -12,7 +12,8 @@ import tomllib
 import pytest
 
 from sida.config import lookup, registries
-from sida.config.lookup import ROOT, find_file
+from sida.config.lookup import ROOT
+from sida.config.named_files import find_file
 from sida.config.registries import (
     FOLDER,
     PACKAGE,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from sida.assets.registry import SCORED_ENDS, check_network
 from sida.cli.main import Once, Verb, add_integer, existing, refuse_lost
-from sida.config.lookup import TRACE, find_file, typed_object
+from sida.config.lookup import TRACE, typed_object
+from sida.config.named_files import find_file
 from sida.config.settings import load_spec, names_object
 from sida.errors import UserError
 from sida.eval.commands._options import extractor_options, output, shared

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from sida.config.lookup import find_file
+from sida.config.named_files import find_file
 from sida.config.registries import Registry, RegistryEntry
 from sida.config.settings import Range, from_mapping, load_spec
 from sida.errors import SettingError, UserError

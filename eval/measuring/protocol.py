@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from sida.assets.cache import cache_dir, registered
 from sida.assets.registry import is_counted, load_registry
 from sida.config.labels import LabelCounts, find_labels, load_labels
-from sida.config.lookup import file_names, find_file
+from sida.config.named_files import file_names, find_file
 from sida.config.settings import CheckedAs, Count, Natural, Range, Settings, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 from sida.eval.features import extractor_entry

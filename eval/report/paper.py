@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sida.config.lookup import file_names, find_file
+from sida.config.named_files import file_names, find_file
 from sida.errors import UserError
 from sida.eval.claims.write import marked, read_verdicts
 from sida.eval.figures.layout import load_figure_layout

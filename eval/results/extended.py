@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sida.config.lookup import find_file
+from sida.config.named_files import find_file
 from sida.config.settings import load_yaml
 from sida.errors import UserError
 

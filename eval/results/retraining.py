@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass
 from typing import Annotated
 
-from sida.config.lookup import find_file
+from sida.config.named_files import find_file
 from sida.config.settings import Natural, Range, from_mapping, load_yaml
 
 #: Degrees of freedom of a variance that is taken from a publication.

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sida.config.lookup import find_file
+from sida.config.named_files import find_file
 from sida.config.settings import from_mapping
 from sida.errors import UserError, suggestion
 from sida.eval.results.agreement import RETRAINING, Agreement

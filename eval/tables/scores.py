@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sida.config.lookup import find_file
+from sida.config.named_files import find_file
 from sida.errors import UserError
 from sida.eval.measuring.protocol import load_protocol
 from sida.eval.results.exchange import Added, read_added

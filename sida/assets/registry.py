@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from sida.config.lookup import PLUGINS, ROOT, find_file
+from sida.config.lookup import PLUGINS, ROOT
+from sida.config.named_files import find_file
 from sida.errors import UserError, errors_at, near_path, suggestion
 from sida.files.text_files import MOST_LINES, check_amount, read_text
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from sida.config.families import LATENTS, Spread
-from sida.config.lookup import find_file, find_path
+from sida.config.named_files import find_file, find_path
 from sida.config.registries import Registry, RegistryEntry
 from sida.config.settings import Count, Natural, OneOf, Settings, load_yaml
 from sida.errors import SettingError, UserError, suggestion

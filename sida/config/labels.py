@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from sida.config.lookup import find_file
+from sida.config.named_files import find_file
 from sida.config.settings import from_mapping, load_spec
 from sida.errors import SettingError, UserError
 from sida.files.atomic import sha256_json

@@ -140,7 +140,7 @@ def missing_plugins(registry: str) -> Mapping[str, str]:
     """Names that plugins of this repository have and that are not here, each with its plugin.
 
     Args:
-        registry: One of :data:`REGISTRIES`, or a kind of :func:`sida.config.lookup.find_file`.
+        registry: One of :data:`REGISTRIES`, or a kind of :func:`sida.config.named_files.find_file`.
     """
     with open(INDEX, encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file, delimiter="\t") if row["plugin"] not in plugins()]

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from sida.assets.registry import load_registry
-from sida.config.lookup import ROOT, find_file
+from sida.config.lookup import ROOT
+from sida.config.named_files import find_file
 from sida.config.settings import from_mapping
 from sida.eval.measuring.monitor import monitor_facts
 from sida.eval.measuring.protocol import load_protocol

@@ -23,7 +23,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sida.config.lookup import ROOT, find_file
+from sida.config.lookup import ROOT
+from sida.config.named_files import find_file
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors
 from sida.workflow.preset import Preset, load_preset, preset_from

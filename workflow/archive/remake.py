@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sida.config.lookup import ROOT, search_folders
+from sida.config.lookup import ROOT
+from sida.config.named_files import search_folders
 from sida.config.settings import from_mapping, names_object
 from sida.errors import UserError
 from sida.eval.claims.claim import STUDIES

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sida.assets.registry import Asset
-from sida.config.lookup import find_file
+from sida.config.named_files import find_file
 from sida.config.settings import NotNegative, Positive, Settings, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.eval.features import EXTRACTORS

@@ -10,7 +10,7 @@ from typing import Any
 
 from sida.assets.cache import absence
 from sida.assets.registry import find_asset, is_address, load_registry
-from sida.config.lookup import find_file
+from sida.config.named_files import find_file
 from sida.errors import UserError
 from sida.eval.claims.claim import Claim, load_claims
 from sida.eval.measuring.protocol import Protocol

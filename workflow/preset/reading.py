@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.config.families import NULL_LABEL
-from sida.config.lookup import SUFFIXES, find_file, find_path
+from sida.config.named_files import SUFFIXES, find_file, find_path
 from sida.config.recipe import Recipe
 from sida.config.settings import from_mapping, load_yaml
 from sida.errors import UserError, suggestion

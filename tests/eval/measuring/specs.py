@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from sida.config.lookup import find_file
+from sida.config.named_files import find_file
 from sida.data import load_dataset
 from sida.sampling import SeedStreams
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from sida.config.lookup import find_file
+from sida.config.named_files import find_file
 from sida.data import LatentDecoder, load_dataset
 from sida.data.archive import dataset_json, image_name
 from sida.eval.features import get_extractor

@@ -8,7 +8,7 @@ import yaml
 
 from sida.assets.registry import load_registry
 from sida.config.datasets import dataset_spec
-from sida.config.lookup import file_names
+from sida.config.named_files import file_names
 from sida.data.load import check_labels
 from sida.eval.commands._options import extractor_options, pairs, parse_trials
 from sida.eval.measuring.protocol import Protocol, load_protocol

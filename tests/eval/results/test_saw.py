@@ -10,7 +10,7 @@ import yaml
 from sida.assets.registry import load_registry
 from sida.config import registries
 from sida.config.feature_networks import BACKBONES, network_of
-from sida.config.lookup import find_file
+from sida.config.named_files import find_file
 from sida.config.samplers import read_sampler
 from sida.eval.claims.finding import Operand
 from sida.eval.features import EXTRACTORS

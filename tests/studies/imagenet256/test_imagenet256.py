@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from sida.config.lookup import ROOT, find_file
+from sida.config.lookup import ROOT
+from sida.config.named_files import find_file
 from sida.workflow.planning.costs import Costs
 from sida.workflow.preset import load_preset
 from sida.workflow.preset.checks import check_preset

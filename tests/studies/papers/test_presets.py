@@ -15,7 +15,8 @@ import torch
 import yaml
 
 from sida.assets.registry import load_registry
-from sida.config.lookup import ROOT, find_file
+from sida.config.lookup import ROOT
+from sida.config.named_files import find_file
 from sida.eval.measuring.protocol import load_protocol
 from sida.eval.results.conditions import matching
 from sida.eval.results.identity import comparable
