@@ -15,7 +15,7 @@ import pytest
 
 import sida.data.reader
 import sida.files.foreign  # noqa: F401 - so that no fork imports it
-from sida.files import convert
+from sida.files import child, convert
 
 
 class Forked:
@@ -30,7 +30,7 @@ class Forked:
             gc.disable()
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             sys.stdin = os.fdopen(os.dup(stdin.fileno()))
-            convert._serve(*json.loads(command[-1])[1:])
+            child.serve(*json.loads(command[-1])[1:])
         finally:
             os._exit(1)
 

@@ -23,7 +23,7 @@ from sida.data import archive, prepare
 from sida.eval.results.csv_files import MOST_CELLS
 from sida.eval.tables.build import make_table
 from sida.eval.tables.render import to_markdown, to_terminal
-from sida.files import convert
+from sida.files import child, convert
 from sida.files.ordinary import MOST_FILES
 from sida.files.tensors import MAX_HEADER_BYTES, MAX_HEADER_VALUES
 from sida.files.text_files import MOST_JSON, MOST_LEVELS, MOST_TEXT_BYTES, MOST_VALUES, MOST_YAML
@@ -268,7 +268,7 @@ def test_limits_of_the_page_of_reliability_are_those_of_the_code():
         f"unpacks to {archive.FREE_BYTES >> 20} MiB, or {archive.MAX_RATIO} times",
         f"{prepare.FREE_BYTES >> 20} MiB, and {prepare.MOST_RATIO:,} times",
         f"1 GiB, or {archive.MAX_RATIO} times the file's bytes", f"CSV | {MOST_TEXT_BYTES >> 20} MiB",
-        f"{convert._MOST_AXES} axes below 2⁴⁸; {archive._LARGEST >> 20} MiB",
+        f"{child._MOST_AXES} axes below 2⁴⁸; {archive._LARGEST >> 20} MiB",
         f"{MOST_YAML:,} characters, {MOST_VALUES:,} values, {MOST_LEVELS} levels; {MOST_JSON:,} values",
         f"{MOST_CELLS:,} cells",
         f"{MAX_HEADER_BYTES >> 20} MiB, {MAX_HEADER_VALUES:,} values", f"{MOST_FILES:,} files and folders",
@@ -278,7 +278,7 @@ def test_limits_of_the_page_of_reliability_are_those_of_the_code():
         f"{autoencoder._MOST_BLOCKS} blocks of {get_args(body.Few)[1].most} layers",
     ):  # fmt: skip
         assert said in page, said
-    assert convert._LONGEST_AXIS == 1 << 48
+    assert child._LONGEST_AXIS == 1 << 48
 
 
 def test_each_fault_has_tests_that_exist():

@@ -40,8 +40,8 @@ from sida.data.pictures import (
     to_square,
 )
 from sida.errors import UserError, counted, errors_at, reason_of
+from sida.files.child import Writer
 from sida.files.content import placeholder_in
-from sida.files.convert import Writer
 from sida.files.foreign import read_npy
 
 #: Name and location of each member; without a location the file itself is the only one.

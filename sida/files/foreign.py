@@ -22,8 +22,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from sida.errors import UserError, suggestion
+from sida.files.child import KINDS, Writer, is_shape
 from sida.files.content import holds_tensors
-from sida.files.convert import KINDS, Writer, is_shape
 from sida.files.unpickler import AGAIN, METHOD, REBUILD, Inert, Unpickler, View, kind_of_value, read_value
 
 #: Remedy for weights without an architecture of this package.

@@ -26,8 +26,8 @@ import safetensors
 
 from sida.errors import UserError, errors_at, reason_of
 from sida.files.atomic import atomic_path
+from sida.files.child import is_shape
 from sida.files.content import ARRAYS, NETWORK, START, kind_of_file, refuse_packed, refuse_text
-from sida.files.convert import is_shape
 from sida.files.ordinary import UnreadableError, open_ordinary
 from sida.files.text_files import check_amount, check_hash, parse_json, with_hash
 

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from sida.errors import UserError
-from sida.files.convert import only_in_child
+from sida.files.child import only_in_child
 
 AGAIN, METHOD = "download it again", "method "
 #: Types of the elements by the names of PyTorch's storages; numpy has no bfloat16, so its bits are read as integers.
