@@ -14,7 +14,7 @@ from sida.assets.registry import is_address
 from sida.errors import say
 from sida.files.atomic import sha256_file, sha256_json
 from sida.files.ordinary import refuse_same
-from sida.networks.file import architecture, fitting_network, write_state_dict
+from sida.networks.file import architecture, fitting_network, shapes_of, write_state_dict
 from sida.networks.folders import NetworkFolder
 from sida.networks.readings import LEVELS, percent, shares_left
 
@@ -61,7 +61,7 @@ class DiffusersFiles(NetworkFolder):
         """See `NetworkFolder`."""
         refuse_same(self.weights, out)
         network, state = self.read(self, null_label)
-        net = fitting_network(Path(self.where), network, {name: tuple(tensor.shape) for name, tensor in state.items()})
+        net = fitting_network(Path(self.where), network, shapes_of(state))
         sampler = {"sampler": {"kind": "one_step", "init_sigma": self.init_sigma}}
         if self.init_sigma is None:
             sampler = {}

@@ -15,17 +15,18 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from safetensors.torch import save_file
 
 from sida.config.samplers import Sampler
 from sida.config.settings import from_mapping
-from sida.errors import UserError, one_line, say
+from sida.errors import UserError, say
 from sida.files.atomic import write_json
 from sida.networks.autoencoder import LATENT_SCALE
 from sida.networks.body import Classes, Few, Share, Side, Size
+from sida.networks.file import build_on_meta, check_tensors, shapes_of
 from sida.networks.saved_models import WEIGHTS, check_class, check_values, read_config, read_state
 from sida.plugins.diffusers.files import PLAIN_SCHEDULE, SCHEDULERS, DiffusersFiles, Network
 from sida.plugins.transformers.networks import Depth, DiTPrecond, Ratio, SiTPrecond, position_table
@@ -84,6 +85,8 @@ class SiTOptions:
     norm_type: Literal["ln"] = "ln"
 
 
+#: Most patches of a side; a folder has no table of their positions, which is made here.
+_MOST_PATCHES = 128
 #: Schedulers of flows; SiT's time runs from noise to data with each of them.
 _FLOWS = ("FlowMatchEulerDiscreteScheduler", "SiTFlowMatchScheduler")
 
@@ -116,15 +119,14 @@ def own_state(files: DiffusersFiles, state: Mapping[str, torch.Tensor], depth: i
     """Tensors by DiT's own names, of those by the library's.
 
     Raises:
-        UserError: A tensor is missing or more, or blocks have embeddings of their own, which is another network.
+        UserError: Blocks have embeddings of their own, which is another network.
     """
-    own, used = {}, {_POSITIONS}
+    own = {}
     for layer, parts in layers(depth).items():
-        for kind in ("weight", "bias") if layer != "y_embedder.embedding_table" else ("weight",):
+        for kind in ("weight", "bias"):
             names = [f"{part}.{kind}" for part in parts]
-            if missing := [name for name in names if name not in state]:
-                raise UserError(files.weights, f"no tensor {missing[0]}", "save the transformer again")
-            used |= {*names}
+            if names[0] not in state:  # the biases of tables
+                continue
             if layer not in _EMBEDDINGS:
                 own[f"{layer}.{kind}"] = torch.cat([state[name] for name in names])
                 continue
@@ -132,21 +134,17 @@ def own_state(files: DiffusersFiles, state: Mapping[str, torch.Tensor], depth: i
             if other := [name for name in names if not torch.equal(state[name], state[names[0]])]:
                 fault = f"{other[0]} differs from the first block's, as after a training by diffusers"
                 raise UserError(files.weights, fault, "read are those of DiT's own code, with one embedding")
-    if more := [name for name in state if name not in used]:
-        raise UserError(files.weights, f"tensor {one_line(more[0], 80)} is none of DiT's", "save the transformer again")
     return own
 
 
 def library_state(net: DiTPrecond) -> dict[str, torch.Tensor]:
-    """Tensors of a network by the library's names, the inverse of :func:`own_state`."""
+    """Tensors of a network by the library's names, the inverse of :func:`own_state`; without its positions."""
     state, theirs = net.state_dict(), dict[str, torch.Tensor]()
     for layer, parts in layers(net.depth).items():
         for kind in ("weight", "bias"):
             if (value := state.get(f"{layer}.{kind}")) is not None:
                 pieces = [value] * len(parts) if layer in _EMBEDDINGS else value.chunk(len(parts))
                 theirs |= {f"{part}.{kind}": piece.clone() for part, piece in zip(parts, pieces, strict=True)}
-    if not torch.equal(net.pos_embed, position_table(net.hidden_size, net.side).to(net.pos_embed)):
-        theirs[_POSITIONS] = net.pos_embed
     return theirs
 
 
@@ -208,7 +206,10 @@ def write_dit(folder: Path, network: Path, net: DiTPrecond, sampler: Sampler) ->
     for part, file, name, settings in written:
         (folder / part).mkdir()
         write_json(folder / part / file, {"_class_name": name, **settings})
-    save_file(library_state(net), folder / "transformer" / WEIGHTS, metadata={"format": "pt"})
+    state = library_state(net)
+    if not torch.equal(net.pos_embed, position_table(net.hidden_size, net.side).to(net.pos_embed)):
+        state[_POSITIONS] = net.pos_embed
+    save_file(state, folder / "transformer" / WEIGHTS, metadata={"format": "pt"})
     parts = {"transformer": ["diffusers", cls], "scheduler": ["diffusers", scheduler]}
     write_json(folder / "model_index.json", {"_class_name": "DiTPipeline", **parts, "init_sigma": sigma})
     return _USE.format(
@@ -248,11 +249,28 @@ def read_dit(files: DiffusersFiles, null_label: bool) -> Network:
         "learn_sigma": outputs > options.in_channels,
         **{own: schedule[theirs] for theirs, own in _STEPS.items() if theirs in schedule},
     }
+    if (side := options.sample_size // options.patch_size) > _MOST_PATCHES:
+        fault = f"sample_size: {options.sample_size} is {side} patches a side, most are {_MOST_PATCHES}"
+        raise UserError(files.config, fault, "give the size that the network was trained with")
+    network = {"class": DiTPrecond.__name__, "kwargs": kwargs}
+    net = cast(DiTPrecond, build_on_meta(network, str(files.config)))
     loaded = read_state(files.weights)
+    positions = loaded.pop(_POSITIONS, None)
+    _check(files, network, loaded, shapes_of(library_state(net)))
     state = own_state(files, loaded, options.num_layers)
-    state["pos_embed"] = loaded.get(_POSITIONS, position_table(width, options.sample_size // options.patch_size))
+    state["pos_embed"] = position_table(width, side) if positions is None else positions
     say(f"{files.where}: all blocks have one embedding, so it computes as DiT's own code, not as diffusers")
-    return {"class": DiTPrecond.__name__, "kwargs": kwargs}, state
+    return network, state
+
+
+def _check(
+    files: DiffusersFiles,
+    network: Mapping[str, Any],
+    state: Mapping[str, torch.Tensor],
+    expected: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Refuses weights of other shapes, before a value of them is used."""
+    check_tensors(files.weights, network["class"], shapes_of(state), expected, "save the transformer again")
 
 
 def read_sit(files: DiffusersFiles, null_label: bool) -> Network:
@@ -273,11 +291,16 @@ def read_sit(files: DiffusersFiles, null_label: bool) -> Network:
             for name in ("patch_size", "hidden_size", "depth", "num_heads", "mlp_ratio", "learn_sigma")
         },
     }
+    network = {"class": SiTPrecond.__name__, "kwargs": kwargs}
     state, table = read_state(files.weights), "y_embedder.embedding_table.weight"
-    if options.class_dropout_prob == 0 and table in state:
-        # The library's table then has no row for no class, which the network's table has.
+    expected = shapes_of(build_on_meta(network, str(files.config)).state_dict())
+    rows, width = expected[table]
+    # Without dropout of classes the library's table has no row for no class, which the network's table has.
+    without = options.class_dropout_prob == 0
+    _check(files, network, state, {**expected, table: (rows - without, width)})
+    if without:
         state[table] = torch.nn.functional.pad(state[table], (0, 0, 0, 1))
-    return {"class": SiTPrecond.__name__, "kwargs": kwargs}, state
+    return network, state
 
 
 def _settings(files: DiffusersFiles, null_label: bool, unused: tuple[str, ...] = ()) -> dict[str, Any]:

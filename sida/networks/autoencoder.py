@@ -15,7 +15,7 @@ import torch
 from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.networks.body import Few, Size
-from sida.networks.file import building_on_meta, check_tensors
+from sida.networks.file import building_on_meta, check_tensors, shapes_of
 from sida.networks.saved_models import WEIGHTS, check_class, check_values, diffusers_library, read_config, read_state
 
 #: Most blocks, each of which but the last doubles the sides of an image.
@@ -67,7 +67,7 @@ def load_vae(path: str, device: str | torch.device = "cpu") -> Any:
     with building_on_meta(path, autoencoder.__name__):
         vae: Any = autoencoder(**dataclasses.asdict(options))
     state = read_state(weights)
-    check_tensors(weights, vae, {name: tuple(tensor.shape) for name, tensor in state.items()}, "save it again")
+    check_tensors(weights, autoencoder.__name__, shapes_of(state), shapes_of(vae.state_dict()), "save it again")
     vae.load_state_dict(state, strict=True, assign=True)
     return vae.eval().requires_grad_(False).to(device)
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from sida.config.registries import Registry
 from sida.config.settings import from_mapping
-from sida.errors import SettingError, UserError, reason_of, settings_in
+from sida.errors import SettingError, UserError, one_line, reason_of, settings_in
 from sida.files.foreign import FOREIGN_WEIGHTS
 from sida.files.tensors import (
     RECORD_KEY,
@@ -278,29 +278,41 @@ def fitting_network(
         UserError: As :func:`build_on_meta` and :func:`check_tensors`.
     """
     net = build_on_meta(network, str(path))
-    check_tensors(path, net, shapes, remedy)
+    check_tensors(path, type(net).__name__, shapes, shapes_of(net.state_dict()), remedy)
     return net
 
 
-def check_tensors(path: Path, net: nn.Module, shapes: Mapping[str, tuple[int, ...]], remedy: str) -> None:
+def check_tensors(
+    path: Path,
+    architecture: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    remedy: str,
+) -> None:
     """Checks that a file has exactly the tensors of a network.
 
     Args:
         path: The file.
-        net: The network; its tensors may be without content.
+        architecture: Class of the network, named in the error.
         shapes: Shapes of the file's tensors by name.
+        expected: Shapes of the network's tensors by name.
         remedy: Remedy in the error of other tensors.
 
     Raises:
         UserError: A tensor is missing, is more, or has another shape.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     differing = [name for name in {**expected, **shapes} if shapes.get(name) != expected.get(name)]
     if differing:
         name, more = differing[0], f" ({len(differing)} tensors differ)" if len(differing) > 1 else ""
         has, needs = ("none" if name not in of else list(of[name]) for of in (shapes, expected))
-        fault = f"tensor '{name}': the file has {has}, its architecture {type(net).__name__} needs {needs}{more}"
+        tensor = f"tensor '{one_line(name, 80)}'"
+        fault = f"{tensor}: the file has {has}, its architecture {architecture} needs {needs}{more}"
         raise UserError(path, fault, remedy)
+
+
+def shapes_of(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor by name."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def _metadata(path: Path, header: TensorHeader) -> dict[str, Any]:

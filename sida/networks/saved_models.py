@@ -59,7 +59,7 @@ def json_line(value: Any) -> str:
 def check_class(path: Path, config: Mapping[str, Any], classes: Collection[str]) -> None:
     """Refuses settings of other classes."""
     name = config.get("_class_name")
-    if name not in classes:
+    if not isinstance(name, str) or name not in classes:
         raise UserError(path, f"_class_name: {json_line(name)}", f"read are {', '.join(classes)}")
 
 

@@ -93,20 +93,47 @@ def test_images_come_from_the_folder_with_its_decoder(folder, tmp_path, monkeypa
     assert "DiT's own code" in capsys.readouterr().err
 
 
-def test_sit_is_read_by_the_settings_beside_it(tmp_path):
-    """With the names and settings of the converted weights on the Hub; heads and classes are the file's."""
+def write_sit(folder, state=None, **settings):
+    """Writes the folder of a SiT as converted weights on the Hub have it, and returns the network."""
     kwargs = {"img_resolution": 8, "img_channels": 4, "label_dim": 3, "hidden_size": 24, "depth": 2, "num_heads": 3}
     net = build_network({"class": "SiTPrecond", "kwargs": {**kwargs, "learn_sigma": True}}).eval()
     for name in ("transformer", "scheduler"):
-        (tmp_path / "sit" / name).mkdir(parents=True)
-    save_file(net.state_dict(), tmp_path / "sit" / WEIGHTS)
-    settings = {"_class_name": "SiTTransformer2DModel", "input_size": 8, "patch_size": 2, "in_channels": 4}
+        (folder / name).mkdir(parents=True)
+    save_file(net.state_dict() | (state or {}), folder / WEIGHTS)
+    settings = {"_class_name": "SiTTransformer2DModel", "input_size": 8, "patch_size": 2, "in_channels": 4, **settings}
     settings |= {"hidden_size": 24, "depth": 2, "num_heads": 3, "num_classes": 3, "learn_sigma": True}
-    (tmp_path / "sit" / CONFIG).write_text(json.dumps(settings))
-    (tmp_path / "sit" / SCHEDULER).write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"}))
+    (folder / CONFIG).write_text(json.dumps(settings))
+    (folder / SCHEDULER).write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"}))
+    return net
+
+
+def test_sit_is_read_by_the_settings_beside_it(tmp_path):
+    """Heads and classes are the file's."""
+    net = write_sit(tmp_path / "sit")
     read = converted(tmp_path / "sit", tmp_path / "net.safetensors")
     assert read.init_config == net.init_config
     assert is_copy(read.state_dict(), net.state_dict())
+
+
+TABLE = "y_embedder.embedding_table.weight"
+
+
+def test_a_sit_without_dropout_of_classes_keeps_each_class_in_its_row(tmp_path):
+    """Its table has no row for no class; the network's table has that row after those of the classes."""
+    rows = torch.randn(3, 24)
+    write_sit(tmp_path / "sit", {TABLE: rows}, class_dropout_prob=0)
+    table = converted(tmp_path / "sit", tmp_path / "net.safetensors").state_dict()[TABLE]
+    assert is_copy(table[:3], rows)
+    assert not table[3].any()
+
+
+@pytest.mark.parametrize("table", [torch.tensor(1.0), torch.zeros(24), torch.zeros(4, 24), torch.zeros(3, 23)])
+def test_a_table_of_classes_of_another_shape_is_refused(tmp_path, table):
+    write_sit(tmp_path / "sit", {TABLE: table}, class_dropout_prob=0)
+    told = refusal(command, "convert", tmp_path / "sit", tmp_path / "net.safetensors")
+    assert WEIGHTS in told
+    assert TABLE in told
+    assert not (tmp_path / "net.safetensors").exists()
 
 
 def tensors(change):
@@ -119,6 +146,7 @@ def tensors(change):
 
 
 EMBEDDING = "transformer_blocks.2.norm1.emb.class_embedder.embedding_table.weight"
+QUERY, POSITIONS = "transformer_blocks.1.attn1.to_q.weight", "pos_embed.pos_embed"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +158,9 @@ EMBEDDING = "transformer_blocks.2.norm1.emb.class_embedder.embedding_table.weigh
         (edited(CONFIG, out_channels=6), CONFIG, "out_channels: 6"),
         (edited(CONFIG, num_layers=4), WEIGHTS, "transformer_blocks.3"),
         (edited(CONFIG, num_layers=2), WEIGHTS, "transformer_blocks.2"),
-        (edited(CONFIG, num_attention_heads=2), "", "qkv|embedder"),
+        (edited(CONFIG, num_attention_heads=2), WEIGHTS, r"pos_embed.proj.weight.*\[24, .*\[16, "),
+        (edited(CONFIG, sample_size=4096), CONFIG, "sample_size: 4096.*2048 patches"),
+        (edited(CONFIG, _class_name=["DiTTransformer2DModel"]), CONFIG, "_class_name"),
         (edited(CONFIG, _class_name="SD3Transformer2DModel"), CONFIG, "SD3Transformer2DModel.*DiTTransformer2DModel"),
         (edited(SCHEDULER, prediction_type="v_prediction"), SCHEDULER, "v_prediction.*epsilon"),
         (edited(SCHEDULER, beta_schedule="scaled_linear"), SCHEDULER, "scaled_linear.*linear"),
@@ -138,8 +168,11 @@ EMBEDDING = "transformer_blocks.2.norm1.emb.class_embedder.embedding_table.weigh
         (edited("vae/config.json", scaling_factor=0.13025), "vae/config.json", "0.13025.*0.18215"),
         (edited("model_index.json", text_encoder=["transformers", "CLIPTextModel"]), "", "text_encoder"),
         (tensors(lambda state: state[EMBEDDING].add_(1)), WEIGHTS, f"{EMBEDDING} differs.*one embedding"),
-        (tensors(lambda state: state.pop("proj_out_2.bias")), WEIGHTS, "no tensor proj_out_2.bias"),
-        (tensors(lambda state: state.update(more=torch.zeros(1))), WEIGHTS, "tensor more"),
+        (tensors(lambda state: state.pop("proj_out_2.bias")), WEIGHTS, "tensor 'proj_out_2.bias'.*none"),
+        (tensors(lambda state: state.update(more=torch.zeros(1))), WEIGHTS, "tensor 'more'"),
+        (tensors(lambda state: state.update({EMBEDDING: torch.tensor(1.0)})), WEIGHTS, EMBEDDING),
+        (tensors(lambda state: state.update({QUERY: torch.zeros(24, 23)})), WEIGHTS, QUERY),
+        (tensors(lambda state: state.update({POSITIONS: torch.zeros(9, 24)})), "", "pos_embed"),
     ],
 )
 def test_what_is_not_read_is_refused_by_one_line_and_nothing_is_written(folder, tmp_path, change, place, told):
