@@ -17,7 +17,7 @@ from sida.assets.cache import cache_dir
 from sida.errors import UserError, say
 from sida.eval.features.base import Extractor
 from sida.eval.features.pixels import PixelExtractor
-from sida.eval.measuring.reference_files import OwnReference, read_own, write_own
+from sida.eval.measuring.reference_files import OwnReference, check_weights, read_own, write_own
 from sida.files.atomic import sha256_json
 from sida.machine import device_name, source_digest
 
@@ -69,7 +69,8 @@ class KeptFeatures:
         for name, path in self._paths().items():
             if path.exists():
                 try:
-                    own = read_own(path, {name: self.extractors[name].sha256})
+                    own = read_own(path, [name])
+                    check_weights(path, own, {name: self.extractors[name].sha256})
                 except UserError as error:
                     say(f"{error.where}: {error.fault}; these features are computed again")
                     continue

@@ -23,6 +23,7 @@ from sida.eval.measuring.functions import CallableSource
 from sida.eval.measuring.images import check_second, check_size
 from sida.eval.measuring.order import Trials
 from sida.eval.measuring.protocol import Protocol
+from sida.eval.measuring.reference_files import ReferenceFile, open_files
 from sida.eval.measuring.references import Reference, held_out_shares, load_references, records_of
 from sida.eval.measuring.source import ImageBatch, Source
 from sida.eval.measuring.sources import DataSource, MeasureSpec, NetworkSource
@@ -101,7 +102,13 @@ class Measurer:
     def references(self) -> dict[str, Reference]:
         """References of the protocol, by key."""
         dataset = (lambda: self.dataset) if self.spec.dataset is not None else None
-        return load_references(self.protocol, self.extractors, self.spec.references, dataset, self._second)
+        given = self.spec.references
+        return load_references(self.protocol, self.extractors, given, dataset, self._second, self._reference_files)
+
+    @functools.cached_property
+    def _reference_files(self) -> dict[str, ReferenceFile]:
+        """Content of the reference files that the spec gives."""
+        return open_files(self.protocol, self.spec.references)
 
     @functools.cached_property
     def source(self) -> Source:
@@ -175,11 +182,13 @@ class Measurer:
     def begin(self, trial: int, done: int = 0) -> None:
         """Draws or reads the first batch of a trial after ``done`` images, which :meth:`sums` then takes.
 
-        A wrong size or type must not wait for a download, nor for the features of another set.
+        A wrong size or type must not wait for a download, nor for the features of another set; nor a bad file of a
+        reference for the first image.
 
         Raises:
-            UserError: Images that the protocol does not measure, or a generator that fails.
+            UserError: A bad file of a reference, images that the protocol does not measure, or a generator that fails.
         """
+        _ = self._reference_files
         images = self._stream(trial, done)
         with tf32(self.protocol.allow_tf32):
             batch = next(images)

@@ -1,18 +1,22 @@
 """Files of references: published statistics, image batches, and files of ``sida reference``."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from sida.assets.cache import checked
 from sida.data.arrays import Arrays
 from sida.data.dataset import Sketch, read_sketch
 from sida.errors import UserError
+from sida.eval.measuring.protocol import Protocol, ReferenceSource
+from sida.eval.metrics.frechet import Moments, factored
 from sida.eval.metrics.statistics import FeatureStatistics
-from sida.files.atomic import sha256_json
+from sida.files.atomic import sha256_file, sha256_json
 from sida.files.tensors import read_errors, read_tensors, write_tensors
 
 _FORMAT = "sida-reference/2"
@@ -123,15 +127,15 @@ def write_own(path: str | os.PathLike[str], reference: OwnReference) -> None:
     write_tensors(path, tensors, header | {name: getattr(reference, name) for name in names})
 
 
-def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> OwnReference:
+def read_own(path: str | os.PathLike[str], names: Iterable[str]) -> OwnReference:
     """Reads a reference file.
 
     Args:
         path: File of :func:`write_own`.
-        extractors: Digests by name of the extractors to compare with.
+        names: Names of extractors whose features it must have.
 
     Raises:
-        UserError: Broken file, or features of another network.
+        UserError: Broken file, or no features of an extractor.
     """
     with read_errors(path, "no reference", "make it with `sida reference`"):
         tensors, header = read_tensors(path)
@@ -151,12 +155,98 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
             made_by=str(header.get("made_by", "")),
             remarks=tuple(map(str, header.get("remarks", ()))),
         )
-    for wanted, digest in extractors.items():
-        if wanted not in digests:
-            raise UserError(path, f"holds features of extractor '{', '.join(digests)}', not of '{wanted}'")
-        if digest != digests[wanted]:
-            raise UserError(path, f"was made with other weights of extractor '{wanted}'", "make it again")
+    for name in names:
+        if name not in digests:
+            raise UserError(path, f"holds features of extractor '{', '.join(digests)}', not of '{name}'")
     return own
+
+
+def check_weights(path: str | os.PathLike[str], own: OwnReference, extractors: Mapping[str, str]) -> None:
+    """Refuses a reference whose features are of other weights than those of extractors, digests by name."""
+    for name, digest in extractors.items():
+        if digest != own.extractors[name]:
+            raise UserError(path, f"was made with other weights of extractor '{name}'", "make it again")
+
+
+@dataclass(frozen=True)
+class ReferenceFile:
+    """Content of a reference's file, which is read without a network.
+
+    Attributes:
+        path: The file.
+        sha256: Its digest.
+        own: Content of a file of ``sida reference``.
+        moments: Published statistics.
+        images: Images of a batch, uint8 (N, C, H, W).
+    """
+
+    path: Path
+    sha256: str
+    own: OwnReference | None = None
+    moments: Moments | None = None
+    images: torch.Tensor | None = None
+
+
+def open_files(protocol: Protocol, files: Mapping[str, str]) -> dict[str, ReferenceFile]:
+    """Reads the files that a user gives for references, by key, so that a fault is told before images are drawn.
+
+    Raises:
+        UserError: Missing file, wrong content, wrong digest or wrong size.
+    """
+    sources = {key: source for key, source in protocol.used_sources.items() if key in files and source.kind != "given"}
+    return {key: open_file(protocol, key, checked(files[key])) for key in sources}
+
+
+def place(protocol: Protocol, key: str) -> str:
+    """Place of a reference in errors."""
+    return f"protocol '{protocol.name}': references.{key}"
+
+
+def extractors_of(protocol: Protocol, key: str) -> tuple[list[str], list[str]]:
+    """Extractors with which metrics take the moments of a reference, and its features."""
+    users = [metric for metric in protocol.metrics if key in metric.references]
+    moments, rows = ([m.extractor for m in users if m.real == real] for real in ("moments", "features"))
+    return list(dict.fromkeys(moments)), list(dict.fromkeys(rows))
+
+
+def open_file(protocol: Protocol, key: str, path: Path) -> ReferenceFile:
+    """Content of a reference's file; errors as of :func:`open_files`."""
+    source, where, (moments, rows) = protocol.used_sources[key], place(protocol, key), extractors_of(protocol, key)
+    if not path.is_file():
+        raise UserError(path, f"no such reference file ({where})")
+    digest = sha256_file(path)
+    if source.sha256 is not None and digest != source.sha256:
+        raise UserError(path, f"sha256 is {digest}, {where} says {source.sha256}", "fetch the published file again")
+    if path.suffix == ".safetensors":
+        own = read_own(path, [*moments, *rows])
+        _check_made_alike(own, source, path, where, bool(moments), protocol.allow_tf32)
+        return ReferenceFile(path, digest, own)
+    of_source, images = None, None
+    if moments:
+        mean, cov = read_moments(path, source.entry)
+        try:
+            factor = factored(mean, cov)
+        except UserError as error:
+            raise UserError(path, error.fault, "fetch or make the statistics again") from None
+        of_source = Moments(mean, source.num_images, lambda: cov, factor=factor)
+    if rows:
+        images = read_batch(path)
+        if source.num_images is not None and len(images) != source.num_images:
+            raise UserError(path, f"holds {len(images)} images, {where} says {source.num_images}")
+    return ReferenceFile(path, digest, None, of_source, images)
+
+
+def _check_made_alike(
+    own: OwnReference, source: ReferenceSource, path: Path, where: str, moments: bool, allow_tf32: bool
+) -> None:
+    """Refuses a reference file that was made with other settings than the protocol's."""
+    if own.allow_tf32 != allow_tf32:
+        made, remedy = ("with", "without") if own.allow_tf32 else ("without", "with")
+        fault = f"was made {made} TF32, {where} asks for one made {remedy} it (allow_tf32)"
+        raise UserError(path, fault, f"make it again {remedy} --allow-tf32")
+    if moments and source.kind == "dataset" and own.ddof != source.cov_ddof:
+        fault = f"has a covariance of ddof {own.ddof}, {where} says cov_ddof {source.cov_ddof}"
+        raise UserError(path, fault, f"make it again with --ddof {source.cov_ddof}")
 
 
 def within(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

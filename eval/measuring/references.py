@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sida.assets.cache import checked, fetch
+from sida.assets.cache import fetch
 from sida.config.datasets import dataset_spec
 from sida.config.settings import load_spec
 from sida.data import Dataset, load_dataset
@@ -30,13 +30,22 @@ from sida.eval.features.base import Extractor
 from sida.eval.features.registry import get_extractor
 from sida.eval.measuring.kept_features import KeptFeatures
 from sida.eval.measuring.protocol import Protocol, ReferenceSource
-from sida.eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
+from sida.eval.measuring.reference_files import (
+    OwnReference,
+    ReferenceFile,
+    check_weights,
+    extractors_of,
+    open_file,
+    open_files,
+    place,
+    write_own,
+)
 from sida.eval.measuring.stores import ImageStore, in_batches, open_images
-from sida.eval.metrics.frechet import Moments, factored
+from sida.eval.metrics.frechet import Moments
 from sida.eval.metrics.kinds import Mean
 from sida.eval.metrics.statistics import FeatureStatistics
 from sida.eval.results.identity import UNKNOWN_DATA, joined
-from sida.files.atomic import sha256_file, sha256_json
+from sida.files.atomic import sha256_json
 from sida.machine import take_device, tf32
 from sida.prefetch import prefetch
 
@@ -181,6 +190,7 @@ def load_references(
     files: Mapping[str, str] | None = None,
     dataset: Callable[[], Dataset] | None = None,
     second: ImageStore | None = None,
+    opened: Mapping[str, ReferenceFile] | None = None,
 ) -> dict[str, Reference]:
     """Loads or makes every reference that a protocol's metrics use.
 
@@ -190,17 +200,17 @@ def load_references(
         files: Path by reference key.
         dataset: Opens the data set for references of kind ``dataset``.
         second: Opened images of a reference of kind ``given``; None opens its path.
+        opened: Content of ``files``; None reads them.
 
     Raises:
         UserError: Missing file, wrong content, wrong digest or wrong size.
     """
     result, files = {}, files or {}
+    opened = open_files(protocol, files) if opened is None else opened
     with tf32(protocol.allow_tf32):
         for key, source in protocol.used_sources.items():
-            users = [metric for metric in protocol.metrics if key in metric.references]
-            moments = list(dict.fromkeys(m.extractor for m in users if m.real == "moments"))
-            rows = list(dict.fromkeys(m.extractor for m in users if m.real == "features"))
-            where = f"protocol '{protocol.name}': references.{key}"
+            moments, rows = extractors_of(protocol, key)
+            where = place(protocol, key)
             if source.kind == "dataset" and key not in files:
                 images = ImageSet.of_dataset(_open_dataset(source, key, where, dataset))
                 result[key] = _reference_of_dataset(images, source, extractors, moments, rows, protocol.allow_tf32)
@@ -211,45 +221,30 @@ def load_references(
                 progress = Progress(f"features of {files[key]}", images.count, "img", interval=2)
                 result[key] = _reference_of(images, source, extractors, moments, rows, progress.update)
             else:
-                path = checked(files[key] if key in files else _find_file(source, key, where))
-                result[key] = _read(path, source, where, extractors, moments, rows, protocol.allow_tf32)
+                file = opened[key] if key in opened else open_file(protocol, key, _find_file(source, key, where))
+                result[key] = _reference_of_file(file, source, extractors, moments, rows)
+            users = [metric for metric in protocol.metrics if key in metric.references]
             _check_fits(result[key], users, extractors, where)
     return result
 
 
-def _read(
-    path: Path,
+def _reference_of_file(
+    file: ReferenceFile,
     source: ReferenceSource,
-    where: str,
     extractors: Mapping[str, Extractor],
     moments: Sequence[str],
     rows: Sequence[str],
-    allow_tf32: bool,
 ) -> Reference:
-    """A reference of a file."""
-    if not path.is_file():
-        raise UserError(path, f"no such reference file ({where})")
-    digest = sha256_file(path)
-    if source.sha256 is not None and digest != source.sha256:
-        raise UserError(path, f"sha256 is {digest}, {where} says {source.sha256}", "fetch the published file again")
-    if path.suffix == ".safetensors":
-        own = read_own(path, {name: extractors[name].sha256 for name in [*moments, *rows]})
-        _check_made_alike(own, source, path, where, bool(moments), allow_tf32)
+    """A reference of a file's content."""
+    if (own := file.own) is not None:
+        check_weights(file.path, own, {name: extractors[name].sha256 for name in [*moments, *rows]})
         sums = {name: own.statistics[name].moments for name in moments}
         return Reference(own.name, own.sha256, sums, own.features, own.remarks, own.sketch)
-    reference = Reference(path.name, digest)
-    if moments:
-        mean, cov = read_moments(path, source.entry)
-        try:
-            factor = factored(mean, cov)  # a matrix that is no covariance is refused before the first image is drawn
-        except UserError as error:
-            raise UserError(path, error.fault, "fetch or make the statistics again") from None
-        reference._moments |= dict.fromkeys(moments, Moments(mean, source.num_images, lambda: cov, factor=factor))
-    if rows:
-        images = read_batch(path)
-        if source.num_images is not None and len(images) != source.num_images:
-            raise UserError(path, f"holds {len(images)} images, {where} says {source.num_images}")
-        batch = ImageSet(path.name, len(images), lambda a, b: images[a:b], lambda: digest)
+    reference = Reference(file.path.name, file.sha256)
+    if file.moments is not None:
+        reference._moments |= dict.fromkeys(moments, file.moments)
+    if (images := file.images) is not None:
+        batch = ImageSet(file.path.name, len(images), lambda a, b: images[a:b], lambda: file.sha256)
         new_reference = _reference_of(batch, source, extractors, [], rows)
         reference._features, reference.sketch = new_reference._features, new_reference.sketch
     return reference
@@ -308,19 +303,6 @@ def _check_fits(reference: Reference, users: Sequence[Metric], extractors: Mappi
             if shortage := metric.fault(count):
                 fault = f"has too few images ({metric.key}: {shortage}; {where})"
                 raise UserError(f"reference '{reference.name}'", fault, "give more images")
-
-
-def _check_made_alike(
-    own: OwnReference, source: ReferenceSource, path: Path, where: str, moments: bool, allow_tf32: bool
-) -> None:
-    """Refuses a reference file that was made with other settings than the protocol's."""
-    if own.allow_tf32 != allow_tf32:
-        made, remedy = ("with", "without") if own.allow_tf32 else ("without", "with")
-        fault = f"was made {made} TF32, {where} asks for one made {remedy} it (allow_tf32)"
-        raise UserError(path, fault, f"make it again {remedy} --allow-tf32")
-    if moments and source.kind == "dataset" and own.ddof != source.cov_ddof:
-        fault = f"has a covariance of ddof {own.ddof}, {where} says cov_ddof {source.cov_ddof}"
-        raise UserError(path, fault, f"make it again with --ddof {source.cov_ddof}")
 
 
 def _open_dataset(source: ReferenceSource, key: str, where: str, dataset: Callable[[], Dataset] | None) -> Dataset:

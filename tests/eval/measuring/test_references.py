@@ -11,7 +11,14 @@ import torch
 from sida.data import load_dataset
 from sida.eval.features.registry import make_extractors
 from sida.eval.measuring.protocol import load_protocol
-from sida.eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
+from sida.eval.measuring.reference_files import (
+    OwnReference,
+    check_weights,
+    read_batch,
+    read_moments,
+    read_own,
+    write_own,
+)
 from sida.eval.measuring.references import Reference, load_references
 from sida.eval.metrics.statistics import FeatureStatistics
 from sida.workflow.cli import main
@@ -181,7 +188,7 @@ def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys, refusal):
     assert_near(made.features("digits"), read.features("digits"))
     pixels = load_protocol(protocol(metric("fd", extractor="pixels")))
     refused("not of 'pixels'", load_references, pixels, make_extractors(["pixels"]), {"data": str(out)})
-    refused("other weights", read_own, out, {"digits": "0" * 64})
+    refused("other weights", check_weights, out, read_own(out, []), {"digits": "0" * 64})
 
 
 def test_a_reference_of_ones_own_must_be_made_as_the_protocol_says(tmp_path):

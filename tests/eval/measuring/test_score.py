@@ -608,6 +608,26 @@ def test_a_functions_first_batch_is_checked_before_features_of_the_second_set(di
         refused(told, sida.eval.score, function, "pair-quick", against=images(30, 16))
 
 
+@pytest.mark.parametrize("name", ["negative.npz", "images.npz", "digits.safetensors"])
+def test_a_file_that_is_no_reference_is_named_before_the_first_image_is_drawn(tmp_path, name):
+    sigma = np.eye(64)
+    sigma[3, 3] = -1
+    np.savez(tmp_path / "negative.npz", mu=np.zeros(64), sigma=sigma)
+    saved(tmp_path / "images.npz", images(9, 8, 1))
+    measured = ["reference", "--images", tmp_path / "images.npz", "--extractor", "digits", "--out"]
+    command(*measured, tmp_path / "digits.safetensors")
+    drawn: list[int] = []
+
+    def counted(seeds):
+        drawn.extend(seeds)
+        return noise(seeds)
+
+    references = {"data": {"kind": "statistics", "file": name}}
+    asked = protocol(metric("fd", "frechet", "pixels", "data"), resolution=8, references=references)
+    refused(name, sida.eval.score, counted, asked, references={"data": str(tmp_path / name)})
+    assert drawn == []
+
+
 def test_a_function_draws_as_many_images_as_the_second_set_has():
     drawn = set()
 
