@@ -25,13 +25,14 @@ import torch
 
 from benchmarks.peers import write_network
 from benchmarks.step import CIFAR, REHEARSAL, SMALL, wait
+from sida.config.kernels import kernels_in
 from sida.eval.features import get_extractor
 from sida.eval.measuring.measure import measure
 from sida.files.atomic import write_json
 from sida.machine import environment, tf32
 from sida.networks import build_network
 from sida.networks.file import load_network, save_network
-from sida.plugins.kernels.fused import fused_kernels
+from sida.plugins.kernels import fused
 from sida.sampling import one_step
 from sida.sampling.generate import Evaluations
 from sida.sampling.job import SampleConfig, run_job
@@ -121,7 +122,7 @@ def _network_alone(path: Path, add: Callable[..., None]) -> float:
     latents = torch.randn(BATCH, 3, SIZE, SIZE, device=DEVICE)
     eager = rate_of(lambda: one_step(net, latents, None))
     add("network alone, kernel by kernel", eager)
-    with fused_kernels(net):
+    with kernels_in(fused, net):
         called = Evaluations.on(latents.device).evaluator(net, "network", 1000, "fused")
         alone = rate_of(lambda: one_step(called, latents, None))
     add("network alone, fused kernels, CUDA graph", alone, times_eager=alone / eager)

@@ -6,9 +6,12 @@ torch modules by rounding only.
 
 import functools
 import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
 from sida.errors import UserError
+
+if TYPE_CHECKING:
+    from sida.config.kernels import Kernels
 
 #: Oldest supported Triton, and the torch that comes with it.
 OLDEST, OLDEST_TORCH = (3, 3), "2.7"
@@ -27,8 +30,8 @@ def unavailable_reason() -> str | None:
     return None
 
 
-def require_fused(where: str = "kernels") -> ModuleType:
-    """Imports :mod:`sida.plugins.kernels.fused`, which needs the optional package triton.
+def require_fused(where: str = "kernels") -> "Kernels":
+    """Fused kernels of U-Nets and of the optimizer, which need the optional package triton.
 
     Args:
         where: Place named in errors.
@@ -38,4 +41,8 @@ def require_fused(where: str = "kernels") -> ModuleType:
     """
     if (reason := unavailable_reason()) is not None:
         raise UserError(where, f"fused kernels cannot be used: {reason}", "install a newer one, or choose 'torch'")
-    return importlib.import_module("sida.plugins.kernels.fused")
+    # This module is imported while that one is.
+    from sida.config.kernels import Kernels
+
+    network, optimizer = map(importlib.import_module, (f"{__package__}.fused", f"{__package__}.pointwise"))
+    return Kernels(cast(Any, network), cast(Any, optimizer))

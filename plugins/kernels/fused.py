@@ -1,16 +1,15 @@
 """Residual blocks of the U-Nets with fused kernels between the convolutions, on channels-last maps, for GPUs.
 
 They compute :class:`sida.networks.edm_unet.UNetBlock` and :class:`sida.networks.edm2_unet.EDM2Block` with the same
-parameters; results differ by rounding. :func:`use_fused_kernels` replaces methods of single modules.
+parameters; results differ by rounding. :func:`replacements` lists the methods of single modules.
 
 The parameters of all fused blocks of an encoder or decoder are prepared together for one pass: the conversion of
 weights to the maps' dtype and of their gradients back, the products with the embedding, and the sums of the
 normalisations' gradients over the batch take one operation for all blocks instead of one for each layer.
 """
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -18,15 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
+from sida.config.kernels import Replacement
 from sida.networks.edm2_unet import NORM_EPS, EDM2Block, EDM2UNet, MPConv, cat_weights, square_filter
 from sida.networks.edm_unet import Conv2d, GroupNorm, UNetBlock
 from sida.networks.precond import Precond
 from sida.networks.unet import Mode, UNet, resampled
 from sida.plugins.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
 from sida.plugins.kernels.group_norm import Affine, norm_act
-from sida.plugins.kernels.pointwise import adam_step as adam_step
 from sida.plugins.kernels.pointwise import concat, double, halve, scaled_silu
-from sida.plugins.kernels.pointwise import gradient_norm as gradient_norm
 from sida.plugins.kernels.residual import fork, residual
 
 
@@ -117,33 +115,19 @@ class _PerSample(torch.autograd.Function):
         return None, *torch.cat(grads, 1).sum(0).split(ctx.widths)
 
 
-def use_fused_kernels(net: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Switches a network's U-Net to fused kernels; parameters and state dict do not change.
+#: Fused kernels read weights of convolutions, and write maps, in this order.
+channels_last = True
+
+
+def replacements(net: nn.Module) -> list[Replacement]:
+    """Methods of a network's U-Net that fused kernels compute; none without a U-Net of EDM or EDM2.
 
     Args:
-        net: Network, changed in place.
-
-    Returns:
-        Modules and the names of their methods that were replaced.
+        net: Network.
     """
-    replaced = []
-    for module in net.modules():
-        for name, function in _methods(module).items():
-            if name not in vars(module):
-                setattr(module, name, functools.partial(function, module))
-                replaced.append((module, name))
-    return replaced
-
-
-@contextlib.contextmanager
-def fused_kernels(net: nn.Module) -> Iterator[None]:
-    """Context of :func:`use_fused_kernels`; restores the former kernels at its end."""
-    replaced = use_fused_kernels(net)
-    try:
-        yield
-    finally:
-        for module, name in replaced:
-            delattr(module, name)
+    bodies = [part for part in net.modules() if getattr(part, "fused", False)]
+    modules = [module for body in bodies for module in body.modules()]
+    return [Replacement(module, *method) for module in modules for method in _methods(module).items()]
 
 
 def _methods(module: nn.Module) -> dict[str, Callable[..., Any]]:

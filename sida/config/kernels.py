@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Annotated, Any, Protocol, cast
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, NamedTuple, Protocol, cast
 
 from sida.config.registries import Registry
 from sida.config.settings import OneOf
@@ -16,17 +18,38 @@ KERNELS: Registry[Any] = Registry("kernels", "", {}, "kernels")
 KernelName = Annotated[str, OneOf(lambda: ["torch", *KERNELS], missing=KERNELS.missing)]
 
 
-class Kernels(Protocol):
-    """Kernels that take the place of torch's in U-Nets and in a step of Adam; results differ by rounding."""
+class Replacement(NamedTuple):
+    """A method of one module that other kernels compute.
 
-    def use_fused_kernels(self, net: torch.nn.Module) -> Any:
-        """Switches a network to these kernels; parameters and state dict do not change."""
+    Attributes:
+        module: The module.
+        name: Name of the method.
+        function: Takes its place; its first argument is the module.
+    """
 
-    def fused_kernels(self, net: torch.nn.Module) -> AbstractContextManager[None]:
-        """Context with these kernels, which restores the former ones at its end."""
+    module: torch.nn.Module
+    name: str
+    function: Callable[..., Any]
+
+
+class NetworkKernels(Protocol):
+    """Kernels of networks; results differ from torch's by rounding.
+
+    Attributes:
+        channels_last: Whether they read the weights of convolutions in channels-last order.
+    """
+
+    channels_last: bool
+
+    def replacements(self, net: torch.nn.Module) -> Sequence[Replacement]:
+        """Methods of a network that these kernels compute; none for a network of which they know no part."""
 
     def convert_frozen_weights(self, net: torch.nn.Module) -> None:
-        """Stores the weights of a network that is not trained as the kernels read them."""
+        """Stores the weights of a network that is not trained as the kernels read them; results do not change."""
+
+
+class OptimizerKernels(Protocol):
+    """Kernels of the guard and of a step of Adam, for the parameters of any network; results differ by rounding."""
 
     def gradient_norm(self, gradient: Tensor, infinity: float) -> Tensor:
         """Squared norm of the guarded gradient, and the number of its entries that are not finite, float32 ``(2,)``."""
@@ -47,6 +70,20 @@ class Kernels(Protocol):
         """A step of Adam in place, against the guarded and clipped gradient."""
 
 
+class Kernels(NamedTuple):
+    """Kernels that a value of the setting ``kernels`` stands for.
+
+    Attributes:
+        network: Those of networks.
+        optimizer: Those of the optimizer, whatever the network.
+        news: Returns a line for people about what happened since the last call, such as compiling; None: nothing.
+    """
+
+    network: NetworkKernels
+    optimizer: OptimizerKernels
+    news: Callable[[], str | None] = lambda: None
+
+
 def require_kernels(name: str, where: str = "kernels") -> Kernels | None:
     """Kernels by their name; None for torch's.
 
@@ -58,3 +95,32 @@ def require_kernels(name: str, where: str = "kernels") -> Kernels | None:
         UserError: Their plugin or a package is missing or too old.
     """
     return None if name == "torch" else cast(Kernels, KERNELS.find(name, where)(where))
+
+
+def use_kernels(kernels: NetworkKernels, net: torch.nn.Module) -> list[tuple[torch.nn.Module, str]]:
+    """Switches a network to kernels; parameters and state dict do not change, and copies of the network have them too.
+
+    Args:
+        kernels: Kernels of networks.
+        net: Network, changed in place.
+
+    Returns:
+        Modules and the names of their methods that were replaced.
+    """
+    replaced = []
+    for module, name, function in kernels.replacements(net):
+        if name not in vars(module):
+            setattr(module, name, functools.partial(function, module))
+            replaced.append((module, name))
+    return replaced
+
+
+@contextlib.contextmanager
+def kernels_in(kernels: NetworkKernels, net: torch.nn.Module) -> Iterator[None]:
+    """Context of :func:`use_kernels`; restores the former kernels at its end."""
+    replaced = use_kernels(kernels, net)
+    try:
+        yield
+    finally:
+        for module, name in replaced:
+            delattr(module, name)

@@ -472,8 +472,6 @@ class Parts:
     def optimized(self, net: torch.nn.Module, **arguments: Any) -> training.OptimizedNetwork:
         """Returns a generator with the configured optimizer and kernels; ``arguments`` are others of the class."""
         config, kernels = self.config, require_kernels(self.config.kernels)
-        if kernels is not None:
-            kernels.use_fused_kernels(net)
         betas = config.generator_betas or config.betas
         return training.OptimizedNetwork(net, config.lr, betas, config.eps, kernels=kernels, **arguments)
 

@@ -110,13 +110,11 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
         where: Place named in errors.
 
     Raises:
-        UserError: As of :func:`resolve_settings`, or the network's class does not have an option or the kernels.
+        UserError: As of :func:`resolve_settings`, or the network's class does not have an option.
     """
     resolved = resolve_settings(config, network, where)
     with settings_in(where):
         networks.adjusted(network, config.network_options, "network_options")
-        if config.kernels != "torch" and not networks.network_class(network, "network").fused:
-            raise SettingError("kernels", f"{network['class']} has no {config.kernels} kernels", "set kernels to torch")
     return resolved
 
 

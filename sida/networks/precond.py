@@ -58,7 +58,7 @@ class Precond(nn.Module):
         sigma_data: Standard deviation of the data, for the coefficients of EDM.
         init_config: ``{"class", "kwargs"}`` from which `build_network` builds the same architecture.
         family: Family, with the defaults of methods and samplers.
-        fused: Whether further kernels than torch's (:mod:`sida.config.kernels`) have some for the body.
+        fused: Whether kernels of U-Nets (:mod:`sida.config.kernels`) compute the body.
         adjustable: Options that no parameter depends on; a recipe changes them (``network_options``).
         landmarks: Names of tensors of which one marks the network in a state dict, from which :meth:`read_state`
             completes the constructor arguments; the first that is there counts. Empty: the arguments are given.

@@ -21,7 +21,7 @@ import torch
 
 from sida.assets.cache import fetch_many
 from sida.config.families import DECODERS, EDM2_LATENTS, LATENTS, Latents, check_decoder, check_guidance
-from sida.config.kernels import require_kernels
+from sida.config.kernels import kernels_in, require_kernels
 from sida.config.labels import LabelCounts
 from sida.config.registries import Registry
 from sida.config.samplers import Sampler
@@ -235,8 +235,8 @@ class Drawer:
             if device_of(net).type != "cuda":
                 fault = f"'{sampler.kernels}' computes on a GPU, the network is on the CPU"
                 raise UserError("sampler.kernels", fault, "choose 'torch'")
-            require_kernels(sampler.kernels, "sampler.kernels")
-            if isinstance(net, Precond) and not net.fused:
+            kernels = require_kernels(sampler.kernels, "sampler.kernels")
+            if kernels is not None and not kernels.network.replacements(net):
                 fault = f"{type(net).__name__} has no {sampler.kernels} kernels"
                 raise UserError("sampler.kernels", fault, "choose 'torch'")
         dataset = self.dataset() if class_labels == "empirical" and self.label_dim else None
@@ -270,7 +270,7 @@ class Drawer:
                     stack.callback(network.train, network.training)
                     network.eval()
                     if kernels is not None:
-                        stack.enter_context(kernels.fused_kernels(network))
+                        stack.enter_context(kernels_in(kernels.network, network))
             calls = len(starts) * sampler.nfe
             evaluator = functools.partial(self.evaluations.evaluator, evaluations=calls, kernels=sampler.kernels)
             called_guide = None if guide is None else evaluator(guide, "guide")

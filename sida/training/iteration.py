@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sida.config.families import NULL_LABEL
-from sida.config.kernels import require_kernels
+from sida.config.kernels import require_kernels, use_kernels
 from sida.config.recipe import EvaluationPoints, ResolvedConfig, TeacherConfig
 from sida.config.samplers import GeneratorSteps, Sampler
 from sida.data.augment import AugmentPipe
@@ -254,7 +254,7 @@ class Distiller(StudentTrainer):
     average: algorithm 1 of SiDA (arXiv:2410.14919) in the official code's order, modes and scales.
 
     Args:
-        true_score: φ; the trainer freezes it, with fused kernels in the precision of its maps.
+        true_score: φ; the trainer freezes it, with the recipe's kernels in the precision of its maps.
         fake_score: ψ; usually a copy of φ.
         generator: θ; a copy of φ, or for SiD2A of a distilled generator.
         loss: A :class:`sida.methods.method.ScoreLoss`; its ``uses_real_images`` decides whether ψ's discriminator gets
@@ -290,11 +290,11 @@ class Distiller(StudentTrainer):
         self.loss, self.true_score = loss, true_score.eval().requires_grad_(False)
         kernels = require_kernels(recipe.kernels)
         if kernels is not None:
-            for net in (true_score, fake_score, generator):
-                kernels.use_fused_kernels(net)
-            # Fused convolutions use this layout; without it each call would convert the weights.
-            true_score.to(memory_format=torch.channels_last)
-            kernels.convert_frozen_weights(true_score)
+            use_kernels(kernels.network, true_score)
+            if kernels.network.channels_last:
+                # Without this layout each call would convert the weights.
+                true_score.to(memory_format=torch.channels_last)
+            kernels.network.convert_frozen_weights(true_score)
         common: dict[str, Any] = {"eps": recipe.eps, "kernels": kernels, "weight_decay": weight_decay}
         self.fake_score = psi = OptimizedNetwork(
             fake_score, recipe.fake_score_lr or recipe.lr, recipe.betas,

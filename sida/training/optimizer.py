@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from sida.config.kernels import Kernels
+from sida.config.kernels import Kernels, OptimizerKernels, use_kernels
 from sida.training.processes import ALONE, Ranks
 
 NamedTensors = dict[str, torch.Tensor]
@@ -227,7 +227,7 @@ class OptimizedNetwork:
         betas: Adam's β₁ and β₂.
         eps: Adam's ε.
         clip_value: Value clip of the gradients after the guard; 0 is off.
-        kernels: Kernels that take the step, which need channels-last parameters; None: torch's.
+        kernels: Kernels of the network, which is changed in place, and of the step; None: torch's.
         infinity: Replacement of infinity in gradients.
         always_training: Keep the network in training mode while it is frozen, too.
         optimizer: Class of the optimizer.
@@ -256,7 +256,9 @@ class OptimizedNetwork:
         self.kernels, self.infinity, self.always_training = kernels, infinity, always_training
         self.weight_decay, self.clip_value, self.clip_norm = weight_decay, clip_value or None, clip_norm or None
         self._gathered: torch.Tensor | None = None
-        self.flat = FlatParameters(net, channels_last=kernels is not None)
+        if kernels is not None:
+            use_kernels(kernels.network, net)
+        self.flat = FlatParameters(net, channels_last=kernels is not None and kernels.network.channels_last)
         self.adam = optimizer(self.flat.vector, betas, eps)
         self._modules = list(net.modules())
 
@@ -290,14 +292,14 @@ class OptimizedNetwork:
         if self.weight_decay:
             self.adam.vector.mul_(1 - lr * self.weight_decay)
         if self.kernels is not None and self.clip_norm is None and type(self.adam) is Adam:
-            return self._step_by(self.kernels, gradient, lr)
+            return self._step_by(self.kernels.optimizer, gradient, lr)
         report = guard_gradient(gradient, self.clip_value, self.infinity)
         if self.clip_norm is not None:
             gradient.mul_((self.clip_norm / (report.norm + _CLIP_EPS)).clamp(max=1))
         self.adam.step(gradient, lr)
         return report
 
-    def _step_by(self, kernels: Kernels, gradient: torch.Tensor, lr: float) -> GuardReport:
+    def _step_by(self, kernels: OptimizerKernels, gradient: torch.Tensor, lr: float) -> GuardReport:
         """Guard, clip and Adam in two passes over the vectors; equal to them up to rounding."""
         adam, clip = self.adam, self.clip_value
         square_and_count = kernels.gradient_norm(gradient, self.infinity)

@@ -17,7 +17,6 @@ from sida.networks.file import load_network
 from sida.training import train_teacher
 from sida.workflow.cli import main
 from tests.near import assert_near
-from tests.plugins import needs
 from tests.refused import refused
 from tests.training.toy import NETWORK, SID_STUDENT, STUDENT, TEACHER, of_method
 
@@ -84,9 +83,6 @@ def test_own_body_is_distilled_with_its_discriminator(mixer, tmp_path, method):
     [
         ({"augment": {"p": 0.2}}, "augment: Custom networks take no augmentation"),
         ({"dropout": 0.1}, f"dropout: {MIXER} does not have it"),
-        pytest.param(
-            {"kernels": "fused", "device": "cuda"}, f"kernels: {MIXER} has no fused kernels", marks=needs("kernels")
-        ),
     ],
 )
 def test_own_body_without_a_setting_refuses_it_before_the_run(mixer, setting, told):

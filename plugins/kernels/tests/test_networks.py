@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from sida.config.kernels import kernels_in, use_kernels
 from sida.methods.sid import SiDALoss
 from sida.networks import checkpoint_blocks
-from sida.plugins.kernels.fused import convert_frozen_weights, fused_kernels, use_fused_kernels
+from sida.plugins.kernels import fused
+from sida.plugins.kernels.fused import convert_frozen_weights
 from sida.training.iteration import Distiller
 from sida.training.optimizer import FlatParameters
 from sida.training.schedule import Schedule
@@ -31,10 +33,10 @@ CHANGES = {
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ncsnpp", "edm2", "adm")]
 
 
-def network(name: str, fused: bool = False, seed: int = 0, **more: object) -> torch.nn.Module:
+def network(name: str, with_kernels: bool = False, seed: int = 0, **more: object) -> torch.nn.Module:
     net = random_network(*config(name, **{**SMALL, **CHANGES.get(name, {}), **more}).values(), seed).to(DEVICE)
-    if fused:
-        use_fused_kernels(net)
+    if with_kernels:
+        use_kernels(fused, net)
     return net
 
 
@@ -97,7 +99,7 @@ def test_fused_network_in_half_precision(half, name):
 @pytest.mark.slow
 def test_fused_blocks_that_are_computed_again_give_the_same_gradients():
     plain = network("ddpmpp", dropout=0.4, **ONE_LEVEL).train()
-    use_fused_kernels(plain)
+    use_kernels(fused, plain)
     again = copy.deepcopy(plain)
     checkpoint_blocks(again, "here")
     assert same_bits(with_gradients(plain)[1], with_gradients(again)[1])
@@ -123,6 +125,23 @@ def test_fused_training_takes_the_same_steps_and_its_state_fits_either():
     fresh = make("fused")
     fresh.load({name: value.clone() for name, value in state.items()})
     assert is_copy(fresh.state(), state)
+
+
+def test_the_optimizer_of_fused_kernels_is_for_every_network():
+    nets = [network("ddpmpp", seed=seed, **ONE_LEVEL) for seed in range(3)]
+    for net in nets:
+        net.fused = False
+    schedule = Schedule(warmup_kimg=0, adversarial_kimg=0)
+    batch = (torch.randn(2, 2, 4, 4, device=DEVICE), torch.eye(3, device=DEVICE)[:2])
+    plain, fast = (
+        Distiller(*copy.deepcopy(nets), SiDALoss(), schedule, recipe(kernels=kernels, lr=1e-3, seed=1))
+        for kernels in ("torch", "fused")
+    )
+    records = [iterate(one, 2, [batch]) for one in (plain, fast)]
+    assert "compute" not in {name for module in fast.generator.net.modules() for name in vars(module)}
+    assert_near(records[1].grad_norms["fake_score"], records[0].grad_norms["fake_score"])
+    for name, value in plain.state().items():
+        assert_near(fast.state()[name], value, 2e-3, name=name)
 
 
 @pytest.mark.slow
@@ -175,10 +194,10 @@ def test_fused_kernels_for_a_while_leave_a_network_as_it_was():
     net = network("ddpmpp")
     attributes = lambda: [dict(vars(module)) for module in net.modules()]
     before = attributes()
-    with fused_kernels(net):
+    with kernels_in(fused, net):
         within = attributes()
         assert within != before
-        with fused_kernels(net):
+        with kernels_in(fused, net):
             assert attributes() == within
         assert attributes() == within
     assert attributes() == before
