@@ -31,7 +31,7 @@ def unavailable_reason() -> str | None:
 
 
 def require_fused(where: str = "kernels") -> "Kernels":
-    """Fused kernels of U-Nets and of the optimizer, which need the optional package triton.
+    """Fused kernels of U-Nets and of the optimizer.
 
     Args:
         where: Place named in errors.
@@ -39,10 +39,19 @@ def require_fused(where: str = "kernels") -> "Kernels":
     Raises:
         UserError: Triton is missing or too old.
     """
-    if (reason := unavailable_reason()) is not None:
-        raise UserError(where, f"fused kernels cannot be used: {reason}", "install a newer one, or choose 'torch'")
+    return _kernels("fused", where)
+
+
+def require_compiled(where: str = "kernels") -> "Kernels":
+    """Compiled blocks of any network, and fused kernels of the optimizer; see :func:`require_fused`."""
+    return _kernels("compiled", where)
+
+
+def _kernels(name: str, where: str) -> "Kernels":
     # This module is imported while that one is.
     from sida.config.kernels import Kernels
 
-    network, optimizer = map(importlib.import_module, (f"{__package__}.fused", f"{__package__}.pointwise"))
-    return Kernels(cast(Any, network), cast(Any, optimizer))
+    if (reason := unavailable_reason()) is not None:
+        raise UserError(where, f"{name} kernels cannot be used: {reason}", "install a newer one, or choose 'torch'")
+    network, optimizer = (cast(Any, importlib.import_module(f"{__package__}.{part}")) for part in (name, "pointwise"))
+    return Kernels(network, optimizer, getattr(network, "news", lambda: None))

@@ -158,6 +158,8 @@ def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 class TransformerBlock(Block):
     """Residual attention and perceptron with adaLN-zero."""
 
+    in_one_dtype = True
+
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
         self.attn, self.mlp = Attention(width, heads), Perceptron(width, int(width * mlp_ratio + 1e-6))

@@ -319,7 +319,9 @@ class Recipe(TrainingSettings):
         fp16: Run networks in half precision on CUDA; null keeps what the teacher's file says.
         half: Half precision of ``fp16``: ``float16`` (as the published runs of SiD and SiDA) or ``bfloat16`` (as
             GDD's). The network's file records it for sampling.
-        kernels: Kernels of the networks; ``fused`` is faster on a GPU and rounds differently (docs/measurements.md).
+        kernels: Kernels of networks and optimizer, which on a GPU are faster and round differently
+            (docs/measurements.md): ``fused`` has some for U-Nets, ``compiled`` compiles the blocks of any network; the
+            fused optimizer of both is for every network.
         cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.
         network: Network ``{class, kwargs}`` of a method without a teacher, see
             :func:`sida.networks.build_network`.

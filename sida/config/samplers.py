@@ -130,7 +130,8 @@ class Sampler(Settings):
             of 4.
         guidance_min, guidance_max: Levels σ with guidance; a flow's time t is the level t / (1 − t).
         dtype: Type of the sampler's state; null takes the one that the original tools have for the network's family.
-        kernels: Kernels of the networks; ``fused`` is faster on a GPU and rounds differently (docs/measurements.md).
+        kernels: Kernels of the networks, which on a GPU are faster and round differently (docs/measurements.md):
+            ``fused`` has some for U-Nets, ``compiled`` compiles the blocks of any network.
         decoder: Decoder of a network of latents; null takes ``sd-vae-ft-ema`` for SiT, REPA and DiT, which take either,
             and ``sd-vae-ft-mse`` for EDM2.
     """

@@ -10,7 +10,7 @@ import math
 import typing
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -183,9 +183,12 @@ class Block(nn.Module):
 
     Attributes:
         checkpointed: Whether the block keeps only its inputs for the backward pass, which recomputes the rest.
+        in_one_dtype: Whether the block reads its parameters in the dtype of ``emb`` alone, half precision with
+            ``use_fp16``, so that they can be stored in it.
     """
 
     checkpointed = False
+    in_one_dtype: ClassVar[bool] = False
 
     def forward(self, x: Tensor, emb: Any) -> Tensor:
         """Maps an activation of N samples to the next one; ``emb`` is (N or 1, emb_channels)."""

@@ -394,6 +394,21 @@ def checkpoint_blocks(net: nn.Module, where: str) -> None:
         raise UserError(where, f"{type(net).__name__} has no blocks to which it could be applied", "turn it off")
 
 
+def store_half(net: nn.Module) -> None:
+    """Stores the parameters of blocks that say so (`Block.in_one_dtype`) in half precision, if a GPU computes in it.
+
+    Passes then do not convert the parameters again, and results are bit-identical.
+
+    Args:
+        net: Network that is not trained any more, changed in place.
+    """
+    for part in net.modules():
+        if isinstance(part, Precond) and part.use_fp16 and next(part.parameters()).is_cuda:
+            for block in blocks_of(part):
+                for parameter in block.parameters() if block.in_one_dtype else ():
+                    parameter.data = parameter.data.to(part.half_dtype)
+
+
 def class_name(cls: type) -> str:
     """Name of a class for :func:`sida.networks.build_network`; ``module:object`` for a custom class."""
     ours = cls.__module__.startswith(("sida.networks.", f"{PACKAGE}."))

@@ -17,6 +17,7 @@ from sida.config.kernels import require_kernels, use_kernels
 from sida.config.recipe import EvaluationPoints, ResolvedConfig, TeacherConfig
 from sida.config.samplers import GeneratorSteps, Sampler
 from sida.data.augment import AugmentPipe
+from sida.errors import say
 from sida.machine import generator
 from sida.noise import Draws
 from sida.training.batches import Augment, Batch, seed_layers, step_draws
@@ -140,6 +141,8 @@ class Trainer:
                         step, stream, nimg, phase, replacements.get(stream, ()), record, first and step is last
                     )
         self.update_averages(nimg, images)
+        if (kernels := last.network.kernels) is not None and not self.ranks.rank and (news := kernels.news()):
+            say(f"kernels: {news}")
         return record
 
     def begin(self, nimg: int) -> None:

@@ -217,8 +217,8 @@ def wait(process):
 
 def recipe(**given):
     """A resolved recipe of SiDA without clipping, for trainers that a test puts together."""
-    fused = {"device": "cuda"} if given.get("kernels") == "fused" else {}
-    return recipe_of("sida", **{"grad_clip_value": 0.0, "eps": 1e-8, "fp16": False, **fused, **given})
+    device = {"device": "cuda"} if given.get("kernels", "torch") != "torch" else {}
+    return recipe_of("sida", **{"grad_clip_value": 0.0, "eps": 1e-8, "fp16": False, **device, **given})
 
 
 def student_trainer(spec):

@@ -3,4 +3,4 @@
 from sida.plugins.kernels.availability import unavailable_reason
 
 if unavailable_reason() is not None:
-    collect_ignore = ["test_compile.py", "test_kernels.py", "test_networks.py"]
+    collect_ignore = ["test_compile.py", "test_compiled.py", "test_kernels.py", "test_networks.py"]

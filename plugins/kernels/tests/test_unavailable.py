@@ -30,7 +30,9 @@ def test_a_missing_or_old_triton_is_said_in_one_line_and_a_new_one_will_do(monke
     if reason is None:
         assert availability.unavailable_reason() is None
     else:
-        refused(f"recipe.kernels: fused kernels cannot be used: {reason}", availability.require_fused, "recipe.kernels")
+        for name in ("fused", "compiled"):
+            require = getattr(availability, f"require_{name}")
+            refused(f"recipe.kernels: {name} kernels cannot be used: {reason}", require, "recipe.kernels")
 
 
 def test_sampling_says_it_before_anything_is_drawn(monkeypatch):
