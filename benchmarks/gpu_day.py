@@ -41,7 +41,16 @@ PARTS: dict[str, tuple[str, list[str]]] = {
     "step-edm2-s": ("at least 2.5 times, memory 0.6", ["step", "3"]),
     "step-sit-b2": ("half of the peak", ["step", "4"]),
     "step-sit-xl2": ("half of the peak", ["step", "5"]),
-    "compiled": ("own kernels 1.1 times as fast as torch.compile", ["step", "1", "COMPILED"]),
+    "compiled-sit-xl2-32": ("1.25 times torch's kernels", ["step", "0", "COMPILED"]),
+    "compiled-cifar10-128": ("2.5 times the official order", ["step", "3", "COMPILED"]),
+    "compiled-edm2-s-128": ("2.5 times the official order", ["step", "5", "COMPILED"]),
+    "compiled-sit-xl2-128": ("1.25 times torch's kernels, 0.4 of the peak", ["step", "1", "COMPILED"]),
+    "compiled-cifar10-32": ("torch's kernels", ["step", "2", "COMPILED"]),
+    "compiled-imagenet64-128": ("2.5 times the official order", ["step", "7", "COMPILED"]),
+    "compiled-edm2-s-32": ("torch's kernels", ["step", "4", "COMPILED"]),
+    "compiled-sit-b2-32": ("torch's kernels", ["step", "8", "COMPILED"]),
+    "compiled-sit-b2-128": ("torch's kernels", ["step", "9", "COMPILED"]),
+    "compiled-imagenet64-32": ("torch's kernels", ["step", "6", "COMPILED"]),
     "sampling": ("97 % of the fused network alone, a row of 10 × 50,000", ["gpu_sampling"]),
     "trainings": ("a training as fast as its step; MeanFlow's difference in 0.8 of the time", ["gpu_jobs", "0"]),
     "transformers": ("97 % of the network alone", ["gpu_jobs", "1"]),
@@ -58,13 +67,15 @@ def command(words: list[str]) -> int:
         prog="python -m benchmarks gpu_day", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("results/gpu_day"), metavar="DIR", help="folder of results")
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)} (default: all, in this order)")
+    parts = f"or first words of names, of {', '.join(PARTS)} (default: all, in this order)"
+    parser.add_argument("--parts", default=",".join(PARTS), help=parts)
     parser.add_argument("--minutes", type=float, default=600.0, help="time for this call (default: no limit)")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes on the CPU, kernels in the interpreter")
     args = parser.parse_args(words)
-    names = args.parts.split(",")
-    if unknown := [name for name in names if name not in PARTS]:
+    meant = {part: [name for name in PARTS if f"{name}-".startswith(f"{part}-")] for part in args.parts.split(",")}
+    if unknown := [part for part, names in meant.items() if not names]:
         parser.error(f"--parts: no part '{unknown[0]}'; there are {', '.join(PARTS)}")
+    names = [name for names in meant.values() for name in names]
     args.out.mkdir(parents=True, exist_ok=True)
     end, kept = time.monotonic() + 60 * args.minutes - GRACE, True
     for name in names:
@@ -86,8 +97,8 @@ def run(name: str, out: Path, seconds: float, rehearse: bool) -> bool:
     (goal, words), measured, log = PARTS[name], out / f"{name}.part.json", out / f"{name}.log"
     if words[0] in ("step", "gpu_sampling", "gpu_jobs"):
         code = "import importlib, pathlib, sys; module = importlib.import_module('benchmarks.' + sys.argv[1]); "
-        code += "cases = [[module.CASES[int(n)]] for n in sys.argv[3:4]]; sides = map(vars(module).get, sys.argv[4:]); "
-        code += "sys.exit(not module.main(pathlib.Path(sys.argv[2]), *cases, *sides))"
+        code += "cases = [[vars(module)[(sys.argv[4:] or ['CASES'])[0]][int(n)]] for n in sys.argv[3:4]]; "
+        code += "sys.exit(not module.main(pathlib.Path(sys.argv[2]), *cases))"
         words = [sys.executable, "-c", code, words[0], str(measured), *words[1:]]
     if rehearse:
         words = [*words, *{"tests": ["--collect-only"], "preset": ["studies/gpu/gpu-small.yaml", "-n"]}.get(name, [])]

@@ -24,18 +24,14 @@ from tests.training.toy import iterate, recipe
 
 SIT = {"img_resolution": 4, "img_channels": 2, "label_dim": 3, "hidden_size": 16, "depth": 2, "num_heads": 2}
 SMALL = {"img_resolution": 4, "channel_mult": [1], "attn_resolutions": [], "dropout": 0.3}
-#: Networks; each shape of block takes some seconds to trace.
-NETWORKS = {
-    "transformer": pytest.param("transformer", marks=needs("transformers")),
-    **{name: pytest.param(name, marks=pytest.mark.slow) for name in ("ddpmpp", "adm", "edm2")},
-}
 
 
 @pytest.fixture(autouse=True)
 def _traced_only(monkeypatch):
     monkeypatch.setattr(compiled, "COMPILER", {"backend": "aot_eager"})
     monkeypatch.setattr(compiled, "_told", 0.0)
-    with torch._dynamo.config.patch({}), torch._functorch.config.patch({}):
+    limits = torch._dynamo.config.patch(recompile_limit=8, accumulated_recompile_limit=256)
+    with limits, torch._functorch.config.patch(donated_buffer=True):
         yield
     compiled.compiled.cache_clear()
     torch._dynamo.reset()
@@ -65,7 +61,8 @@ def with_gradients(net):
     return torch.cat([output.detach().flatten() for output in outputs]), torch.cat(given)
 
 
-@pytest.mark.parametrize("name", NETWORKS.values())
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [pytest.param("transformer", marks=needs("transformers")), "ddpmpp", "adm", "edm2"])
 def test_each_block_is_one_graph_with_the_same_bits_and_near_gradients(name):
     net = network(name).train()
     other = compiled_copy(net)
