@@ -309,6 +309,16 @@ def test_a_circle_of_links_that_is_met_later_is_one_line_with_its_path(monkeypat
     refused("^/a/b: .*symbolic links.*another place", command, "info")
 
 
+@pytest.mark.parametrize("words", [["verify", "."], ["plan", "demo"], ["new", "mine", "--data", os.sep]])
+def test_a_current_folder_that_was_removed_is_one_line(tmp_path, monkeypatch, capsys, words):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert cli.main(words) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "`cd`" in line
+
+
 @pytest.mark.parametrize("name", ["circle", "x" * 5000], ids=["circle", "too long"])
 def test_a_path_that_cannot_be_followed_is_refused_where_it_is_parsed(tmp_path, name):
     (tmp_path / "circle").symlink_to("circle")

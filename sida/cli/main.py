@@ -234,6 +234,9 @@ def _status(run: Callable[[], int | None], fault: Path | None = None) -> int:
     except OSError as error:
         if error.errno in _SCARCE:
             return _scarce(*_SCARCE[error.errno])
+        if error.errno == errno.ENOENT and error.filename is None:
+            say("error: the current folder was removed; change to another one with `cd`")
+            return 1
         if error.errno not in _PATH_ERRORS:
             raise
         prefix = f"{error.filename}: " if error.filename else ""

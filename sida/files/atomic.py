@@ -118,7 +118,8 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     with _naming(target):
         part, handle = _locked_folder(target)
         try:
-            yield part
+            with _naming(target, parts=[part]):
+                yield part
             part.chmod(0o777 & ~_UMASK)
             try:
                 part.rename(target)
@@ -149,14 +150,25 @@ def _locked_folder(target: Path) -> tuple[Path, int]:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Adds the path to errors of a full disk, which do not name a file."""
+def _naming(*targets: Path, parts: Sequence[Path] = ()) -> Iterator[None]:
+    """Names the target in errors of a full disk, which name no file, a temporary one or the file that was copied.
+
+    Args:
+        targets: The first is that of errors without a name.
+        parts: Temporary file or folder of each target.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL or error.filename is not None:
+        if error.errno not in _FULL:
             raise
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
+        names = [
+            Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))
+        ]
+        within = [target for target, part in zip(targets, parts) if any(name.is_relative_to(part) for name in names)]
+        if names and not within:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str((within or targets)[0])) from None
 
 
 @contextlib.contextmanager
@@ -186,10 +198,10 @@ def atomic_paths(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
     targets = [*map(Path, paths)]
     with contextlib.ExitStack() as stack:
         parts = [stack.enter_context(_temporary(target)) for target in targets]
-        with _naming(targets[0]):
+        with _naming(*targets, parts=parts):
             yield parts
         for target, part in zip(targets, parts):
-            with _naming(target):
+            with _naming(target, parts=[part]):
                 # mkstemp makes private files; results get the usual permissions.
                 part.chmod(0o666 & ~_UMASK)
                 with open(part, "rb+") as stream:

@@ -117,6 +117,22 @@ def test_a_full_disk_names_the_file_and_leaves_no_part_of_a_set(tmp_path, monkey
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {path.name: "new" for path in names}
 
 
+@pytest.mark.parametrize("writer", [atomic_path, atomic_folder])
+def test_a_full_disk_names_the_target_where_the_system_names_a_copied_or_temporary_file(tmp_path, writer):
+    def fails(*names):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *names)
+
+    target = tmp_path / "out"
+    for names in (lambda part: [part], lambda part: ["source", None, part]):
+        with pytest.raises(OSError, match="No space left") as caught, writer(target) as part:
+            fails(*names(str(part)))
+        assert caught.value.filename == str(target)
+    with pytest.raises(OSError, match="No space left") as caught, writer(target):
+        fails("on another disk")
+    assert caught.value.filename == "on another disk"
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_folder_of_a_killed_writer_is_removed_by_the_next_one_and_that_of_a_living_one_is_not(tmp_path):
     mine = tmp_path / ".out.a.tmp"  # no name of a temporary folder
     mine.mkdir()
