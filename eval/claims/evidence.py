@@ -25,7 +25,7 @@ from sida.eval.contrasts import (
 from sida.eval.results.agreement import PUBLISHED_TRIALS, is_given, trainings_of
 from sida.eval.results.conditions import matching
 from sida.eval.results.identity import Identity, comparable, reason_against
-from sida.eval.results.logs import Point, has_log, has_metric, log_path, logged, read_evaluations, read_log
+from sida.eval.results.logs import Point, has_log, has_metric, log_path, logged_level, read_evaluations, read_log
 from sida.eval.results.published import Published, published_number
 from sida.eval.results.retraining import Retraining
 from sida.eval.results.sheet import SheetRow, exposure_of
@@ -35,8 +35,6 @@ from sida.eval.results.summary import Estimate, Measurements
 Z = 2.6
 #: Columns in which the training seeds of one generator are equal.
 _SETTINGS = ("method", "alpha", "recipe", "sampler", "guide", "dataset", "protocol")
-#: The median of n values scatters this many times as much as their mean.
-_MEDIAN = 1.2533
 #: Variances with their degrees of freedom.
 _Parts = Sequence[tuple[float, float]]
 
@@ -446,7 +444,8 @@ class Evidence:
         cards = str(ticks[-1].get("gpus") or "no GPU")
         if gpus and (not cards.startswith(f"{count} × ") or card not in cards):
             raise NotMeasuredError("", f"run '{run}' was trained on {cards}; this is about {gpus}")
-        estimate = logged_quantity(ticks, quantity, run)
+        if (estimate := logged_level(ticks, quantity)) is None:
+            raise NotMeasuredError("", f"the training log of run '{run}' has no '{quantity}'")
         if estimate.std is None:
             raise NotMeasuredError("", "a single record does not show the noise")
         return Side(self.label(run), estimate, [(estimate.std**2 / estimate.trials, max(1, estimate.trials - 1))])
@@ -456,25 +455,6 @@ class Evidence:
         if path is None or not has_log(path):
             raise NotMeasuredError("", f"no training log of run '{run}'")
         return path
-
-
-def logged_quantity(ticks: Sequence[Mapping[str, Any]], quantity: str, run: str) -> Estimate:
-    """Median and spread of a logged quantity over the ticks without the first, which includes the start-up.
-
-    For reserved memory: the maximum, without a spread, as Table 8 prints it (a GB is 1024 MiB).
-
-    Raises:
-        NotMeasuredError: No record has it.
-    """
-    key = {"seconds_per_kimg": "img_per_s", "memory_reserved_gb": "memory_reserved_mb"}.get(quantity, quantity)
-    if not (values := logged(ticks, key)):
-        raise NotMeasuredError("", f"the training log of run '{run}' has no '{key}'")
-    if key == "memory_reserved_mb":
-        return Estimate(max(values) / (1024 if quantity == "memory_reserved_gb" else 1), 0.0, len(values))
-    if quantity == "seconds_per_kimg":
-        values = [1000 / value for value in values]
-    spread = _MEDIAN * statistics.stdev(values) if len(values) > 1 else None
-    return Estimate(statistics.median(values), spread, len(values))
 
 
 def show(estimate: Estimate) -> str:

@@ -9,12 +9,14 @@ import functools
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median, stdev
 from typing import Any
 
 from sida.errors import UserError, exact
+from sida.eval.results.summary import Estimate
 from sida.files.atomic import read_jsonl
 from sida.files.ordinary import file_below, ordinary_files
 
@@ -127,9 +129,38 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return records
 
 
-def logged(ticks: Sequence[Mapping[str, Any]], key: str) -> list[float]:
-    """Values of a quantity over the records of ``train.jsonl`` without the first, which includes the start-up."""
-    return [_number(tick[key], key) for tick in ticks[1:] or ticks if tick.get(key)]
+#: Quantities of ``train.jsonl`` in other units than the log's: the key of each in the records, and its unit's number.
+UNITS: dict[str, tuple[str, Callable[[float], float]]] = {
+    "memory_allocated_gb": ("memory_mb", lambda size: size / 1024),
+    "memory_reserved_gb": ("memory_reserved_mb", lambda size: size / 1024),
+    "seconds_per_kimg": ("img_per_s", lambda rate: 1000 / rate),
+    "hours_per_10M": ("img_per_s", lambda rate: 1e7 / rate / 3600),
+    "days_per_100M": ("img_per_s", lambda rate: 1e8 / rate / 86400),
+}
+#: Standard error of a median of normal values, as a multiple of that of their mean.
+_MEDIAN = 1.2533
+
+
+def logged(ticks: Sequence[Mapping[str, Any]], quantity: str) -> list[float]:
+    """Values of a key or a quantity of :data:`UNITS` over the records of ``train.jsonl`` but the first.
+
+    The first record includes the start-up.
+    """
+    key, in_unit = UNITS.get(quantity, (quantity, float))
+    return [in_unit(_number(tick[key], key)) for tick in ticks[1:] or ticks if tick.get(key)]
+
+
+def logged_level(ticks: Sequence[Mapping[str, Any]], quantity: str) -> Estimate | None:
+    """Level of a quantity of ``train.jsonl``; None if no record has it.
+
+    The median with its spread; for memory the maximum, without a spread, as Table 8 prints it.
+    """
+    values = logged(ticks, quantity)
+    if not values:
+        return None
+    if quantity.startswith("memory"):
+        return Estimate(max(values), 0.0, len(values))
+    return Estimate(median(values), _MEDIAN * stdev(values) if len(values) > 1 else None, len(values))
 
 
 def has_log(path: str | os.PathLike[str]) -> bool:

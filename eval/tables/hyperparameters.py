@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from sida.config.settings import Natural, OneOf, from_mapping
 from sida.errors import SettingError
 from sida.eval.results.conditions import Needs, Planned
-from sida.eval.results.logs import has_log, log_path, logged, read_log
+from sida.eval.results.logs import UNITS, has_log, log_path, logged_level, read_log
 from sida.eval.results.published import published_number
 from sida.eval.results.sheet import SheetRow
 from sida.eval.tables.layout import Mode, TableKind, TableSources
@@ -32,14 +31,6 @@ PRINTED_SETTINGS: dict[str, Callable[[ResolvedConfig, int], Any]] = {
     "ema_half_life_mimg": lambda c, gpus: c.ema_half_life_kimg / 1000,
     "beta1": lambda c, gpus: c.betas[0],
     "beta2": lambda c, gpus: c.betas[1],
-}
-#: Key of each quantity in the records of ``train.jsonl``, and the number that its values give.
-LOGS: dict[str, tuple[str, Callable[[list[float]], float]]] = {
-    "memory_allocated_gb": ("memory_mb", lambda sizes: max(sizes) / 1024),
-    "memory_reserved_gb": ("memory_reserved_mb", lambda sizes: max(sizes) / 1024),
-    "seconds_per_kimg": ("img_per_s", lambda rates: 1000 / statistics.median(rates)),
-    "hours_per_10M": ("img_per_s", lambda rates: 1000 / statistics.median(rates) * 1e4 / 3600),
-    "days_per_100M": ("img_per_s", lambda rates: 1000 / statistics.median(rates) * 1e5 / 86400),
 }
 
 
@@ -64,7 +55,7 @@ class HyperRow:
         group: Title of a method (``SiD``, ``SiDA``) for lines about this method; empty for common lines.
         published: Ids of the published values; ``{column}`` is the column's key.
         setting: Names in :data:`PRINTED_SETTINGS`, one or several.
-        log: Name in :data:`LOGS`.
+        log: Name in :data:`sida.eval.results.logs.UNITS`.
         text: Fixed text of a line without a number.
         span: Whether one published value holds for all columns.
         form: Format of several values, with ``{}`` for each.
@@ -74,7 +65,7 @@ class HyperRow:
     group: Title = ""
     published: tuple[str, ...] = ()
     setting: tuple[Annotated[str, OneOf(PRINTED_SETTINGS.keys)], ...] = ()
-    log: Annotated[str, OneOf(LOGS.keys)] | None = None
+    log: Annotated[str, OneOf(UNITS.keys)] | None = None
     text: str | None = None
     span: bool = False
     form: str = "{}"
@@ -232,10 +223,9 @@ class _Builder:
         return form.format(*values)
 
     def _log_text(self, spec: HyperRow, run: str) -> str | None:
-        key, summarise = LOGS[str(spec.log)]
         path = log_path(self.results, run, "train") if self.results else None
-        values = logged(read_log(path), key) if path and has_log(path) else []
-        return f"{summarise(values):.3g}" if values else None
+        level = logged_level(read_log(path), str(spec.log)) if path and has_log(path) else None
+        return None if level is None else f"{level.mean:.3g}"
 
 
 def _run_of(spec: HyperRow, column: DatasetColumn) -> str:

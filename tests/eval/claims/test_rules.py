@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sida.eval.claims.evidence import Evidence, logged_quantity
+from sida.eval.claims.evidence import Evidence
 from sida.eval.claims.finding import Finding, Operand, decided
 from sida.eval.claims.write import combined
 from sida.eval.contrasts import Interval
@@ -675,26 +675,6 @@ def test_an_untrained_network_at_the_level_has_needed_no_images(tmp_path):
     (one,) = verdict(found, **REACHES, level=Operand(run="t"), images=1000).findings
     assert (one.outcome, one.numbers["images"]) == ("supported", 0)
     assert "ratio" not in one.numbers
-
-
-@pytest.mark.parametrize(
-    ("quantity", "expected"),
-    [
-        ("img_per_s", (200.0, 1.2533 * 100.0)), ("seconds_per_kimg", (5.0, 1.2533 * statistics.stdev([10, 5, 10 / 3]))),
-        ("memory_mb", (2048.0, 1.2533 * 1024.0)), ("memory_reserved_mb", (5120.0, 0.0)),
-        ("memory_reserved_gb", (5.0, 0.0)),
-    ],
-)  # fmt: skip
-def test_quantities_of_a_log_are_medians_but_for_reserved_memory(quantity, expected):
-    """The first record, which has the start-up, does not count."""
-    values = {
-        "img_per_s": [1, 100, 200, 300],
-        "memory_mb": [9999, 1024, 2048, 3072],
-        "memory_reserved_mb": [9999, 1024, 5120, 2048],
-    }
-    ticks = [dict(zip(values, row)) for row in zip(*values.values())]
-    found = logged_quantity(ticks, quantity, "a")
-    assert (found.mean, found.std, found.trials) == (pytest.approx(expected[0]), pytest.approx(expected[1]), 3)
 
 
 def test_numbers_of_evaluations_are_exact_and_labels_are_the_sheets():

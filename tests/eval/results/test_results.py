@@ -20,7 +20,7 @@ from sida.eval.results import load
 from sida.eval.results.agreement import RETRAINING, agreement, agreement_of_two
 from sida.eval.results.bibliography import SUITE, bibliography, cited_label, references
 from sida.eval.results.exchange import exchanged, read_exchanged, read_numbers
-from sida.eval.results.logs import kept_images, read_evaluations, read_log
+from sida.eval.results.logs import kept_images, logged_level, read_evaluations, read_log
 from sida.eval.results.measurements import read_measurement, write_csv
 from sida.eval.results.published import load_published
 from sida.eval.results.retraining import load_retraining
@@ -364,3 +364,21 @@ def test_a_log_of_another_form_names_the_line(tmp_path, record, place):
     of_metric = functools.partial(read_evaluations, metric="fd")
     for reader in [of_metric] if place.startswith("fd") else (read_log, training_time, kept_images):
         refused(rf"train.jsonl:2: {place}: .*train the run again|train.jsonl:2: {place}: must be a", reader, log)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "level", "spread"),
+    [
+        ("img_per_s", 200, 1.2533 * 141.4214), ("seconds_per_kimg", 20 / 3, 1.2533 * 4.714045),
+        ("hours_per_10M", 2e5 / 3 / 3600, 1.2533 * 4.714045e4 / 3600),
+        ("days_per_100M", 2e6 / 3 / 86400, 1.2533 * 4.714045e5 / 86400),
+        ("memory_allocated_gb", 3, 0), ("memory_reserved_gb", 5, 0), ("memory_reserved_mb", 5120, 0),
+    ],
+)  # fmt: skip
+def test_levels_of_a_log_are_medians_in_their_unit_and_the_largest_memory(quantity, level, spread):
+    """The median is of the values in the unit. The first record, which has the start-up, is left out."""
+    values = {"img_per_s": [1, 100, 300], "memory_mb": [9999, 1024, 3072], "memory_reserved_mb": [9999, 1024, 5120]}
+    ticks = [dict(zip(values, row)) for row in zip(*values.values())]
+    found = logged_level(ticks, quantity)
+    assert (found.mean, found.std, found.trials) == (pytest.approx(level), pytest.approx(spread), 2)
+    assert logged_level([], quantity) is None

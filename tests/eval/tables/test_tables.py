@@ -24,7 +24,7 @@ from sida.eval.results.summary import Measurements, load_measurements
 from sida.eval.tables.bold import _is_about
 from sida.eval.tables.build import build_table, make_table, table_paths, write_table
 from sida.eval.tables.cells import TableLine, nfe_text, unlike
-from sida.eval.tables.hyperparameters import LOGS, _text
+from sida.eval.tables.hyperparameters import _text
 from sida.eval.tables.latex import cited_keys, escape, latex_cell, to_latex
 from sida.eval.tables.layout import BoldSpec, RowSpec, TableSources, load_layout, table_layout
 from sida.eval.tables.model import Cell, Column, Row, Table
@@ -489,19 +489,6 @@ def test_metrics_are_cited_where_a_measured_score_was_added(measured, runs, tmp_
 )
 def test_a_setting_is_printed_as_short_as_it_is(text, shown):
     assert _text(text) == (text if isinstance(text, str) else shown)
-
-
-@pytest.mark.parametrize(
-    ("name", "values", "expected"),
-    [
-        ("memory_allocated_gb", [1024, 3072, 2048], 3.0), ("memory_reserved_gb", [512, 256], 0.5),
-        ("seconds_per_kimg", [100, 500, 250], 4.0), ("hours_per_10M", [100, 500, 250], 100 / 9),
-        ("days_per_100M", [100, 500, 250], 125 / 27),
-    ],
-)  # fmt: skip
-def test_quantities_of_a_log_are_in_the_papers_units(name, values, expected):
-    """Of 250 images per second: 10 M take 40,000 s, and 100 M 400,000 s."""
-    assert LOGS[name][1](values) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_papers_layouts_serve_other_data_by_names_and_keys(tmp_path, measured, runs):

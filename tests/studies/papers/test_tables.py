@@ -13,11 +13,10 @@ import pytest
 from sida.config.settings import from_mapping
 from sida.eval.measuring.protocol import load_protocol
 from sida.eval.results.identity import comparable
-from sida.eval.results.logs import logged
 from sida.eval.results.published import load_published, protocols, published_number
 from sida.eval.results.summary import Measurements, load_measurements
 from sida.eval.tables.build import build_table, write_table
-from sida.eval.tables.hyperparameters import LOGS, HyperRow
+from sida.eval.tables.hyperparameters import HyperRow
 from sida.eval.tables.layout import TableSources, load_layout, load_table_layout
 from sida.eval.tables.render import to_csv, to_markdown
 from sida.methods.registry import DistillConfig
@@ -362,14 +361,6 @@ def test_settings_of_another_form_are_told():
     for given, place in (({"gpus": 1}, "students"), ({"gpus": 1, "students": {"x": {}}}, "students.x.settings")):
         with refusing(f"^--spec: {place}: "):
             layout.build(TableSources(None, None, "measured", settings=given))
-
-
-def test_time_and_memory_leave_out_the_first_record():
-    ticks = [{"img_per_s": 1.0, "memory_mb": 2048.0}, *[{"img_per_s": 250.0, "memory_mb": 1024.0}] * 3]
-    found = {name: summarise(values) for name, (key, summarise) in LOGS.items() if (values := logged(ticks, key))}
-    times = {"seconds_per_kimg": 4.0, "hours_per_10M": 4e4 / 3600, "days_per_100M": 4e5 / 86400}
-    assert found == pytest.approx({"memory_allocated_gb": 1.0, **times})
-    assert logged([], "img_per_s") == []
 
 
 def test_a_line_without_published_numbers_has_ours_alone():
