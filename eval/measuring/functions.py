@@ -167,29 +167,9 @@ class CallableSource(Source):
                 raise UserError(self.name, fault, remedy)
 
     def _draw(self, seeds: range) -> ImageBatch:
-        # A network is not a function of seeds.
-        remedy = f"{_CALLED}, or fix it there" if isinstance(self._function, torch.nn.Module) else "fix it there"
-        try:
-            with foreign_faults(self.name, self.module, remedy):
-                returned = self._function(list(seeds), **self.kwargs)
-            return as_batch(returned, len(seeds), self.name)
-        except UserError:
-            if not self._drawn_again and (number := self._number_taken()):
-                fault = f"takes {number}, and is called with a list of seeds, such as [0, 1, 2]"
-                raise UserError(self.name, fault, "let it return one image for each seed of the list") from None
-            raise
-
-    def _number_taken(self) -> str:
-        """Words for the number that the function takes instead of seeds; empty if it takes none."""
-        try:
-            # Called with 2, a function of a count returns two images, and a function of one seed returns one.
-            returned = self._function(2, **self.kwargs)
-            shape = torch.as_tensor(returned[0] if isinstance(returned, tuple) else returned).shape
-        except (Exception, SystemExit):
-            return ""
-        if len(shape) == 4 and shape[0] == 2:
-            return "a number of images"
-        return "one seed" if len(shape) in (2, 3) or (len(shape) == 4 and shape[0] == 1) else ""
+        with foreign_faults(self.name, self.module, f"{_CALLED}, or fix it there"):
+            returned = self._function(list(seeds), **self.kwargs)
+        return as_batch(returned, len(seeds), self.name)
 
 
 def callable_name(function: Callable[..., Any]) -> str:

@@ -20,8 +20,6 @@ from sida.files.atomic import sha256_file, sha256_json
 from sida.files.tensors import read_errors, read_tensors, write_tensors
 
 _FORMAT = "sida-reference/2"
-#: Sums in StyleGAN3's cache.
-_SUMS = ("raw_mean", "raw_cov", "num_items")
 
 
 def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -29,11 +27,8 @@ def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tupl
 
     Args:
         path: ``.npz`` with ``mu`` and ``sigma``; or a pickle, an npy of a dictionary, or a file of ``torch.save`` with
-            both, with entries of both (EDM2's), or with the sums of StyleGAN3's cache (``raw_mean``, ``raw_cov``,
-            ``num_items``).
+            both, or with entries of both (EDM2's).
         entry: ``fid`` or ``fd_dinov2`` of EDM2's; ``adm``: the statistics in a batch of reference images.
-
-    Source: NVlabs/stylegan3:metrics/metric_utils.py (``FeatureStats``), whose covariance has the divisor N.
 
     Raises:
         UserError: Broken file or other content.
@@ -44,22 +39,17 @@ def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tupl
     if "arr_0" in file.shapes and entry != "adm":
         fault = "is a batch of reference images with statistics of another network, for precision and recall"
         raise UserError(path, fault, "the FID reference is EDM's .npz with mu and sigma alone")
-    prefix = next((one for one in ("", f"{entry}.") if file.first([f"{one}mu", f"{one}raw_mean"])), None)
+    prefix = next((one for one in ("", f"{entry}.") if file.first([f"{one}mu"])), None)
     if prefix is None and (entries := [name.removesuffix(".mu") for name in file.shapes if name.endswith(".mu")]):
         fault = f"holds the statistics {', '.join(entries)}{f', not {entry!r}' if entry else ''}"
         raise UserError(path, fault, "name one by 'entry' of the reference in the protocol")
-    of_sums = prefix is not None and file.first([f"{prefix}mu"]) is None
-    names = [f"{prefix or ''}{name}" for name in (_SUMS if of_sums else ("mu", "sigma"))]
+    names = [f"{prefix or ''}{name}" for name in ("mu", "sigma")]
     if missing := [name for name in names if file.first([name]) is None]:
         raise UserError(path, f"has no '{missing[0]}'", "it must hold mu and sigma")
-    mean, cov, *count = (file.read(name).astype(np.float64) for name in names)
+    mean, cov = (file.read(name).astype(np.float64) for name in names)
     mean = mean.reshape(-1)
     if cov.shape != (len(mean), len(mean)) or not len(mean):
         raise UserError(path, f"sigma has shape {cov.shape} for {len(mean)} means")
-    if count:
-        with np.errstate(all="ignore"):
-            mean = mean / count[0].sum()
-            cov = cov / count[0].sum() - np.outer(mean, mean)
     if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
         raise UserError(path, "mu or sigma holds NaN or infinities", "fetch it again")
     return mean, cov

@@ -34,7 +34,7 @@ SAMPLERS = (*SAMPLER_KINDS, "python", "images")
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureSpec(Settings):
-    """A generator with its sampler and protocol (``docs/architecture.md``, "Generator to measure").
+    """A generator with its sampler and protocol.
 
     Attributes:
         run: Id of the row.

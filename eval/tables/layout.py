@@ -1,4 +1,4 @@
-"""Layouts of tables as data (``config/tables/*.yaml``): columns, rows and the bold rule, never numbers."""
+"""Layouts of tables as data (``tables/*.yaml`` of a study and of ``config/``): columns, rows and the bold rule."""
 
 import abc
 import dataclasses

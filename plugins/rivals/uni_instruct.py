@@ -60,7 +60,7 @@ def expansion_weight(ratio: Tensor, divergence: str) -> Tensor:
 
 @dataclasses.dataclass(eq=False)
 class UniInstructLoss(SiDALoss):
-    """SiDA's losses with a further term ``weighted_sid = w(r) sid``, which replaces ``sid`` in the adversarial phase.
+    """SiDA's losses with a further term ``adversarial_sid = w(r) sid``, instead of ``sid`` in the adversarial phase.
 
     With the adversarial term L of an image, times C·H·W, and its logits l, averaged over positions:
 
@@ -84,18 +84,18 @@ class UniInstructLoss(SiDALoss):
     variance_reduction: bool = UniInstructOptions.variance_reduction
 
     def weights(self, pixels: int) -> dict[str, float]:
-        """See :meth:`~sida.methods.method.ScoreLoss.weights`; ``weighted_sid`` has the factor of ``sid``."""
-        return super().weights(pixels) | {"weighted_sid": self.lambda_sid}
+        """See :meth:`~sida.methods.method.ScoreLoss.weights`; ``adversarial_sid`` has the factor of ``sid``."""
+        return super().weights(pixels) | {"adversarial_sid": self.lambda_sid}
 
     def further_terms(self, sid: Tensor, adversarial: Tensor, logits: Tensor, batch: training.MicroBatch) -> RawTerms:
         """See :meth:`SiDALoss.further_terms`."""
         if self.ratio == "released":
             ratio = self.released_ratio(batch.zero_invalid(adversarial) * batch.images[0].numel())
-            return {"weighted_sid": expansion_weight(ratio, self.divergence) * sid}
+            return {"adversarial_sid": expansion_weight(ratio, self.divergence) * sid}
         (ratio,) = batch.select_valid(sample_means(logits.detach()))
         ratio = density_ratio(ratio, RATIO_RANGE)
         weight = expansion_weight(ratio / batch.mean(ratio), self.divergence)
-        return {"weighted_sid": weight / batch.mean(weight) * sid}
+        return {"adversarial_sid": weight / batch.mean(weight) * sid}
 
     def released_ratio(self, adversarial: Tensor) -> Tensor:
         """The released code's ratio, from the adversarial term times C·H·W; any shape."""
@@ -105,7 +105,7 @@ class UniInstructLoss(SiDALoss):
 
 
 def make_uni_instruct(parts: Parts) -> training.Distiller:
-    """Returns SiDA's trainer, with ``weighted_sid`` instead of ``sid`` in the adversarial phase."""
+    """Returns SiDA's trainer, with ``adversarial_sid`` instead of ``sid`` in the adversarial phase."""
     return parts.distiller(loss=parts.loss(**vars(parts.options)), schedule=parts.schedule(sid_share=0.0))
 
 

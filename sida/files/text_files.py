@@ -3,7 +3,7 @@
 A file is refused if it is a pipe, not in UTF-8, or too large, nests too deeply, or repeats a key; YAML also if it
 expands through aliases, or names Python types. Readers never wait for a pipe or device.
 
-JSON files, lines of JSON and rows of CSV that this package writes have a hash of their content, which every reader
+JSON files and lines of JSON that this package writes have a hash of their content, which every reader
 checks. It reveals damage (a flipped bit, a cut-off copy, an edited digit) and proves nothing about the author, since
 anyone can compute it. Records without a hash come from other programs and are read as they are. Tensor files have
 their hashes in the header (:mod:`sida.files.tensors`).

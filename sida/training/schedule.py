@@ -23,10 +23,10 @@ class Phase:
     lr_factor: float
 
     def weight(self, term: str) -> float:
-        """Returns the schedule's weight of a term; 1 for a term without phases."""
+        """Returns the schedule's weight of a term; names that begin with ``adversarial`` share one, others have 1."""
         if term == "sid":
             return self.sid_weight
-        return self.adversarial_weight if term in ("adversarial", "weighted_sid") else 1.0
+        return self.adversarial_weight if term.startswith("adversarial") else 1.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -120,7 +120,7 @@ def test_names_of_a_steps_streams_and_draws():
 def test_phases_begin_behind_their_images(schedule, nimg, expected):
     phase = schedule.at(nimg)
     assert phase == expected
-    terms = ("sid", "adversarial", "weighted_sid", "other")
+    terms = ("sid", "adversarial", "adversarial_sid", "other")
     assert [phase.weight(name) for name in terms] == [
         phase.sid_weight,
         phase.adversarial_weight,

@@ -385,7 +385,7 @@ def test_uni_instruct_ratio_of_logits_has_mean_one_and_rises_with_the_logits():
     sid, logits = torch.ones(3, 1, 2, 2), torch.tensor([-30.0, 0.0, 1.0]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
     for divergence in ("forward-kl", "jeffreys", "chi-square", "jensen-shannon"):
         loss = UniInstructLoss(divergence=divergence, ratio="logits")
-        weighted = loss.further_terms(sid, sid, logits, MicroBatch(sid, None))["weighted_sid"][:, 0, 0, 0]
+        weighted = loss.further_terms(sid, sid, logits, MicroBatch(sid, None))["adversarial_sid"][:, 0, 0, 0]
         assert float(weighted.mean()) == pytest.approx(1)
         assert weighted[0] < weighted[1] < weighted[2]
         if divergence == "forward-kl":

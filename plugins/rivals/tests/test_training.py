@@ -30,7 +30,7 @@ RUNS = {
     "f-distill": ({"divergence": "js", "decay": 0.5, "bins": 3}, GAN),
     "ect": ({"stage_kimg": 0.016}, {"consistency"}),
     "cd": ({}, {"consistency"}),
-    "uni-instruct": ({"divergence": "chi-square", "ratio": "logits"}, SIDA | {"weighted_sid"}),
+    "uni-instruct": ({"divergence": "chi-square", "ratio": "logits"}, SIDA | {"adversarial_sid"}),
     "realuid": ({}, UID),
     "realsid": ({"space": "noise"}, UID),
     "instance": ({"num_steps": 3}, {"instance"}),

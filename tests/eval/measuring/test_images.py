@@ -291,9 +291,9 @@ def of_numpy(seed):
 @pytest.mark.parametrize(
     ("function", "fault"),
     [
-        (counted, "mine:sample: takes a number of images, .* list of seeds.*one image for each seed"),
-        (single, "mine:sample: takes one seed, .* list of seeds.*one image for each seed"),
-        (of_numpy, "mine:sample: takes one seed, "),
+        (counted, "mine:sample: .* function of a list of seeds"),
+        (single, "mine:sample: .* function of a list of seeds"),
+        (of_numpy, "mine:sample: must return uint8 images"),
         (OnceABatch(), "in another batch; .*once a batch"),
         (BatchStatistics(), "in another batch; .*eval"),
         (unseeded, "again; the same seed"),

@@ -74,16 +74,14 @@ def test_published_statistics_of_every_form_are_read(tmp_path):
         refused(fault, read, tmp_path / "wrong.npz")
 
 
-def test_statistics_of_torch_and_of_stylegan3_are_read(tmp_path):
+def test_statistics_of_torch_are_read(tmp_path):
     mean, cov = moments(6, 3)
     tensors = {"mu": torch.from_numpy(mean), "sigma": torch.from_numpy(cov)}
     torch.save({**tensors, "number": 5}, tmp_path / "tensors.pt")
     torch.save({"fid": {"mu": mean, "sigma": cov}}, tmp_path / "entry.pth", _use_new_zipfile_serialization=False)
     (tmp_path / "tensors.pkl").write_bytes(pickle.dumps(tensors))
-    sums = {"raw_mean": mean * 7, "raw_cov": (cov + np.outer(mean, mean)) * 7, "num_items": 7, "all_features": None}
-    (tmp_path / "cache.pkl").write_bytes(pickle.dumps(sums))
     np.save(tmp_path / "dictionary.npy", {"mu": mean, "sigma": cov, "made by": Path("a")})
-    named = ("tensors.pt", None), ("entry.pth", "fid"), ("tensors.pkl", None), ("cache.pkl", None)
+    named = ("tensors.pt", None), ("entry.pth", "fid"), ("tensors.pkl", None)
     for name, entry in (*named, ("dictionary.npy", None)):
         for ours, theirs in zip(read_moments(tmp_path / name, entry), (mean, cov)):
             assert_near(ours, theirs)
@@ -105,8 +103,8 @@ def test_arrays_beside_statistics_are_not_read_and_other_files_are_named(tmp_pat
     refused("array 'mu': its array does not hold plain numbers", read_moments, tmp_path / "text.npz")
     np.save(tmp_path / "one.npy", cov)
     refused("is one array, not statistics.*numpy.savez", read_moments, tmp_path / "one.npy")
-    (tmp_path / "cache.pkl").write_bytes(pickle.dumps({"raw_mean": "a", "raw_cov": cov, "num_items": 3}))
-    refused("'raw_mean': it is not an array of numbers", read_moments, tmp_path / "cache.pkl")
+    (tmp_path / "text.pkl").write_bytes(pickle.dumps({"mu": "a", "sigma": cov}))
+    refused("'mu': it is not an array of numbers", read_moments, tmp_path / "text.pkl")
 
 
 def test_the_two_references_of_imagenet_cannot_be_mixed_up(tmp_path, inception):
