@@ -11,7 +11,7 @@ import tomllib
 
 import pytest
 
-from sida.config import lookup, registries
+from sida.config import named_files, registries
 from sida.config.lookup import ROOT
 from sida.config.named_files import find_file
 from sida.config.registries import (
@@ -88,7 +88,7 @@ def test_the_index_has_the_names_of_all_plugins():
 def folder(tmp_path, monkeypatch):
     """``folder(NAME, TEXT)`` adds a plugin; the folder of plugins is empty."""
     monkeypatch.setattr(registries, "FOLDER", tmp_path)
-    monkeypatch.setattr(lookup, "PLUGINS", tmp_path)
+    monkeypatch.setattr(named_files, "PLUGINS", tmp_path)
     plugins.cache_clear()
     missing_plugins.cache_clear()
 
