@@ -61,7 +61,7 @@ def take_device(name: str, where: str) -> torch.device:
     _, world_size, local_rank = process_rank() if name == "cuda" else (0, 1, 0)
     device = torch.device(f"cuda:{local_rank}" if world_size > 1 else name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        reason, remedy = _why_no_gpu()
+        reason, remedy = why_no_gpu()
         raise PassingError(f"{where}.device", f"'{name}', but {reason}", remedy)
     if device.type == "cuda" and device.index is not None:
         count = torch.cuda.device_count()
@@ -70,26 +70,27 @@ def take_device(name: str, where: str) -> torch.device:
             raise PassingError(f"{where}.device", fault, "use that or cpu")
         torch.cuda.set_device(device)
     if device.type == "cuda" and (fault := code_fault(device)):
-        raise PassingError(f"{where}.device", f"'{name}', but {fault}", _OTHER_TORCH)
+        raise PassingError(f"{where}.device", f"'{name}', but {fault}", OTHER_TORCH)
     return device
 
 
 #: Remedy where the card or its driver is too old for the installed torch.
-_OTHER_TORCH = "use cpu, another machine, or another torch (docs/cluster.md, Cards and drivers)"
+OTHER_TORCH = "use cpu, another machine, or another torch (docs/cluster.md, Cards and drivers)"
+_OTHER_MACHINE = "use cpu, another machine, or a scheduler (docs/cluster.md)"
 
 
-def _why_no_gpu() -> tuple[str, str]:
+def why_no_gpu() -> tuple[str, str]:
     """Torch's own reason why it has no GPU, and a remedy."""
     if torch.version.cuda is None:
-        return f"torch {torch.__version__} is built without CUDA", _OTHER_TORCH
+        return f"torch {torch.__version__} is built without CUDA", OTHER_TORCH
     try:
         torch.cuda.init()
     except RuntimeError as error:
         reason = str(error).split(". ")[0]
         if "too old" in reason:
-            return f"torch {torch.__version__} needs a newer driver: {reason}", _OTHER_TORCH
-        return f"torch finds no GPU here: {reason}", "use cpu"
-    return f"no GPU is visible here (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')})", "use cpu"
+            return f"torch {torch.__version__} needs a newer driver: {reason}", OTHER_TORCH
+        return f"torch finds no GPU here: {reason}", _OTHER_MACHINE
+    return f"no GPU is visible here (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')})", _OTHER_MACHINE
 
 
 def code_fault(device: torch.device | int) -> str:

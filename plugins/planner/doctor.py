@@ -13,7 +13,7 @@ from sida.assets.cache import cache_dir, check_reachable, unfetchable_error
 from sida.config.lookup import how_to_install
 from sida.errors import UserError
 from sida.eval.report.paper import INSTALL, missing_latex
-from sida.machine import code_fault
+from sida.machine import OTHER_TORCH, code_fault, why_no_gpu
 from sida.plugins.planner.plan import LEFT_OUT, Plan, make_plan
 from sida.workflow.checks import OPENING
 from sida.workflow.planning.costs import SMALLER, SPARE, too_large
@@ -82,16 +82,12 @@ def _gpu(plan: Plan) -> Iterator[Check]:
     need = max((job.memory_gb for job in plan.jobs.values()), default=0.0)
     if not count:
         size = f" with {need:.0f} GB each" if need >= 1 else ""
-        built = torch.version.cuda and f"built for CUDA {torch.version.cuda}"
-        text = f"none that torch sees; the preset asks for {gpus}{size}; torch is {built or 'built without CUDA'}"
-        remedy = "install a driver of NVIDIA's for this CUDA, run on another machine, or through a scheduler"
-        remedy = f"{remedy} (docs/cluster.md)" if built else how_to_install("torch>=2.5,<3")
-        yield Check("GPU", "missing", text, remedy)
+        reason, remedy = why_no_gpu()
+        yield Check("GPU", "missing", f"the preset asks for {gpus}{size}, but {reason}", remedy)
         return
     for index in range(count):
         if fault := code_fault(index):
-            remedy = "take a newer card, or an older torch: requirements/oldest.lock has the oldest that is supported"
-            yield Check("GPU", "missing", f"GPU {index}: {fault}", remedy)
+            yield Check("GPU", "missing", f"GPU {index}: {fault}", OTHER_TORCH)
     memory = min(torch.cuda.get_device_properties(index).total_memory for index in range(count)) / 1e9
     large = too_large(plan.jobs.values(), memory, "a GPU here")
     if large:

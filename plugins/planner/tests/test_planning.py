@@ -10,6 +10,7 @@ import torch
 from sida.config.lookup import ROOT
 from sida.eval.contrasts import seeds_to_detect
 from sida.eval.results.retraining import load_retraining
+from sida.machine import why_no_gpu
 from sida.plugins.planner import doctor
 from sida.plugins.planner.plan import Plan, Planned, make_plan, show_plan, wall_hours
 from sida.workflow.cli import main
@@ -179,9 +180,12 @@ def test_the_doctor_says_what_is_missing_and_how_to_mend_it(verdicts, tmp_path, 
 
 def test_the_doctor_compares_the_card_with_torch(verdicts, monkeypatch):
     told = lambda: verdicts("cifar10-uncond-sida-a1")["GPU"]
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "CUDA 13" in told().text
+    for built in (None, "13.0"):
+        monkeypatch.setattr(torch.version, "cuda", built)
+        reason, remedy = why_no_gpu()
+        assert told().text.endswith(reason)
+        assert told().remedy == remedy
     for capability, lacks in (((7, 0), True), ((7, 5), False), ((8, 9), False), ((9, 0), False), ((12, 0), True)):
         cards(monkeypatch, 80, capability=capability, code=("sm_75", "sm_80", "sm_90", "sm_100"))
         found = doctor._gpu(Plan(shipped("gpu"), (), None, 1, {}))
