@@ -15,7 +15,7 @@ import filecmp
 import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -209,11 +209,15 @@ def _write_layouts(base: Preset, folder: Path) -> None:
                 layout |= {"rows": 1, "columns": 2}
             layout.pop("bold", None)  # no value is the best
             if kind == "tables" and "rows" in layout:
-                # Rows that are only published have no place in a table of measured values.
-                named, values = (None, *base.runs), layout.get("vars") or {}
-                rows = ((row, row.get("run")) for row in layout["rows"])
-                layout["rows"] = [row for row, run in rows if (run and with_values(run, values)) in named]
+                # Rows of networks that are only published have no place in a table of measured values.
+                layout["rows"] = [row for row in layout["rows"] if _shows(row, layout, base.runs)]
             write_text(folder / kind / f"{name}.yaml", yaml_text(layout))
+
+
+def _shows(row: Mapping[str, Any], layout: Mapping[str, Any], runs: Iterable[str]) -> bool:
+    """Whether a row of a table's layout names a row of the sheet in one of its columns, or none by an id."""
+    values = [{"column": str(column.get("key", "")), **(layout.get("vars") or {})} for column in layout["columns"]]
+    return row.get("run") is None or not {with_values(row["run"], names) for names in values}.isdisjoint(runs)
 
 
 def _write_registry(registry: Mapping[str, Asset], folder: Path, small: Sequence[str]) -> None:

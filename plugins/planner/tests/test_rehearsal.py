@@ -79,13 +79,13 @@ def test_a_layout_named_by_its_path_is_marked(tmp_path):
     assert rehearsal.MARK in yaml.safe_load(shown.read_text())["title"]
 
 
-def test_a_rehearsal_promises_no_best_value():
+def test_tables_of_a_rehearsal_have_their_rows_and_promise_no_best_value():
     path, _ = rehearsal.write_rehearsal([find_preset("released")], ["cifar10-uncond-sida-a1"])
     layouts = [yaml.safe_load(layout.read_text()) for layout in (path.parent / "tables").glob("*.yaml")]
-    table1 = next(layout for layout in layouts if layout.get("number") == 1)
-    runs = [row["run"] for row in table1["rows"] if "run" in row]
-    assert "teacher-edm-{set}" in runs
-    assert "{set}-sida-a1" in runs
+    runs = {layout.get("number"): [row.get("run") for row in layout["rows"]] for layout in layouts}
+    assert {"teacher-edm-{set}", "{set}-sida-a1"} <= {*runs[1]}
+    # A column for each size.
+    assert "edm2-{column}-sida" in {*runs[4]} & {*runs[7]}
     assert not any("bold" in layout or "Bold:" in layout["caption"] for layout in layouts)
 
 
