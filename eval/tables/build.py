@@ -73,8 +73,8 @@ def make_table(
             default of a layout of mode ``audit`` is ``paper``.
         runs: Sample sheet, or a spec with its rows. Without a sheet, each generator of ``measurements`` is a row.
         mode: Overrides the layout's mode; the default of both is ``measured``.
-        spec: ``retraining``, the scatter of a repeated training; for a table of hyperparameters ``gpus``, and
-            ``students`` with the settings of each row.
+        spec: ``retraining``, the scatter of a repeated training; ``absent``, rows that no server had with the reason;
+            for a table of hyperparameters ``gpus``, and ``students`` with the settings of each row.
         results: Folder with training logs for a table of hyperparameters; by default the folder of ``measurements``.
         scores: Files of ``sida score`` (``--out``, or lines of ``--json``), whose rows are added at the end: in mode
             ``paper`` below the published numbers and in their columns.
@@ -126,7 +126,10 @@ class ResultsTable(TableLayout):
         layout, measurements, runs, published = with_scores(layout, measurements, rows, sources.scores)
         settings = (sources.settings or {}).get("retraining")
         retraining = None if settings is None else from_mapping(Retraining, settings, "--spec: retraining")
-        return build_table(layout, measurements, runs, mode, retraining, published)
+        table = build_table(layout, measurements, runs, mode, retraining, published)
+        absent = (sources.settings or {}).get("absent") or {}
+        reasons = (f"Not measured: {run} ({reason})." for run, reason in absent.items())
+        return replace(table, notes=(*reasons, *table.notes))
 
     def check(self, planned: Planned, mode: Mode | None = None) -> None:
         """Checks rows, columns and metrics."""

@@ -9,11 +9,12 @@ import torch
 
 from sida.assets.cache import RUN_STARTED
 from sida.config.lookup import ROOT
+from sida.eval.tables.build import make_table
 from sida.networks import build_network
 from sida.networks.official_pickles import write_official
 from sida.workflow.preset import load_preset, preset_from
 from sida.workflow.preset.checks import check_preset
-from sida.workflow.preset.products import layout_needs
+from sida.workflow.preset.products import layout_needs, product
 from sida.workflow.preset.targets import Targets
 from tests.assets.fault_server import serve, write_registry
 from tests.refused import command, refused
@@ -66,6 +67,7 @@ def test_a_row_without_a_file_is_not_measured_and_the_table_is_made(preset):
     here, gone = (next(line for line in table.splitlines() if label in line) for label in ("Here", "Gone"))
     assert "not measured" in gone
     assert "not measured" not in here
+    assert re.search(r"Not measured: gone \(net-gone: .*404\)", table)
     # No further attempt asks the server; the next run has nothing to do, and says what is missing.
     assert len(site.asked("net-gone")) == 1
     status, lines = run(workspace)
@@ -90,6 +92,10 @@ def test_absent_networks_of_a_row_leave_it_out_and_answers_of_the_workflow_that_
     assert [*found.absent] == [*found.left_out] == ["gone"]
     assert "net-gone: 127.0.0.1" in found.left_out["gone"]
     assert [*found.measurable] == ["here"]
+    # Below the table stands why.
+    spec = product(found, "tables", "main").spec
+    built = make_table(found.layout("tables", "main"), runs=found.sheet, mode="audit", spec=spec)
+    assert re.match(r"Not measured: gone \(net-gone: .*404\)", built.notes[0])
     monkeypatch.setenv(RUN_STARTED, "0")
     assert not load_preset("two.yaml").left_out
 

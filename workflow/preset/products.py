@@ -56,6 +56,8 @@ def product(preset: Preset, kind: str, name: str) -> Job:
         spec["generators"] = [measurement(preset, run).spec for run in networks]
     else:
         spec |= {"mode": preset.settings.table_mode, **_table_facts(preset, path, every)}
+        if absent := {run: reason for run, reason in preset.absent.items() if run in rows}:
+            spec["absent"] = absent
     # A table of measurements needs the file even if none of its rows can be measured.
     collected = needs.measured or (kind == "tables" and preset.settings.table_mode == "measured")
     reads = {"collected": [name] if collected else [], **_collected_rows(preset, needs.measured)}
