@@ -37,7 +37,7 @@ from sida.data.members import Location, unpacked
 from sida.data.pictures import PICTURES, UNREAD, decode_own
 from sida.errors import UserError, counted, errors_at, near_path
 from sida.files.atomic import sha256_file
-from sida.files.content import ARRAYS, NETWORK, START, kind_of_file, refuse_text
+from sida.files.content import ARRAYS, ENCODE, LATENTS, NETWORK, START, kind_of_file, refuse_text
 from sida.files.convert import convert
 from sida.files.ordinary import UnreadableError, open_ordinary, ordinary_files, read_ordinary, size_on_disk
 
@@ -45,7 +45,7 @@ from sida.files.ordinary import UnreadableError, open_ordinary, ordinary_files, 
 LATENTS_FILE = "latents.json"
 #: Suffix of a file with the class of the picture of its name.
 CLASS = ".cls"
-_DRAW = "draw its images first (sida sample), or score it alone (sida score FILE)"
+_REMEDIES = {NETWORK: "draw its images first (sida sample), or score it alone (sida score FILE)", LATENTS: ENCODE}
 _INNER = "unpack them, move them, or put all into one archive (tar -cf all.tar -C FOLDER .), whose tars are read"
 _EXPORT = "give its pictures in a folder, zip or tar, or all images in one array of an npz or npy"
 #: Members of a part, and bytes of its members or of its images.
@@ -105,12 +105,10 @@ class Files:
             if not kind:
                 refuse_text(path, start)
                 kind = kind_of_file(path)
-            if kind == NETWORK and b'"latents"' in start:  # LightningDiT
-                raise UserError(path, "holds latents of another program", "encode the pictures (sida data encode)")
             # Only the members of a torch zip archive show whether it is a program.
             if kind and not (kind == NETWORK and start.startswith(b"PK")):
                 prepare = f"make one of it: sida data prepare --source {shlex.quote(str(path))} --out ARCHIVE.zip"
-                remedy = _DRAW if kind == NETWORK else prepare if kind in ARRAYS else _EXPORT
+                remedy = _REMEDIES.get(kind, prepare if kind in ARRAYS else _EXPORT)
                 raise UserError(path, f"is {kind}, not an archive", remedy)
             self.names, folders, self._locations = self._own_index(start) or self._index(start)
         rules = {"of an operating system": _SYSTEM.search, "hidden": _HIDDEN.search}
@@ -213,16 +211,23 @@ class Files:
             raise UserError(self.path, fault, remedy)
         if not indices:
             kind = next(filter(None, map(kind_of_file, [self.path, *self.names])), "")
+            if kind == NETWORK and self.is_folder:
+                kind = next(filter(None, map(self._kind, self.names)))
             fault = f"holds {kind}, not pictures" if kind else f"holds no pictures ({', '.join(sorted(PICTURES))})"
             others = collections.Counter(PurePosixPath(name).suffix or name for name in self.names)
             counts = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(4))
             rest = "; ".join(filter(None, (self.left_out, f"other files: {counts}" if counts else "")))
             arrays_there = next((suffix for suffix in (".npz", ".npy") if suffix in others), None)
             unread = not kind and not UNREAD.isdisjoint(map(str.lower, others))
-            remedy = _DRAW if kind == NETWORK else "convert them to PNG" if unread else _EXPORT
+            remedy = _REMEDIES.get(kind, "convert them to PNG" if unread else _EXPORT)
             remedy = self._joining(arrays_there) if arrays_there else remedy
             raise UserError(self.path, f"{fault}; {rest}" if rest else fault, remedy)
         return np.array(indices, dtype=np.int64)
+
+    def _kind(self, name: str) -> str:
+        """Kind of a file of the folder by its first bytes and its name."""
+        with open_ordinary(os.path.join(self.path, name)) as file:
+            return kind_of_file(name, file.read(START))
 
     def _joining(self, suffix: str) -> str:
         """Remedy for files of arrays: a command that joins them, of an npz the first array.

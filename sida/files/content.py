@@ -26,6 +26,8 @@ _SUFFIXES = {
 }  # fmt: skip
 #: Kind of a file with weights, and its suffixes; kinds of files of arrays.
 NETWORK, ARRAYS = "a network", ("arrays", "an array")
+#: As those of LightningDiT, and what to do.
+LATENTS, ENCODE = "latents of another program", "encode the pictures (sida data encode)"
 _SUFFIXES |= dict.fromkeys((".pt", ".pt2", ".pth", ".ckpt", ".safetensors", ".pkl", ".pickle"), NETWORK)
 #: Number of one of the files of a set, at the end of its name.
 _PART = re.compile(r"-\d+-of-\d+$")
@@ -129,4 +131,5 @@ def kind_of_file(name: str | os.PathLike[str], start: bytes = b"") -> str:
     """
     by_start = next((kind for mark, kind in _STARTS.items() if start.startswith(mark)), "")
     by_name = _SUFFIXES.get(os.path.splitext(_PART.sub("", os.fspath(name)))[1].lower(), "")
-    return by_start or (NETWORK if holds_tensors(start) else by_name)
+    of_tensors = LATENTS if b'"latents"' in start else NETWORK
+    return by_start or (of_tensors if holds_tensors(start) else by_name)

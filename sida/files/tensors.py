@@ -27,7 +27,7 @@ import safetensors
 from sida.errors import UserError, errors_at, reason_of
 from sida.files.atomic import atomic_path
 from sida.files.child import is_shape
-from sida.files.content import ARRAYS, NETWORK, START, kind_of_file, refuse_packed, refuse_text
+from sida.files.content import ARRAYS, LATENTS, NETWORK, START, kind_of_file, refuse_packed, refuse_text
 from sida.files.ordinary import UnreadableError, open_ordinary
 from sida.files.text_files import check_amount, check_hash, parse_json, with_hash
 
@@ -204,7 +204,7 @@ def _header_bytes(path: str | os.PathLike[str]) -> tuple[bytes, tuple[int, ...]]
             refuse_packed(path, start)
         kind = kind_of_file(path, start)
         kind = "a zip archive" if start.startswith(b"PK") and os.fspath(path).endswith(".zip") else kind
-        if kind not in ("", NETWORK):
+        if kind not in ("", NETWORK, LATENTS):
             pictures = kind in (*ARRAYS, "one picture", "a zip archive")
             remedy = f"score pictures: sida score {path}" if pictures else _SAVE
             raise TensorFileError(path, f"is {kind}, not a network", remedy)

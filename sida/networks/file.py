@@ -16,6 +16,7 @@ from torch import nn
 from sida.config.registries import Registry
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError, one_line, reason_of, settings_in
+from sida.files.content import ENCODE, LATENTS
 from sida.files.foreign import FOREIGN_WEIGHTS
 from sida.files.tensors import (
     RECORD_KEY,
@@ -317,6 +318,8 @@ def shapes_of(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
 
 def _metadata(path: Path, header: TensorHeader) -> dict[str, Any]:
     record = header.record
+    if record is None and "latents" in header.shapes:
+        raise UserError(path, f"is {LATENTS}, not a network", ENCODE)
     if record is None:
         fault = f"written by another program (no '{RECORD_KEY}' header) with an unknown architecture"
         raise UserError(path, fault, FOREIGN_WEIGHTS)

@@ -22,6 +22,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
+from safetensors.torch import save as serialized
 from safetensors.torch import save_file
 
 from sida.data.archive import Files
@@ -45,6 +46,8 @@ def noise(width, height, channels=3, seed=0):
 
 NOISE = pictures(64)
 PNG = png(NOISE[0])
+#: As of LightningDiT.
+LATENTS = serialized({"latents": torch.zeros(2, 4, 2, 2), "labels": torch.zeros(2)})
 
 
 def packed(path, names) -> str:
@@ -660,6 +663,8 @@ def test_an_empty_folder_of_a_class_and_pictures_that_are_left_out_are_named(tmp
         ({"a.bmp": b""}, {}, "is one picture"),
         ({"data.bin": b"\x89HDF\r\n"}, {}, "is HDF5"),
         ({"net.safetensors": b"\x10" + bytes(7)}, {}, "is a network, .*sida score"),
+        ({"rank0.safetensors": LATENTS}, {}, "is latents.*sida data encode"),
+        ({"folder/rank0.safetensors": LATENTS}, {}, "holds latents.*sida data encode"),
         ({"folder/train-0.arrow": b"ARROW1"}, {}, "holds Arrow"),
         ({"folder/a.tfrecord-00003-of-00008": b"x"}, {}, "holds TFRecord"),
         ({"shards/0000.tar": b""}, {}, "holds no pictures"),

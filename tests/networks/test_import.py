@@ -340,6 +340,11 @@ def test_a_wrong_key_or_class_is_named(options, reason):
     not_imported(write_genuine("n.pkl", tiny()), reason, **options)
 
 
+def test_latents_of_another_program_are_no_network(tmp_path):
+    save_file({"latents": torch.zeros(2, 4, 2, 2)}, tmp_path / "rank0.safetensors")
+    refused("rank0.* is latents.*sida data encode", import_network, tmp_path / "rank0.safetensors", tmp_path / "o")
+
+
 def test_a_checkpoint_in_parts_is_joined_by_the_command_that_is_told(tmp_path):
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/__0_0.distcp").touch()
