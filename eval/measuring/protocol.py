@@ -378,9 +378,10 @@ class Protocol(Settings):
         if not metrics:
             raise UserError(f"protocol '{self.name}'", "no metric compares two sets", "name another one, such as pair")
         metrics = [dataclasses.replace(metric.for_samples(num_samples), reference="against") for metric in metrics]
+        of_two = all(source.kind == "given" for source in self.used_sources.values())
         return dataclasses.replace(
             self,
-            name=self.name if self.name.startswith("pair") else f"{self.name}-pair",
+            name=self.name if of_two else f"{self.name}-pair",
             num_samples=num_samples,
             trials=1,
             metrics=tuple(metrics),

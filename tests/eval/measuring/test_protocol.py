@@ -234,6 +234,12 @@ def test_a_protocol_extends_one_beside_it(tmp_path):
         refused(f"yaml: .*{place}", load_protocol, tmp_path / "look.yaml")
 
 
+def test_a_comparison_keeps_the_name_that_was_typed_and_a_protocol_of_other_references_is_marked(tmp_path):
+    (tmp_path / "two.yaml").write_text("extends: pair-pixels.yaml\nname: two\n")
+    assert load_protocol(tmp_path / "two.yaml").against(5).name == "two"
+    assert load_protocol("digits").against(5).name == "digits-pair"
+
+
 @pytest.mark.parametrize("name", ["protocols", "anywhere"])
 def test_a_protocol_extends_a_shipped_one_by_its_name(tmp_path, name):
     (folder := tmp_path / name).mkdir()
