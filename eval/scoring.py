@@ -19,7 +19,7 @@ from sida.eval.measuring.images import names_network
 from sida.eval.measuring.order import Groups
 from sida.eval.measuring.protocol import Protocol, load_protocol
 from sida.eval.measuring.score import Score, score_images
-from sida.eval.measuring.scored import NetworkFile
+from sida.eval.measuring.score_plan import NetworkFile
 from sida.eval.measuring.stores import open_images
 from sida.eval.results.measurements import long_rows
 from sida.eval.results.summary import MEASUREMENT_COLUMNS

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sida.errors import UserError
+from sida.errors import UserError, counted
 from sida.eval.claims.finding import Operand
 from sida.eval.contrasts import (
     DECIDING,
@@ -144,7 +144,7 @@ class Evidence:
         if not names:
             raise NotMeasuredError("", f"no measurement of {operand}")
         if len(names) < seeds:
-            have = f"{len(names)} training seed{'s' * (len(names) > 1)}"
+            have = counted(len(names), "training seed")
             raise NotMeasuredError("", f"{have}; this claim is about training and needs {seeds}")
         return names
 

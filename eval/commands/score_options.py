@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sida.assets.registry import Asset
     from sida.eval.measuring.order import Groups
     from sida.eval.measuring.protocol import Protocol
-    from sida.eval.measuring.scored import Scored
+    from sida.eval.measuring.score_plan import Scored
     from sida.eval.measuring.stores import ImageStore
     from sida.eval.results.identity import Identity
 
@@ -192,7 +192,7 @@ class ScoreOptions:
     def images(self) -> Scored:
         """Images to score: the opened program, the file of the network, or the source itself."""
         from sida.eval.measuring.functions import ProgramFile
-        from sida.eval.measuring.scored import NetworkFile
+        from sida.eval.measuring.score_plan import NetworkFile
         from sida.sampling.job import network_file, sampler_for
 
         if self.network is None:
@@ -214,14 +214,14 @@ class ScoreOptions:
     @property
     def assumption(self) -> str:
         """Note on NFE and family of a table's row where nothing states them; empty elsewhere."""
-        from sida.eval.measuring.scored import NetworkFile
+        from sida.eval.measuring.score_plan import NetworkFile
 
         stated = self.nfe is not None or self.family is not None or isinstance(self.images, NetworkFile)
         return "" if stated or not self.like else "NFE 1 and family One Step are assumed (--nfe, --family)"
 
     def settings(self) -> dict[str, Any]:
         """Keywords of :func:`sida.eval.measuring.score_plan.plan_score`."""
-        from sida.eval.measuring.scored import NetworkFile
+        from sida.eval.measuring.score_plan import NetworkFile
 
         family, nfe, label = self.family, self.nfe, self.name
         device, images = self.torch_device, self.images

@@ -13,11 +13,10 @@ from typing import Any
 from sida import machine
 from sida.assets.cache import cache_dir
 from sida.data.dataset import Sketch
-from sida.errors import say
+from sida.errors import counted, say
 from sida.eval.measuring.measure import Measurer, TrialRecords
 from sida.eval.measuring.protocol import Protocol
-from sida.eval.measuring.score_plan import ScorePlan, plan_score
-from sida.eval.measuring.scored import Scored
+from sida.eval.measuring.score_plan import Scored, ScorePlan, plan_score
 from sida.eval.measuring.stores import ImageStore
 from sida.eval.measuring.trial import cpu_threads
 from sida.eval.metrics.metric import Metric
@@ -104,7 +103,7 @@ class Score:
     def lines(self) -> list[str]:
         """The result as lines for people."""
         n, count = self.protocol.num_samples, len(self.records)
-        trials = "1 trial" if count == 1 else f"{count} trials"
+        trials = counted(count, "trial")
         lines = [f"{self.name}: protocol '{self.protocol.name}', {trials} of {n:,} images"]
         if self.against:
             lines = [f"{self.name} against {self.against}: protocol '{self.protocol.name}', {n:,} images"]

@@ -1,30 +1,45 @@
-"""Plan of a score: its protocol, images and trials, decided and checked before a network is loaded."""
+"""Plan of a score: its images, protocol and trials, decided and checked before a network is loaded."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sida.config.datasets import dataset_spec
+from sida.config.samplers import Sampler
 from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.eval.features.registry import ON_PROCESSOR
-from sida.eval.measuring.functions import CallableSource
+from sida.eval.measuring.functions import CallableSource, callable_name
 from sida.eval.measuring.images import (
     check_second,
     chosen_protocol,
     count_trials,
+    names_function,
     on_processor,
     pair_protocol,
 )
 from sida.eval.measuring.measure import Measurer
 from sida.eval.measuring.order import Groups, Trials
 from sida.eval.measuring.protocol import Protocol, load_protocol
-from sida.eval.measuring.scored import Scored, origin_of
 from sida.eval.measuring.sources import MeasureSpec
 from sida.eval.measuring.stores import ImageStore, open_images
 from sida.eval.results.identity import read_exposure
+from sida.sampling.job import LoadedGenerator
+
+
+class NetworkFile(NamedTuple):
+    """A network to score: its file and how images are drawn from it."""
+
+    path: str
+    sampler: Sampler = Sampler(kind="one_step")
+    guide: str | None = None
+    vae: str | None = None
+
+
+#: Images to score: files, a function (or its name, ``module:function``), a network file, a loaded generator.
+Scored = str | Path | Callable[..., Any] | NetworkFile | LoadedGenerator
 
 
 @dataclass(frozen=True)
@@ -148,6 +163,27 @@ def plan_score(
     spec = _spec(name or label, score_protocol, fields, settings, fast)
     source = CallableSource(spec.sampler["callable"], {}, allow_duplicates, images) if callable(images) else None
     return ScorePlan(spec, count, store, second, source, saw)
+
+
+def origin_of(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, Any]]:
+    """Label of the images, and the fields of a :class:`MeasureSpec` for drawing or reading them."""
+    if isinstance(images, LoadedGenerator):
+        guide = None if images.guide is None else str(images.guide)
+        label, fields = origin_of(NetworkFile(str(images.path), images.sampler, guide, images.vae), allow_duplicates)
+        return label, fields | {"device": images.device}
+    if isinstance(images, NetworkFile):
+        path, sampler = Path(images.path), images.sampler
+        # `sida export` writes the network into a folder `generator`.
+        folder = path.parent.parent if path.parent.name == "generator" else path.parent
+        label = folder.name if path.stem == "network" and folder.name else path.stem
+        fields = {"method": "external", "sampler": sampler.explicit_settings(), "nfe": sampler.nfe}
+        return label, fields | {"network": str(path), "guide": images.guide, "vae": images.vae}
+    repeats = {"allow_duplicates": allow_duplicates}
+    name = callable_name(images) if callable(images) else str(images)
+    if callable(images) or names_function(name):
+        sampler_spec = {"kind": "python", "callable": name, **repeats}
+        return name.rpartition(":")[2], {"method": "external", "sampler": sampler_spec}
+    return Path(name).name, {"method": "images", "sampler": {"kind": "images", "path": name, **repeats}}
 
 
 def _options_of_files(groups: Groups | None, labels: str | None, in_files: bool, compared: bool) -> dict[str, str]:

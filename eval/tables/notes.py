@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from sida.errors import counted
 from sida.eval.results.identity import NO_DIGEST, UNKNOWN, Identity, comparable, lacks_digest, reason_against
 from sida.eval.results.stored import FROM_STORED
 from sida.eval.results.summary import Measurement, image_seeds, kept_at, measured_days
@@ -123,10 +124,12 @@ def _trials_sentence(rows: list[Measurement]) -> str:
     for run, lines in by_run.items():
         shapes.setdefault((len({line.trial for line in lines}), lines[0].n), []).append(run)
     common = max(shapes, key=lambda shape: len(shapes[shape]))
-    text = f"{_trials(common[0])} of {common[1]:,} images"
+    text = f"{counted(common[0], 'trial')} of {common[1]:,} images"
     if any(count > 1 for count, _ in shapes):
         text = f"Mean ± sample standard deviation over {text}"
-    others = [f"{', '.join(names)}: {_trials(t)} of {n:,}" for (t, n), names in shapes.items() if (t, n) != common]
+    others = [
+        f"{', '.join(names)}: {counted(t, 'trial')} of {n:,}" for (t, n), names in shapes.items() if (t, n) != common
+    ]
     text += f" ({'; '.join(others)})" if others else ""
     if not (seeds := image_seeds(rows)):
         return f"{text}."
@@ -171,10 +174,6 @@ def _printed_elsewhere(lines: Sequence[TableLine]) -> list[str]:
         f"neither ranked nor compared: {', '.join(labels)}."
         for (source, evaluation), labels in rows.items()
     ]
-
-
-def _trials(number: int) -> str:
-    return "1 trial" if number == 1 else f"{number} trials"
 
 
 def _origin_sentence(rows: list[Measurement]) -> str:

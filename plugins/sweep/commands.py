@@ -51,7 +51,7 @@ def _run(args: argparse.Namespace) -> int:
     output("--out")(str(result))
     grid = read_grid(args.sources, args.over, args.sampler)
 
-    from sida.eval.measuring.scored import NetworkFile
+    from sida.eval.measuring.score_plan import NetworkFile
     from sida.plugins.sweep.sweep import run_sweep
     from sida.sampling.job import guide_file
 

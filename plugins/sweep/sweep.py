@@ -13,8 +13,7 @@ from sida.eval.measuring.images import chosen_protocol
 from sida.eval.measuring.measure import measure
 from sida.eval.measuring.protocol import Protocol
 from sida.eval.measuring.score import Score, run_score
-from sida.eval.measuring.score_plan import ScorePlan, plan_score
-from sida.eval.measuring.scored import NetworkFile
+from sida.eval.measuring.score_plan import NetworkFile, ScorePlan, plan_score
 from sida.eval.metrics.metric import Metric
 from sida.eval.results.identity import read_exposure
 from sida.eval.results.measurements import read_measurement, trial_path
