@@ -1,11 +1,12 @@
-"""Feature networks for grey 28×28 pictures of clothes: two small classifiers and a backbone of GDD, with their weights.
+"""Feature networks of studies: classifiers of grey 28×28 clothes and of colour pictures, and a backbone of GDD.
 
 `clothes_plain` has plain convolutions with batch normalisation and max pooling, `clothes_residual` residual blocks with
 group normalisation and convolutions of stride 2. Each was trained on one half of Fashion-MNIST's training images; no
-image is in both halves. ``tools/train_clothes.py`` trains all again.
+image is in both halves. `colour` has residual blocks for 16×16 pictures; it was trained on one half of the training
+pictures of the study `mechanisms-colour`. ``tools/train_clothes.py`` trains all again.
 
-Features are 256 activations after the last block, averaged over quarters of the picture. Pictures of another
-size are resized to 28×28.
+Features are 256 activations after the last block, averaged over quarters of the picture. Clothes of another size are
+resized to 28×28.
 """
 
 from collections.abc import Mapping
@@ -52,11 +53,16 @@ def _residual_layers() -> list[nn.Module]:
     return [nn.Conv2d(1, 24, 5, padding=2), *blocks, nn.GroupNorm(8, 64), nn.SiLU()]
 
 
-ARCHITECTURES = {"plain": _plain_layers, "residual": _residual_layers}
+def _colour_layers() -> list[nn.Module]:
+    blocks = [Residual(32, 64), Residual(64, 64)]
+    return [nn.Conv2d(3, 32, 3, padding=1), *blocks, nn.GroupNorm(8, 64), nn.SiLU()]
+
+
+ARCHITECTURES = {"plain": _plain_layers, "residual": _residual_layers, "colour": _colour_layers}
 
 
 class ClothesNet(nn.Module):
-    """Convolutions and one linear layer; input float32 (N, 1, 28, 28) in [-1, 1].
+    """Convolutions and one linear layer; input float32 (N, 1, 28, 28), of `colour` (N, 3, 16, 16), in [-1, 1].
 
     Args:
         architecture: Key of :data:`ARCHITECTURES`.
@@ -101,6 +107,20 @@ class ResidualExtractor(ClothesExtractor):
     """Residual blocks."""
 
     name = "clothes_residual"
+
+
+class ColourExtractor(SmallExtractor):
+    """Residual blocks for colour pictures."""
+
+    name = "colour"
+    image_shape = (3, 16, 16)
+    folder = Path(__file__).parent
+    at_once = 1000
+
+    @classmethod
+    def network(cls, metadata: Mapping[str, Any]) -> nn.Module:
+        """A network of the file's architecture."""
+        return ClothesNet(metadata["architecture"])
 
 
 class ClothesBackbone(Backbone):

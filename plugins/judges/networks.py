@@ -35,6 +35,7 @@ def timm_entry(name: str, asset: str, model: str, side: int, gflop: float, **att
 
 
 CLOTHES = FeatureNetwork(labels="clothes")
+COLOUR = FeatureNetwork(labels="colour")
 
 #: ConvNeXt-v2-B, spatial mean of the last map.
 CONVNEXT_FDR = timm_entry(
@@ -53,6 +54,7 @@ CLIP_FDR = timm_entry("clip_fdr", "judge-clip-vitl14", "vit_large_patch14_clip_2
 CLIP_CMMD = ExtractorEntry(f"{_HERE}.judges:ClipCMMD", ("judge-clip-vitl14-336",))
 LITE0 = ExtractorEntry(f"{_HERE}.lite:Lite0Extractor", classes=1000, gflop=0.8)
 PLAIN_EXTRACTOR = ExtractorEntry(f"{_HERE}.clothes:PlainExtractor", classes=10)
+COLOUR_EXTRACTOR = ExtractorEntry(f"{_HERE}.clothes:ColourExtractor", classes=10)
 RESIDUAL_EXTRACTOR = ExtractorEntry(f"{_HERE}.clothes:ResidualExtractor", classes=10)
 
 CLOTHES_BACKBONE = BackboneEntry(f"{_HERE}.clothes:ClothesBackbone", "clothes", gflop=0.19)
