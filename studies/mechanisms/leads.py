@@ -68,6 +68,7 @@ FASHION = Data(
     {"t10": 10, "t40": 40, "one": 150},
     (0.0, 0.3, 3.0),
 )
+COLOUR = Data("colour pictures", "colour.tsv", "mechanisms-colour/stored", FASHION.images, {"t10": 10}, (0.0, 0.3))
 #: Ten times the width: the rates that the rule of the width gives, and four times these.
 WIDE = [
     Data(

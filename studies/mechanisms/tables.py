@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 
 from sida.eval.contrasts import DECIDING, POWER, chances, holm
 from studies.mechanisms.leads import (
+    COLOUR,
     DIGITS,
     FASHION,
     FRAMES,
@@ -292,10 +293,10 @@ def _of_cells(runs: Iterable[str]) -> str:
 def main() -> None:
     """Prints the tables."""
     print(short_table(DIGITS))
-    for data in (DIGITS, *WIDE, FASHION):
+    for data in (DIGITS, *WIDE, FASHION, COLOUR):
         print(f"\n{data.name}\n\n{leads_table(data)}\n\n{time_table(data)}\n\n{kept_table(data)}")
     print(f"\n{parts_table(DIGITS)}\n\n{parts_table(DIGITS, DIGITS.end)}")
-    print(f"\n{scatter_table(DIGITS)}\n\n{power_table(DIGITS)}\n\n{machines_table((DIGITS, WIDE[0], FASHION))}")
+    print(f"\n{scatter_table(DIGITS)}\n\n{power_table(DIGITS)}\n\n{machines_table((DIGITS, WIDE[0], FASHION, COLOUR))}")
 
 
 if __name__ == "__main__":

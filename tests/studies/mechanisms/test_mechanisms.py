@@ -13,11 +13,11 @@ from sida.config.lookup import ROOT
 from sida.eval.contrasts import chances
 from sida.files.atomic import read_jsonl
 from studies.mechanisms import leads, pictures, tables
-from studies.mechanisms.leads import DIGITS, FASHION, WIDE, in_words, lead, lead_of, percent, ratio_in_words
+from studies.mechanisms.leads import COLOUR, DIGITS, FASHION, WIDE, in_words, lead, lead_of, percent, ratio_in_words
 
 FOLDER = ROOT / "studies/mechanisms"
-PAGE, PREDICTIONS, SETTINGS, POWER = (
-    (FOLDER / f"{name}.md").read_text() for name in ("README", "predictions", "settings", "power")
+PAGE, PREDICTIONS, SETTINGS, POWER, COLOURED = (
+    (FOLDER / f"{name}.md").read_text() for name in ("README", "predictions", "settings", "power", "colour")
 )
 FIRST = (ROOT / "README.md").read_text()
 CELLS, TRAININGS = leads.cells_of(DIGITS), leads.trainings_of(DIGITS)
@@ -40,12 +40,32 @@ def recalls(runs, data=DIGITS):
 
 def test_the_tables_are_on_the_pages(capsys):
     tables.main()
-    text, names = PAGE + SETTINGS + POWER, {data.name for data in (DIGITS, *WIDE, FASHION)}
+    text = PAGE + SETTINGS + POWER + COLOURED
+    names = {data.name for data in (DIGITS, *WIDE, FASHION, COLOUR)}
     for line in capsys.readouterr().out.splitlines():
         assert line in text or line in names, line
     short = tables.short_table(DIGITS)
     assert short in FIRST
     assert short in PAGE
+
+
+def test_the_page_on_colour_pictures_says_what_its_pair_shows():
+    sid, sida = (next(iter(leads.cells_of(COLOUR)["t10", weight])) for weight in (0.0, 0.3))
+    means, end = leads.means_of(COLOUR), COLOUR.end
+    ratio = {key: means[sida, key] / means[sid, key] for key in ("fd", "fd_heldout")}
+    last = leads.curve_of(COLOUR, sida)[end] / leads.curve_of(COLOUR, sid)[end]
+    answer = f"{ratio['fd']:.2f} times SiD's FD to training pictures and {ratio['fd_heldout']:.2f} times to held-out"
+    assert f"{answer} ones; at {end} thousand images it has {last:.2f} times." in COLOURED
+    lead_here, held_out = (f"{100 * (1 - one):.1f}".replace("-", "−") for one in ratio.values())
+    assert f"the leads to training and held-out pictures are {lead_here} and {held_out} %" in COLOURED
+    shares = leads.shares_of(COLOUR, sida)
+    quarters = [mean(share for at, share in shares.items() if end / 4 * n < at <= end / 4 * (n + 1)) for n in range(4)]
+    *first, fourth = (percent(share) for share in quarters)
+    assert f"the adversarial term has {', '.join(first)} and {fourth} % of the generator's gradient" in COLOURED
+    pixels = [f"{means[run, 'fd_pixel']:.1f}" for run in (sida, sid)]
+    assert f"**In pixels SiDA is farther**: {pixels[0]} against {pixels[1]}." in COLOURED
+    recall = [f"{means[run, 'recall']:.2f}" for run in (sida, sid)]
+    assert f"recall is {recall[0]} against {recall[1]}" in COLOURED
 
 
 @pytest.mark.parametrize(("data", "teacher"), [(DIGITS, "d10"), (FASHION, "t10")])
