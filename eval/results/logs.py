@@ -137,6 +137,8 @@ UNITS: dict[str, tuple[str, Callable[[float], float]]] = {
     "hours_per_10M": ("img_per_s", lambda rate: 1e7 / rate / 3600),
     "days_per_100M": ("img_per_s", lambda rate: 1e8 / rate / 86400),
 }
+#: Quantities of which the largest value counts, as in Table 8.
+_LARGEST = ("memory_allocated_gb", "memory_reserved_gb", "memory_reserved_mb")
 #: Standard error of a median of normal values, as a multiple of that of their mean.
 _MEDIAN = 1.2533
 
@@ -153,12 +155,12 @@ def logged(ticks: Sequence[Mapping[str, Any]], quantity: str) -> list[float]:
 def logged_level(ticks: Sequence[Mapping[str, Any]], quantity: str) -> Estimate | None:
     """Level of a quantity of ``train.jsonl``; None if no record has it.
 
-    The median with its spread; for memory the maximum, without a spread, as Table 8 prints it.
+    The median with its spread; for most memory the maximum, without a spread.
     """
     values = logged(ticks, quantity)
     if not values:
         return None
-    if quantity.startswith("memory"):
+    if quantity in _LARGEST:
         return Estimate(max(values), 0.0, len(values))
     return Estimate(median(values), _MEDIAN * stdev(values) if len(values) > 1 else None, len(values))
 

@@ -7,16 +7,23 @@ is the one of a day on which the code at its address is another.
 
 import os
 import re
+import shutil
 import subprocess
 
+import numpy as np
 import pytest
 
 from sida.config.lookup import ROOT
+from sida.config.settings import load_yaml
+from sida.data.prepare import TRAINING
 from sida.files.atomic import sha256_file
 from sida.plugins.planner import rehearsal, stand_ins
-from sida.plugins.planner.small import AUTOENCODER
+from sida.plugins.planner.small import AUTOENCODER, trains
 from sida.workflow.commands.run import snakemake_command
+from sida.workflow.preset import load_preset
 from sida.workflow.preset.files import find_preset
+from tests.data.test_archive import tar_of
+from tests.data.test_prepare import python2_batch
 from tests.eval.synthetic_output import csv_rows
 from tests.first_day.hosts import REGISTRY, official_hosts
 
@@ -27,16 +34,28 @@ SMALL = {
     "DhariwalUNet": {"model_channels": 64, "channel_mult": [1, 1, 1, 1], "num_blocks": 1},
     None: {"model_channels": 64, "channel_mult": [1, 1, 1, 1], "num_blocks": 1},
 }
+CIFAR10 = "datasets/cifar10-32x32.zip"
 GONE, LATENTS = "cifar10-uncond-sida-a1", "edm2-xs-sida"
 #: Rows of Table 1 with a published network: the teacher, then one-step generators.
 TABLE1 = ["teacher-edm-cifar10-uncond", *(f"cifar10-uncond-{name}" for name in ("sid-a1.2", "sida-a1"))]
 TABLE1 += [f"cifar10-uncond-{name}" for name in ("sid2a-a1", "sid2a-a1.2")]
 
 
+#: Files of a training of SiD2A: teacher, generator and data.
+SID2A = ["teacher-edm-cifar10-uncond", "cifar10-uncond-sid-a1.2", "cifar10-python"]
+
+
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory):
+    """One stand-in of Inception for all days."""
+    stand_ins.write_inception(path := tmp_path_factory.mktemp("inception") / "inception.pt")
+    return path
+
+
 @pytest.fixture
-def day(request, tmp_path, monkeypatch):
-    """The hosts with the files of rows of a preset, and a function that makes a table: its status and its lines."""
-    name, rows, table = request.param
+def day(request, tmp_path, monkeypatch, inception):
+    """The hosts with the files of rows of a preset, and a function that makes targets: its status and its lines."""
+    name, rows, targets = request.param
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     architecture = stand_ins._architecture
@@ -49,9 +68,16 @@ def day(request, tmp_path, monkeypatch):
     monkeypatch.setattr(stand_ins, "VAE_WIDTHS", AUTOENCODER)
     for module in (rehearsal, stand_ins):
         monkeypatch.setattr(module, "IMAGES", IMAGES)
+        # Those of trainings are U-Nets here, and small already.
+        monkeypatch.setattr(module, "small_network", lambda network, where: network)
+    monkeypatch.setattr(stand_ins, "write_inception", lambda path: shutil.copyfile(inception, path))
+    monkeypatch.setattr(rehearsal, "small_trainings", few_kimg)
+    monkeypatch.setattr(rehearsal, "_write_datasets", _data_of_the_user)
     files = [find_preset(name)]
     preset, _ = rehearsal.write_rehearsal(files, rows)
-    target = f"results/rehearsal-{name}/tables/{table}.tex"
+    results = f"results/rehearsal-{name}"
+    base = load_preset(*files)
+    others = [row for row in base.measurable if trains(base) and row not in rows]
     with official_hosts(tmp_path) as hosts:
         served = {}
         for asset in REGISTRY.values():
@@ -66,13 +92,36 @@ def day(request, tmp_path, monkeypatch):
         variables |= {**hosts.environment, "SIDA_ASSETS": str(tmp_path / "assets.tsv"), "OMP_NUM_THREADS": "1"}
 
         def run(**more):
-            command = snakemake_command([*files, preset], ["--cores", "2", "--retries", "2", "--", target])
+            words = ["--cores", "2", "--retries", "2", "--config", f"without=[{','.join(others)}]", "--"]
+            command = snakemake_command([*files, preset], [*words, *(f"{results}/{target}" for target in targets)])
             place = {"env": variables | more, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
             done = subprocess.run(command, **place)
             print(done.stdout)
             return done.returncode, done.stdout.splitlines()
 
         yield hosts, run
+
+
+def few_kimg(preset):
+    """Four training steps for each recipe, with an evaluation in the middle and at the end."""
+    few = {"total_kimg": 0.016, "batch_size": 4, "batch_gpu": 2, "tick_kimg": 0.008}
+    few |= {"fp16": False, "half": "float16"}
+    few["evaluation"] = {"every_kimg": 0.008, "num_samples": 10}
+    return {"recipes": {name: {**recipe, **few} for name, recipe in preset.settings.recipes.items()}}
+
+
+def _data_of_the_user(preset, folder):
+    """CIFAR-10 as it is registered, but for the number of images; writes its file, in the official format."""
+    if not trains(preset):
+        return {}
+    random = np.random.default_rng(0)
+    batches = [python2_batch(random.bytes(4 * 3072), random.integers(0, 10, 4).tolist()) for _ in range(6)]
+    names = [f"cifar-10-batches-py/{name}" for name in (*TRAINING, "test_batch")]
+    path = folder / "cache" / REGISTRY["cifar10-python"].target
+    path.parent.mkdir(parents=True)
+    path.write_bytes(tar_of(dict(zip(names, batches, strict=True)), "w:gz"))
+    entries = load_yaml(ROOT / "config/datasets.yaml").items()
+    return {name: {**entry, "num_images": IMAGES} for name, entry in entries if entry.get("path") == CIFAR10}
 
 
 def _with(served):
@@ -84,7 +133,7 @@ def _with(served):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("day", [("released", TABLE1, "table1")], indirect=True)
+@pytest.mark.parametrize("day", [("released", TABLE1, ["tables/table1.tex"])], indirect=True)
 def test_table_1_is_measured_without_a_teacher_whose_file_is_closed(day, tmp_path):
     hosts, run = day
     page = ("status", 403, ("Content-Type", "text/html"))
@@ -95,6 +144,7 @@ def test_table_1_is_measured_without_a_teacher_whose_file_is_closed(day, tmp_pat
     assert "not measured: teacher-edm-cifar10-uncond: " in lines[-1]
     assert hosts.asked("teacher-edm-cifar10-uncond") == [None]
     table = (tmp_path / "work/results/rehearsal-released/tables/table1.md").read_text()
+    assert re.search(r"Not measured: teacher-edm-cifar10-uncond \(.*answered 403\)", table)
     rows = [line for line in table.splitlines() if line.startswith("|")][2:]
     assert {line.split("|")[2].strip() for line in rows if "not measured" not in line} == {
         "SiD, α=1.2", "SiDA, α=1.0", "SiD²A, α=1.0", "SiD²A, α=1.2",
@@ -103,7 +153,7 @@ def test_table_1_is_measured_without_a_teacher_whose_file_is_closed(day, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("day", [("first-look", [], "first-look")], indirect=True)
+@pytest.mark.parametrize("day", [("first-look", [], ["tables/first-look.tex"])], indirect=True)
 def test_a_first_look_goes_from_an_empty_home_to_its_table(day, tmp_path):
     hosts, run = day
     hosts.fail(GONE, *[("status", 404)] * 9)
@@ -137,3 +187,28 @@ def test_a_first_look_goes_from_an_empty_home_to_its_table(day, tmp_path):
         "ffhq64-sida-a1": 2,
         "fid-ref-ffhq64": 2,
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("day", [("laptop", [], [])], indirect=True)
+def test_laptop_makes_all_of_its_products(day, tmp_path):
+    _, run = day
+    status, _ = run()
+    assert status == 0
+    results = tmp_path / "work/results/rehearsal-laptop"
+    assert [row["run"] for row in csv_rows(results / "collected/tables/laptop.csv")][:1] == ["cifar10-uncond-sida-a1"]
+    assert (results / "figures/samples.pdf").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("day", [("sid2a", ["cifar10-uncond-sid2a-a1.2"], ["tables/table1.tex"])], indirect=True)
+def test_sid2a_is_trained_from_a_released_generator_and_measured(day, tmp_path):
+    hosts, run = day
+    hosts.fail("cifar10-python", ("cut", 5_000))
+    status, _ = run()
+    assert status == 0
+    # What the training reads was fetched once, but for the rest of a transfer.
+    assert {name: len(hosts.asked(name)) for name in SID2A} == {**dict.fromkeys(SID2A, 1), "cifar10-python": 2}
+    results = tmp_path / "work/results/rehearsal-sid2a"
+    assert len((results / "students/cifar10-uncond-sid2a-a1.2/evaluations.jsonl").read_text().splitlines()) > 1
+    assert {row["run"] for row in csv_rows(results / "collected/tables/table1.csv")} == {"cifar10-uncond-sid2a-a1.2"}

@@ -373,6 +373,7 @@ def test_a_log_of_another_form_names_the_line(tmp_path, record, place):
         ("hours_per_10M", 2e5 / 3 / 3600, 1.2533 * 4.714045e4 / 3600),
         ("days_per_100M", 2e6 / 3 / 86400, 1.2533 * 4.714045e5 / 86400),
         ("memory_allocated_gb", 3, 0), ("memory_reserved_gb", 5, 0), ("memory_reserved_mb", 5120, 0),
+        ("memory_mb", 2048, 1.2533 * 1448.155),
     ],
 )  # fmt: skip
 def test_levels_of_a_log_are_medians_in_their_unit_and_the_largest_memory(quantity, level, spread):
