@@ -82,7 +82,7 @@ class Case:
         name: For the table.
         network: ``{class, kwargs}``.
         batch: Images per step.
-        ratio: Least ratio of the rate of the sides `GOALS` to that of the first side.
+        ratio: Goal of the sides `GOALS`: their rate divided by the first side's is at least this.
         share: Least share of the matrix product's rate; None is none.
         sides: Sides that are measured in place of `SIDES`.
     """

@@ -52,9 +52,9 @@ def choose(values: Sequence[float], without: Sequence[Sequence[float]]) -> Choic
     """Chooses the lowest value.
 
     The differences of candidates have the covariance of the jackknife over the K parts. ``other`` and ``optimism`` are
-    shares and means over draws from Student's t with this covariance and K − 1 degrees of freedom. The draws lie around
-    shrunk values, since noise adds to the scatter of the values and equal candidates would look apart: the scatter of
-    the shrunk ones is less by that of the noise, and at least 0. The draws have a fixed seed.
+    shares and means over draws from Student's t with this covariance and K − 1 degrees of freedom. Noise adds to the
+    scatter of the values, so that equal candidates would look apart. The draws therefore lie around shrunk values,
+    whose scatter is that of the values less that of the noise, and at least 0. The draws have a fixed seed.
 
     Args:
         values: Search value of each candidate, at least two.

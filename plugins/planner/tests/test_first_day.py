@@ -68,7 +68,7 @@ def day(request, tmp_path, monkeypatch, inception):
     monkeypatch.setattr(stand_ins, "VAE_WIDTHS", AUTOENCODER)
     for module in (rehearsal, stand_ins):
         monkeypatch.setattr(module, "IMAGES", IMAGES)
-        # Those of trainings are U-Nets here, and small already.
+        # Networks of trainings are U-Nets here, and small already.
         monkeypatch.setattr(module, "small_network", lambda network, where: network)
     monkeypatch.setattr(stand_ins, "write_inception", lambda path: shutil.copyfile(inception, path))
     monkeypatch.setattr(rehearsal, "small_trainings", few_kimg)
@@ -207,7 +207,7 @@ def test_sid2a_is_trained_from_a_released_generator_and_measured(day, tmp_path):
     hosts.fail("cifar10-python", ("cut", 5_000))
     status, _ = run()
     assert status == 0
-    # What the training reads was fetched once, but for the rest of a transfer.
+    # Each file that the training reads was fetched once, and the rest of the cut transfer once more.
     assert {name: len(hosts.asked(name)) for name in SID2A} == {**dict.fromkeys(SID2A, 1), "cifar10-python": 2}
     results = tmp_path / "work/results/rehearsal-sid2a"
     assert len((results / "students/cifar10-uncond-sid2a-a1.2/evaluations.jsonl").read_text().splitlines()) > 1
