@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sida.config.families import NULL_LABEL
+from sida.config.feature_entries import UNKNOWN
 from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
 from sida.config.settings import Count, Natural, Settings
 from sida.data.dataset import read_sketch
@@ -18,7 +19,7 @@ from sida.eval.measuring.references import data_digest
 from sida.eval.measuring.source import ImageBatch, Source
 from sida.files.atomic import sha256_file
 from sida.methods.method import Exposure
-from sida.methods.registry import UNKNOWN, exposure_of_training
+from sida.methods.registry import exposure_of_training
 from sida.networks.file import load_network, read_metadata
 from sida.sampling import Drawer
 from sida.sampling.job import decoder_digest, guide_digest, is_registered_decoder, open_guide, trained_sampler

@@ -143,21 +143,14 @@ _LARGEST = ("memory_allocated_gb", "memory_reserved_gb", "memory_reserved_mb")
 _MEDIAN = 1.2533
 
 
-def logged(ticks: Sequence[Mapping[str, Any]], quantity: str) -> list[float]:
-    """Values of a key or a quantity of :data:`UNITS` over the records of ``train.jsonl`` but the first.
+def logged_level(ticks: Sequence[Mapping[str, Any]], quantity: str) -> Estimate | None:
+    """Level of a key of ``train.jsonl`` or of a quantity of :data:`UNITS`; None if no record has it.
 
-    The first record includes the start-up.
+    It is the median with its spread; for most memory the maximum, without a spread. The first record does not count: it
+    includes the start-up.
     """
     key, in_unit = UNITS.get(quantity, (quantity, float))
-    return [in_unit(_number(tick[key], key)) for tick in ticks[1:] or ticks if tick.get(key)]
-
-
-def logged_level(ticks: Sequence[Mapping[str, Any]], quantity: str) -> Estimate | None:
-    """Level of a quantity of ``train.jsonl``; None if no record has it.
-
-    The median with its spread; for most memory the maximum, without a spread.
-    """
-    values = logged(ticks, quantity)
+    values = [in_unit(_number(tick[key], key)) for tick in ticks[1:] or ticks if tick.get(key)]
     if not values:
         return None
     if quantity in _LARGEST:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from sida.config.feature_entries import UNKNOWN
 from sida.config.registries import missing_plugins
 from sida.config.settings import (
     Count,
@@ -27,7 +28,7 @@ from sida.eval.results.identity import read_exposure
 from sida.eval.results.summary import Measurement
 from sida.files.text_files import MOST_LINES, check_amount, first_double, read_text
 from sida.methods.method import Exposure
-from sida.methods.registry import METHODS, UNKNOWN
+from sida.methods.registry import METHODS
 
 #: Values of the column ``method`` for rows that are measured but not distilled here.
 NOT_DISTILLED = ("data", "teacher", "external")

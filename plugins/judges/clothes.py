@@ -80,8 +80,8 @@ class ClothesNet(nn.Module):
         return features, self.classifier(features)
 
 
-class ClothesExtractor(SmallExtractor):
-    """A network for clothes; its file names the architecture."""
+class ClassifierExtractor(SmallExtractor):
+    """A network of this module; its file names the architecture."""
 
     folder = Path(__file__).parent
     at_once = 1000
@@ -90,6 +90,10 @@ class ClothesExtractor(SmallExtractor):
     def network(cls, metadata: Mapping[str, Any]) -> nn.Module:
         """A network of the file's architecture."""
         return ClothesNet(metadata["architecture"])
+
+
+class ClothesExtractor(ClassifierExtractor):
+    """A network for clothes of any size."""
 
     def _input(self, images: Tensor) -> Tensor:
         check_shape(images, (1, *images.shape[2:]), self.name)
@@ -109,18 +113,11 @@ class ResidualExtractor(ClothesExtractor):
     name = "clothes_residual"
 
 
-class ColourExtractor(SmallExtractor):
+class ColourExtractor(ClassifierExtractor):
     """Residual blocks for colour pictures."""
 
     name = "colour"
     image_shape = (3, 16, 16)
-    folder = Path(__file__).parent
-    at_once = 1000
-
-    @classmethod
-    def network(cls, metadata: Mapping[str, Any]) -> nn.Module:
-        """A network of the file's architecture."""
-        return ClothesNet(metadata["architecture"])
 
 
 class ClothesBackbone(Backbone):

@@ -20,7 +20,7 @@ from torch.nn.grad import conv2d_input
 from sida.config.kernels import Replacement
 from sida.networks.edm2_unet import NORM_EPS, EDM2Block, EDM2UNet, MPConv, cat_weights, square_filter
 from sida.networks.edm_unet import Conv2d, GroupNorm, UNetBlock
-from sida.networks.precond import Precond, store_half
+from sida.networks.precond import parts_in_half, store_half
 from sida.networks.unet import Mode, UNet, resampled
 from sida.plugins.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
 from sida.plugins.kernels.group_norm import Affine, norm_act
@@ -187,14 +187,13 @@ def convert_frozen_weights(net: nn.Module) -> None:
         net: Network that is not trained any more, changed in place; results do not change.
     """
     store_half(net)
-    for precond in net.modules():
-        if isinstance(precond, Precond) and precond.use_fp16 and next(precond.parameters()).is_cuda:
-            for block in precond.modules():
-                for parameter in converted_parameters(block) if isinstance(block, UNetBlock) else ():
-                    parameter.data = parameter.data.to(precond.half_dtype)
-                for conv in block.children() if isinstance(block, EDM2Block) else ():
-                    if isinstance(conv, MPConv) and conv.kernel and conv.weight_norm != "always":
-                        conv.weight.data = _unit(conv, precond.half_dtype)
+    for precond in parts_in_half(net):
+        for block in precond.modules():
+            for parameter in converted_parameters(block) if isinstance(block, UNetBlock) else ():
+                parameter.data = parameter.data.to(precond.half_dtype)
+            for conv in block.children() if isinstance(block, EDM2Block) else ():
+                if isinstance(conv, MPConv) and conv.kernel and conv.weight_norm != "always":
+                    conv.weight.data = _unit(conv, precond.half_dtype)
 
 
 def _edm_block(block: UNetBlock, x: Tensor, inputs: PartInputs) -> Tensor:

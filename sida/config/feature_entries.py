@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from sida.config.registries import RegistryEntry
 
+#: Word for the exposure of a network that nobody states, in the header of its file and in records of measurements.
+UNKNOWN = "unknown"
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureNetwork:

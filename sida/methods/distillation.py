@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from sida.config.families import NULL_LABEL
+from sida.config.feature_entries import UNKNOWN
 from sida.config.lookup import code_sha256, load_object
 from sida.config.recipe import ResolvedConfig, StudentConfig
 from sida.config.roles import decisive, roles
@@ -20,7 +21,6 @@ from sida.files.atomic import sha256_file
 from sida.methods.method import Parts
 from sida.methods.registry import (
     METHODS,
-    UNKNOWN,
     DistillConfig,
     checked_method,
     exposure_of_training,

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from sida import networks
 from sida.assets.registry import load_registry
+from sida.config.feature_entries import UNKNOWN
 from sida.config.lookup import foreign_faults
 from sida.config.recipe import OFFICIAL, WEIGHT_NORMS, ResolvedConfig, StudentConfig
 from sida.config.registries import Registry
@@ -25,10 +26,6 @@ from sida.methods.sid import SID, SID2A, SIDA
 #: In the order in which help and documents list them; those of plugins follow.
 _CORE = (SID, SIDA, SID2A, GDD, GDD_I)
 METHODS = Registry("method", "sida.methods.method:Method", {method.name: method for method in _CORE}, "methods")
-
-
-#: Word for the exposure of a network that nobody states, in the header of its file and in records of measurements.
-UNKNOWN = "unknown"
 
 
 def exposure_of_training(header: Mapping[str, Any]) -> Exposure | None:

@@ -402,11 +402,16 @@ def store_half(net: nn.Module) -> None:
     Args:
         net: Network that is not trained any more, changed in place.
     """
-    for part in net.modules():
-        if isinstance(part, Precond) and part.use_fp16 and next(part.parameters()).is_cuda:
-            for block in blocks_of(part):
-                for parameter in block.parameters() if block.in_one_dtype else ():
-                    parameter.data = parameter.data.to(part.half_dtype)
+    for part in parts_in_half(net):
+        for block in blocks_of(part):
+            for parameter in block.parameters() if block.in_one_dtype else ():
+                parameter.data = parameter.data.to(part.half_dtype)
+
+
+def parts_in_half(net: nn.Module) -> list[Precond]:
+    """Networks in a network, itself included, that compute in half precision on a GPU."""
+    preconds = [part for part in net.modules() if isinstance(part, Precond)]
+    return [precond for precond in preconds if precond.use_fp16 and next(precond.parameters()).is_cuda]
 
 
 def class_name(cls: type) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from sida.config.feature_entries import UNKNOWN
 from sida.config.recipe import RunConfig, StudentConfig
 from sida.config.settings import from_mapping, load_spec
 from sida.data import Dataset, load_dataset
@@ -32,8 +33,6 @@ from sida.training.schedule import points_passed
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 #: Folder of runs without an explicit folder; no preset has this name.
 LOCAL_RESULTS = Path("results") / "local"
-#: Exposure of a training on latents of an encoder that nobody states.
-_UNKNOWN_EXPOSURE = "unknown"
 _TOO_LARGE = (
     "set checkpointing to true (the run resumes to the same numbers), or give a smaller batch_gpu"
     " (docs/differences.tsv, 20) or batch_size, a smaller network or a larger card"
@@ -406,7 +405,7 @@ class Run(Generic[AnyConfig]):
                 "dataset": {**self.dataset.describe(), "sha256": self.dataset.sha256},
                 **({} if sketch is None else {"images": sketch.record()}),
                 # The exposure of what learns from latents of an encoder that nobody states.
-                **({"saw": _UNKNOWN_EXPOSURE} if self.dataset.foreign_encoder else {}),
+                **({"saw": UNKNOWN} if self.dataset.foreign_encoder else {}),
                 "seed": config.seed,
                 "parents": dict(parents or {}),
                 **(known or {}),

@@ -8,6 +8,7 @@ from sida import networks
 from sida.assets.registry import is_counted
 from sida.config.datasets import dataset_spec
 from sida.config.families import EDM2_LATENTS, NULL_LABEL, check_guidance, check_guide_images
+from sida.config.feature_entries import UNKNOWN
 from sida.config.feature_networks import OTHER, network_of
 from sida.config.labels import remedy
 from sida.config.lookup import load_object
@@ -18,7 +19,7 @@ from sida.eval.measuring.protocol import Protocol, load_protocol
 from sida.eval.results.identity import read_exposure
 from sida.eval.results.sheet import SheetRow
 from sida.methods.method import Exposure, Method
-from sida.methods.registry import METHODS, UNKNOWN, find_method
+from sida.methods.registry import METHODS, find_method
 from sida.workflow.preset.data_sets import DataSets
 from sida.workflow.preset.networks import NULL_NETWORK, Network, NetworkFiles
 from sida.workflow.preset.rows import Row, Teacher
