@@ -16,7 +16,7 @@ from sida.files.atomic import sha256_file, sha256_json
 from sida.files.ordinary import refuse_same
 from sida.networks.file import architecture, fitting_network, shapes_of, write_state_dict
 from sida.networks.folders import NetworkFolder
-from sida.networks.readings import LEVELS, percent, shares_left
+from sida.plugins.transformers.readings import LEVELS, percent, shares_left
 
 #: Schedulers on discrete steps, all with the defaults of `DDPMScheduler`. Only the training counts, not the sampler.
 SCHEDULERS = (

@@ -226,6 +226,7 @@ class TransformerPrecond(Precond):
     landmarks: ClassVar[tuple[str, ...]] = ("x_embedder.proj.weight",)
     #: Values of arguments of a training that make the output another quantity, by name; in lower case.
     trained_as: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    state_check = "sida.plugins.transformers.readings:check_state"
     pos_embed: Tensor
 
     def __init__(
@@ -273,13 +274,6 @@ class TransformerPrecond(Precond):
     ) -> StateReading:
         """See :func:`sida.plugins.transformers.states.read_transformer`."""
         return read_transformer(cls.__name__, cls.trained_as, shapes, kwargs, arguments)
-
-    @classmethod
-    def same_tensors(cls, kwargs: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """See `Precond.same_tensors`: other numbers of heads, of 16 to 128 channels each."""
-        width = kwargs["hidden_size"]
-        numbers = [heads for heads in range(1, 65) if width % heads == 0 and 16 <= width // heads <= 128]
-        return [{"num_heads": heads} for heads in numbers if heads != kwargs["num_heads"]]
 
     @property
     def encoder_blocks(self) -> int:
@@ -383,7 +377,6 @@ class SiTPrecond(TransformerPrecond):
     Source: SiT (arXiv:2401.08740); willisma/SiT:transport/path.py.
     """
 
-    same_names = ("REPAPrecond", "DiTPrecond")
     trained_as = _STRAIGHT
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -402,7 +395,6 @@ class REPAPrecond(TransformerPrecond):
     Source: REPA (arXiv:2410.06940); sihyun-yu/REPA:loss.py.
     """
 
-    same_names = ("SiTPrecond", "DiTPrecond")
     trained_as = _STRAIGHT
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -428,7 +420,6 @@ class DiTPrecond(TransformerPrecond):
     """
 
     family: ClassVar[Family] = DIT
-    same_names = ("SiTPrecond", "REPAPrecond")
 
     def __init__(
         self,

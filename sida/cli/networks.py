@@ -1,7 +1,6 @@
 """Verbs on network files: ``sida convert``, ``sida info``, ``sida average`` and ``sida sample``."""
 
 import argparse
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -58,9 +57,8 @@ def _convert(args: argparse.Namespace) -> None:
     options: dict[str, Any] = {name: getattr(args, name) for name in ("key", "network_class", "null_label")}
     if args.data is not None:
         from sida.data.load import open_dataset
-        from sida.training.readings import compare_readings
 
-        options["check"] = functools.partial(compare_readings, open_dataset(args.data, "--data"))
+        options["images"] = open_dataset(args.data, "--data")
     path, asset = find_source(args.source, args.key)
     network_spec = load_spec(args.network, "--network") if args.network else None
     facts = {name: value for name in ("method", "dataset") if (value := getattr(args, name)) is not None}

@@ -7,7 +7,7 @@ network file where the user or the registry names their architecture.
 import inspect
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from sida.assets.cache import checked, fetch
 from sida.assets.registry import Asset, check_network, find_asset, is_address, load_registry
 from sida.config.families import WeightNorm
+from sida.config.lookup import our_object
 from sida.config.registries import additions, refuse_missing
 from sida.config.settings import load_spec
 from sida.errors import UserError, one_line, say, settings_in, suggestion
@@ -26,7 +27,6 @@ from sida.files.tensors import read_tensor_header, starts_as_pickle
 from sida.networks.described import family_of
 from sida.networks.file import (
     NETWORKS,
-    architecture,
     build_on_meta,
     check_network_config,
     fitting_network,
@@ -34,7 +34,6 @@ from sida.networks.file import (
     write_state_dict,
 )
 from sida.networks.folders import NetworkFolder, open_folder
-from sida.networks.readings import check_reading
 from sida.networks.wrappers import OTHER, unprefixed, unwrapped
 
 # The suite's class for outermost classes of the released files with another name. SiDA's variants only add outputs.
@@ -158,7 +157,7 @@ def import_network(
     network: Mapping[str, Any] | None = None,
     null_label: bool = False,
     metadata: Mapping[str, Any] | None = None,
-    check: Callable[..., None] | None = None,
+    images: Any = None,
 ) -> dict[str, Any]:
     """Writes a network file from what :func:`find_source` found; nothing in the source is executed.
 
@@ -175,8 +174,7 @@ def import_network(
             most.
         null_label: Whether the last class of a folder's network stands for no class.
         metadata: Further provenance.
-        check: Function of the path, a state dict's network ``{class, kwargs}``, the arguments of it that were named,
-            and its tensors, which refuses a wrong reading (:func:`sida.training.readings.compare_readings`).
+        images: Opened data set for the check of a state dict's arguments (`Precond.state_check`); None: none.
 
     Returns:
         The metadata as written.
@@ -187,7 +185,7 @@ def import_network(
             hold NaN.
     """
     if isinstance(path, NetworkFolder):
-        if network or network_class or check:
+        if network or network_class or images is not None:
             remedy = "leave out --network, --network-class and --data"
             raise UserError(path.where, "describes its architecture itself", remedy)
         return path.write(out, null_label, metadata or {})
@@ -202,7 +200,7 @@ def import_network(
             network = load_spec(str(asset.architecture), f"asset '{asset.id}'")
     if network is None and network_class in NETWORKS and NETWORKS[str(network_class)].landmarks:
         network = {"class": str(network_class), "kwargs": {}}
-    if network is None and check:
+    if network is None and images is not None:
         raise UserError(path, "describes its architecture itself", "leave out --data")
     if network is None and not starts_as_pickle(path):
         # Metadata first: a file that is not a network must not be copied.
@@ -212,7 +210,7 @@ def import_network(
     if network is None:
         net, state, facts = _network_of_pickle(path, key, network_class)
     else:
-        net, state, omitted = _network_of_state(path, key, network, check=check)
+        net, state, omitted = _network_of_state(path, key, network, images=images)
         facts = {"left_out": omitted} if omitted else {}
     origin = {"file": path.name, "url": asset and asset.url, "sha256": sha256_file(path), **facts}
     record = {**(metadata or {}), "network": net.init_config, "origin": origin}
@@ -233,11 +231,11 @@ def _network_of_state(
     key: str,
     network: Mapping[str, Any],
     described: bool = False,
-    check: Callable[..., None] | None = None,
+    images: Any = None,
 ) -> tuple[Any, dict[str, Any], str]:
     """A network without memory, its state, and words for tensors of the file that it does not need.
 
-    A network that is only ``described`` has no state, and its class is not checked by a step.
+    A network that is only ``described`` has no state, which is not checked.
     """
     network, omitted, remarks = check_network_config(network, f"{path}: --network"), "", list[str]()
     zero_rows: Mapping[str, int] = {}
@@ -265,10 +263,10 @@ def _network_of_state(
     net = fitting_network(path, network, shapes, OTHER)
     state = {} if described else {name: read(old) for name, old in names.items()}
     state |= {name: pad(state[name], (0, 0, 0, rows)) for name, rows in zero_rows.items() if name in state}
-    if cls.landmarks and not described:
-        check_reading(path, network, state)
-    if check:
-        check(path, architecture(net), named, state)
+    if images is not None and not cls.state_check:
+        raise UserError("--data", f"the tensors of {network['class']} say all its arguments", "leave it out")
+    if cls.state_check and not described:
+        our_object(cls.state_check)(path, network, state, named, images)
     if text := "; ".join(filter(None, remarks)):
         say(f"{path.name}: {text}")
     return net, state, omitted

@@ -62,7 +62,9 @@ class Precond(nn.Module):
         adjustable: Options that no parameter depends on; a recipe changes them (``network_options``).
         landmarks: Names of tensors of which one marks the network in a state dict, from which :meth:`read_state`
             completes the constructor arguments; the first that is there counts. Empty: the arguments are given.
-        same_names: Other classes whose state dicts have the same names, so that a file does not say which it is.
+        state_check: ``module:object``, which refuses a state dict that fits and from which the class makes no denoiser:
+            called with the file's path, ``{class, kwargs}``, the state dict, the arguments that the user names, and an
+            opened data set of images as those of its training or None. Empty: the names of the tensors say all.
         long_options: Largest lengths of options that may be longer lists than the shape of a network needs.
     """
 
@@ -81,7 +83,7 @@ class Precond(nn.Module):
     fused: ClassVar[bool] = False
     adjustable: ClassVar[frozenset[str]] = frozenset()
     landmarks: ClassVar[tuple[str, ...]] = ()
-    same_names: ClassVar[tuple[str, ...]] = ()
+    state_check: ClassVar[str] = ""
     long_options: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, options: Mapping[str, Any], constructor: type | None = None):
@@ -145,14 +147,6 @@ class Precond(nn.Module):
             SettingError: An argument is neither in the file nor named, or the file's arguments are of another network.
         """
         return StateReading(dict(kwargs), {name: name for name in shapes})
-
-    @classmethod
-    def same_tensors(cls, kwargs: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Changes of complete constructor arguments after which the same tensors fit, so that a file does not say them.
-
-        A user's images decide between them (:func:`sida.training.readings.compare_readings`).
-        """
-        return []
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor]:
         """Returns c_skip, c_out, c_in and c_noise for float32 ``sigma`` (N or 1, 1, 1, 1); None means 1."""

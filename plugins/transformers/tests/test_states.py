@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from sida.networks import build_network, check_null_label
 from sida.networks.file import load_network
 from sida.networks.official import import_network
-from sida.networks.readings import noise_left
+from sida.plugins.transformers.readings import noise_left
 from sida.plugins.transformers.states import SIZES as SIZES_BY_NAME
 from sida.plugins.transformers.states import read_transformer
 from tests.golden.vectors import below, load_tensors
