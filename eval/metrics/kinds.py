@@ -66,7 +66,7 @@ class InceptionScore(Metric):
 
     def fault(self, num_samples: int) -> str | None:
         """Requires an image for each split."""
-        return f"splits: {self.splits} of {num_samples} images; give fewer" if self.splits > num_samples else None
+        return f"splits: {self.splits} of {num_samples} images" if self.splits > num_samples else None
 
     def for_samples(self, num_samples: int) -> Metric:
         """The same metric with at most as many splits as images."""
@@ -125,7 +125,7 @@ class _Neighbours(Metric):
 
     def fault(self, num_samples: int) -> str | None:
         """Requires more images than neighbours."""
-        return f"k: {self.k} neighbours among {num_samples} images; give fewer" if self.k >= num_samples else None
+        return f"k: {self.k} neighbours among {num_samples} images" if self.k >= num_samples else None
 
     def compute(self, sides: Sides) -> MetricValue:
         """The kind's result of the search, which all kinds share; the reference's nearest distance as a detail."""

@@ -275,7 +275,7 @@ def unfetchable_error(asset: Asset) -> UserError:
 
 #: Seconds in which a host must accept a connection.
 PATIENCE = 3.0
-#: Largest number of missing assets that one line lists with address and path.
+#: Largest number of missing assets that one line lists, with address and path.
 _MOST_LISTED = 6
 
 
@@ -283,8 +283,8 @@ def check_reachable(names: Iterable[str]) -> None:
     """Checks that missing assets can be downloaded: one of their hosts accepts a connection, or there is a proxy.
 
     Raises:
-        UserError: The network is forbidden, or no host answers; the line names all missing assets, and if they are few
-            their addresses and paths in the cache.
+        UserError: The network is forbidden, or no host answers; the line names missing assets, and if they are few all
+            with their addresses and paths in the cache.
     """
     registry = load_registry()
     assets = [find_asset(registry, name) for name in names]
@@ -296,10 +296,14 @@ def check_reachable(names: Iterable[str]) -> None:
         return
     why = "SIDA_OFFLINE is set" if offline() else "none of their hosts can be reached: is there a network?"
     missing = sorted(missing, key=lambda asset: asset.id)
-    ids = " ".join(asset.id for asset in missing)
+    ids = " ".join(asset.id for asset in missing[:_MOST_LISTED])
     remedy = f"run `sida assets fetch {ids}` on a computer with internet, and copy its cache here"
     if len(missing) <= _MOST_LISTED:
         remedy += f"; or put there {', '.join(f'{asset.urls[0]} as {asset.target}' for asset in missing)}"
+    else:
+        ids += f" and {len(missing) - _MOST_LISTED} more"
+        remedy = "make the target `downloads` of the preset on a computer with internet, and copy its cache here"
+        remedy += "; `sida assets list` shows all assets"
     raise UserError(f"missing in {cache_dir()}", f"{ids} ({why})", remedy)
 
 

@@ -254,6 +254,10 @@ def test_without_a_network_every_missing_file_is_named(site, tmp_path, monkeypat
             for call in (cache.check_reachable, fetch_many):
                 refused(rf"missing in {tmp_path}: a c .*`sida assets fetch a c`.* {url}/c as x/c", call, "abc")
             cache.check_reachable("b")
+        if forbidden:
+            many = {f"m{n}": Asset(f"m{n}", "network", url, target=f"x/m{n}") for n in range(10, 50)}
+            with using(many, tmp_path):
+                refused(r": m10 .* m15 and 34 more .*`downloads`.*`sida assets list`", cache.check_reachable, many)
     hosts = [("127.0.0.1", port), ("127.0.0.2", 443), ("127.0.0.3", 80)]
     assert asked == ([] if forbidden else 2 * hosts)
     assert capsys.readouterr().err == ""

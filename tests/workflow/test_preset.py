@@ -101,6 +101,7 @@ FAULTS = [
     ({"samplers/x": {"kind": "one_step", "rho": 7}}, r"samplers.x.rho: "),
     ({"recipes/sid/kernels": "fused"}, r"recipes.sid.kernels: "),
     ({"recipes/sid/logvar": True}, r"recipes.sid.logvar: "),
+    ({"recipes/sid/evaluation/num_samples": 9}, r"recipes.sid.evaluation.num_samples: 9 .*'is' .*splits: 10"),
     ({"recipes/sid/evaluation": None}, r"recipe 'sid' has no key 'evaluation'"),
     ({"second_protocols": {"digits": "digits-min"}}, r"preset.yaml: second_protocols.digits: no .*'digits-min'"),
     # Options of a method.
@@ -147,7 +148,7 @@ FAULTS = [
     (refers_to(asset="fid-ref-cifar01"), r"x.yaml: references.data.asset: .*'fid-ref-cifar10'"),
     (refers_to("dataset", dataset="digit", fixed=True), r"references.data: .*'digits'"),
     (refers_to(file="mine.npz"), r"x.yaml: metric 'fd': its reference 'data' is a file"),
-    (few(kind="precision", k=50), r"x.yaml: metric 'm': k: "),
+    (few(kind="precision", k=50), r"x.yaml: num_samples: 50 .*'m' .*k: "),
     (few(kind="inception_score", extractor="pixels"), r"'pixels' has no classes"),
 ]
 

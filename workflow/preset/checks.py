@@ -14,7 +14,7 @@ from sida.workflow.preset.networks import NETWORK_FILES
 from sida.workflow.preset.preset import Preset
 from sida.workflow.preset.product_checks import check_products
 from sida.workflow.preset.rows import Row
-from sida.workflow.preset.training_checks import check_trainings
+from sida.workflow.preset.training_checks import check_count, check_trainings
 
 
 def check_preset(preset: Preset) -> None:
@@ -30,6 +30,7 @@ def check_preset(preset: Preset) -> None:
         fault = f"'{unknown}' is no row and no method of {preset.sheet}{suggestion(unknown, named)}"
         raise UserError(f"{preset.source}: without", fault)
     for path, protocol in {row.protocol_path: row.protocol for row in preset.rows.values()}.items():
+        check_count(protocol, protocol.num_samples, f"{path}:")
         _check_protocol(path, protocol, registry)
     for row in preset.rows.values():
         _check_files(preset, row, registry)
@@ -44,8 +45,6 @@ def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -
         for asset in _assets(metric.extractor, where):
             with errors_at(f"{where}: extractor '{metric.extractor}'"):
                 find_asset(registry, asset)
-        if fault := metric.fault(protocol.num_samples):
-            raise UserError(where, fault)
         if metric.classifies and extractor_entry(metric.extractor).classes == 0:
             raise UserError(
                 where, f"extractor '{metric.extractor}' has no classes for kind '{metric.kind}'", "name another"

@@ -8,6 +8,7 @@ from sida.config.families import EDM2_LATENTS, check_images, check_latents
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping
 from sida.errors import UserError, inside, settings_in
+from sida.eval.measuring.protocol import Protocol
 from sida.methods.registry import DistillConfig, checked_method, resolve_settings
 from sida.workflow.preset.preset import Preset
 from sida.workflow.preset.rows import Row
@@ -30,9 +31,19 @@ def check_trainings(preset: Preset) -> None:
         _check_shapes(spec["network"], spec["dataset"], f"{where}.network.kwargs")
     checked = set[tuple[Any, ...]]()
     for row in (preset.rows[student.run] for student in preset.students):
+        if count := (row.recipe.get("evaluation") or {}).get("num_samples"):
+            check_count(row.protocol.watched_part, count, f"{preset.source}: recipes.{row.cells.recipe}.evaluation")
         if row.alike not in checked:
             checked.add(row.alike)
             _check_student(preset, row)
+
+
+def check_count(protocol: Protocol, count: int, where: str) -> None:
+    """Refuses a number of images, ``num_samples`` at a place, that is too small for a metric of a protocol."""
+    for metric in protocol.metrics:
+        if fault := metric.fault(count):
+            remedy = f"raise it, or lower '{fault.partition(':')[0]}' of the metric"
+            raise UserError(inside(where, "num_samples"), f"{count} are too few for '{metric.key}' ({fault})", remedy)
 
 
 def _check_student(preset: Preset, row: Row) -> None:
