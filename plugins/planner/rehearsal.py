@@ -32,6 +32,7 @@ from sida.eval.tables.layout import with_values
 from sida.files.atomic import sha256_file, write_json, write_text
 from sida.files.text_files import yaml_text
 from sida.plugins.planner.small import (
+    EVALUATED,
     encoded,
     small_network,
     small_trainings,
@@ -189,7 +190,7 @@ def _write_protocols(base: Preset, folder: Path, with_judges: bool) -> dict[str,
         if not with_judges:
             content["metrics"] = without_judges(content["metrics"])
         for metric in content["metrics"]:
-            if metric.get("splits", 1) > count:
+            if metric.get("splits", 1) > EVALUATED:
                 metric["splits"] = 1
         for reference in content.get("references", {}).values():
             if reference.get("kind") == "images":
