@@ -22,10 +22,10 @@ from sida.eval.contrasts import (
     joint,
     mean_interval,
 )
-from sida.eval.results.agreement import PUBLISHED_TRIALS, is_given, trainings_of
 from sida.eval.results.conditions import matching
 from sida.eval.results.identity import Identity, comparable, reason_against
 from sida.eval.results.logs import Point, has_log, has_metric, log_path, logged_level, read_evaluations, read_log
+from sida.eval.results.numbers import Number, trainings_of
 from sida.eval.results.published import Published, published_number
 from sida.eval.results.retraining import Retraining
 from sida.eval.results.sheet import SheetRow, exposure_of
@@ -305,11 +305,16 @@ class Evidence:
         if estimate.std is None:
             raise NotMeasuredError("", "a single trial does not show the noise; measure at least two")
         noise = [(estimate.std**2 / estimate.trials, max(1.0, len(self.measurements.trials(name, metric)) - 1.0))]
-        trainings = trainings_of(self.runs, self.measurements.of_run(name))
         rivals = [self.runs.get(rival) for rival in self.row_ids(other)] if other else []
-        counts = retraining and not is_given(self.runs.get(name), trainings, rivals)
+        counts = retraining and not self.number(name, metric, estimate).is_one_network(rivals)
         of_training = [self.retraining_noise(metric, estimate.mean)] if counts else []
         return Side(self.label(name), estimate, noise, of_training)
+
+    def number(self, run: str, metric: str, estimate: Estimate) -> Number:
+        """The number of a measured row with this mean."""
+        lines = self.measurements.lines(run, metric) or self.measurements.of_run(run)
+        facts = (run,), self.runs.get(run), lines, trainings_of(self.runs, lines)
+        return Number(metric, estimate, lines[0].identity, *facts)
 
     def _side_of_seeds(self, operand: Operand, names: Sequence[str], metric: str, images: int | None) -> Side:
         self._require_alike(names)
@@ -334,16 +339,12 @@ class Evidence:
     def _published_side(self, operand: Operand, metric: str, seeds: int, retraining: bool) -> Side:
         if seeds > 1:
             raise NotMeasuredError("", "the papers report one training of each")
-        number = self.published(operand)
-        std = float(number.std or 0)
-        # Teachers, of which the lowest of three runs is published, are given networks.
-        counts = retraining and not number.lowest_of
-        return Side(
-            f"{number.row_label}, published",
-            Estimate(number.value, std, PUBLISHED_TRIALS),
-            [(std**2 / PUBLISHED_TRIALS, PUBLISHED_TRIALS - 1.0)],
-            [self.retraining_noise(metric, number.value)] if counts else [],
-        )
+        printed = self.published(operand)
+        number = Number.of_paper(printed, metric)
+        counts = retraining and not number.is_one_network()
+        of_training = [self.retraining_noise(metric, printed.value)] if counts else []
+        noise = [number.noise] if number.noise else []
+        return Side(f"{printed.row_label}, published", number.estimate, noise, of_training)
 
     def retraining_noise(self, metric: str, mean: float) -> tuple[float, float]:
         """Variance of a repeated training with this mean, and its degrees of freedom."""

@@ -26,8 +26,8 @@ from sida.config.lookup import docstring
 from sida.eval.claims.evidence import Evidence, Side, Z
 from sida.eval.claims.finding import UNDECIDED, Finding, Operand, Outcome, decided
 from sida.eval.contrasts import DECIDING, NotMeasuredError, interval_of, joint
-from sida.eval.results.agreement import agreement_of, trainings_of
 from sida.eval.results.logs import Point, first_at_or_below
+from sida.eval.results.numbers import compare
 from sida.eval.results.retraining import KNOWN
 
 _WORDS = {"agrees": "agrees", "better": "better than printed", "worse": "worse than printed"}
@@ -82,8 +82,7 @@ def equal(evidence: Evidence, a: Operand, metric: str = "fid") -> Finding:
     if evidence.by_published:
         raise NotMeasuredError("", "needs a measurement")
     side = evidence.side(a, metric, retraining=False)
-    lines = evidence.measurements.lines(evidence.runs_of(a)[0], metric)
-    agreement = agreement_of(side.estimate, lines, number, trainings_of(evidence.runs, lines))
+    agreement = compare(evidence.number(evidence.runs_of(a)[0], metric, side.estimate), number)
     if isinstance(agreement, str):
         raise NotMeasuredError("", f"not compared: {agreement}")
     value, value_text = side.mean, side.text

@@ -2,14 +2,13 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sida.eval.contrasts import DECIDING, interval_of, joint
-from sida.eval.results.agreement import PUBLISHED_TRIALS, is_given
-from sida.eval.results.identity import NO_DATA, NO_DIGEST, UNKNOWN, Identity, comparable, reason_against
+from sida.eval.results.identity import NO_DATA, NO_DIGEST, UNKNOWN, comparable, reason_against
+from sida.eval.results.numbers import Number
 from sida.eval.results.retraining import Retraining
-from sida.eval.results.sheet import SheetRow
 from sida.eval.tables.cells import Best, Side, TableLine
 from sida.eval.tables.layout import BoldSpec, ColumnSpec, Mode, TableLayout
 from sida.eval.tables.model import LEVEL_MARK, Rank
@@ -18,47 +17,51 @@ from sida.eval.tables.model import LEVEL_MARK, Rank
 UNDECIDED = "the best one beats none beyond noise and retraining"
 NO_TRIALS = "a row has one trial, so the scatter of its value over trials is unknown"
 NO_RETRAINING = "the scatter of its values over repeated trainings is unknown"
+#: Reasons against a value that may be one of an honest generator: it has no rank, and others have one beside it.
+_UNSTATED = (None, UNKNOWN, NO_DIGEST, NO_DATA)
 
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """A value of a column, which may be its best one.
+    """A number of a column, which may be its best one.
 
     Attributes:
-        side: Whether the value is published or measured.
         row: Number of its row.
-        identity: Identity of the value.
-        value: The value in the unit of the column, with the sign that makes lower ones better.
-        rounded: The same with the decimals of the table, or as printed.
-        noise: Variance of the value with its degrees of freedom; None for a single trial.
-        retraining: Variance of a repeated training, of which all candidates have one estimate; None: unknown.
-        source: Row of the sheet behind a measured value.
-        trainings: Number of trainings of this suite behind it.
-        is_one_network: Whether no training is repeated: several trainings, a given network, the lowest of several runs.
+        number: The number.
+        column: Its column.
+        retraining: Scatter of a repeated training; None: unknown.
     """
 
-    side: Side
     row: int
-    identity: Identity
-    value: float
-    rounded: float
-    noise: tuple[float, float] | None
-    retraining: tuple[float, float] | None
-    source: SheetRow | None = None
-    trainings: int = 0
-    is_one_network: bool = False
+    number: Number
+    column: ColumnSpec
+    retraining: Retraining | None
+
+    @property
+    def scale(self) -> float:
+        """Factor of the number for the unit of its column."""
+        return 1.0 if self.number.printed else self.column.scale
+
+    @property
+    def value(self) -> float:
+        """The value in the unit of the column, with the sign that makes lower ones better."""
+        return (1 if self.column.direction == "lower" else -1) * self.scale * self.number.estimate.mean
+
+    @property
+    def rounded(self) -> float:
+        """The same with the decimals of the table, or as printed."""
+        return self.value if self.number.printed else round(self.value, self.column.decimals)
 
     @property
     def unknown(self) -> str | None:
         """Reason why the noise of the value is unknown; None if it is known."""
-        if self.noise is None:
+        if self.number.noise is None:
             return NO_TRIALS
-        return None if self.is_one_network or self.retraining else NO_RETRAINING
+        return NO_RETRAINING if self.number.scatter(self.retraining) is None else None
 
-    def retraining_beside(self, other: "_Candidate") -> list[tuple[float, float]]:
+    def scatter(self, other: "_Candidate") -> list[tuple[float, float]]:
         """Variance of a repeated training where the value is compared with another one."""
-        is_given_there = self.is_one_network or is_given(self.source, self.trainings, [other.source])
-        return [self.retraining] if self.retraining and not is_given_there else []
+        return self.number.scatter(self.retraining, [other.number.row], self.scale) or []
 
     def beats(self, other: "_Candidate", candidates: int) -> bool:
         """Whether this value is the better one of the two beyond their noise; equal ones as printed are equal.
@@ -68,10 +71,11 @@ class _Candidate:
             candidates: Number of values of which this is the best: one in a hundred columns of equal generators has a
                 pair of values that differ (Bonferroni).
         """
-        if self.rounded == other.rounded or self.noise is None or other.noise is None:
+        noise = [(one.scale**2 * one.number.noise[0], one.number.noise[1]) for one in (self, other) if one.number.noise]
+        if self.rounded == other.rounded or len(noise) < 2:
             return False
-        parts = [self.noise, other.noise, *joint(self.retraining_beside(other) + other.retraining_beside(self))]
         confidence = 1 - (1 - DECIDING) / math.comb(candidates, 2)
+        parts = [*noise, *joint(self.scatter(other) + other.scatter(self))]
         return interval_of(other.value - self.value, parts, confidence).low > 0
 
     def rank_of(self, other: "_Candidate", candidates: int) -> Rank | None:
@@ -99,80 +103,71 @@ def best_values(
     """
     best = dict[tuple[Side, str, int], Rank]()
     without: dict[str, list[str]] = {UNDECIDED: [], NO_TRIALS: [], NO_RETRAINING: []}
+    bold = layout.bold or BoldSpec()
+    rows = [number for number, line in enumerate(lines) if layout.bold and _is_about(bold, line)]
     for column in layout.columns:
-        bold = layout.bold
-        if bold and column.metric and column.direction and (bold.columns is None or column.id in bold.columns):
-            candidates = list(_candidates(bold, column, lines, retraining))
-            ranks, reason = _ranks(candidates, mode)
-            best |= {
-                (one.side, column.id, one.row): rank for one, rank in ranks.items() if not reason_against(one.identity)
-            }
-            if reason:
-                without[reason].append(column.head)
+        is_listed = bold.columns is None or column.id in bold.columns
+        if not column.metric or not column.direction or not is_listed:
+            continue
+        sides: dict[Side, list[_Candidate]] = {"published": [], "measured": []}
+        for row in rows:
+            for side, number in lines[row].cells[column.id].numbers.items():
+                if reason_against(number.identity) in _UNSTATED:
+                    sides[side].append(_Candidate(row, number, column, retraining))
+        first, reason = _first(**sides)
+        if reason:
+            without[reason].append(column.head)
+        ranks = _ranks(first, **sides, mode=mode)
+        best |= {
+            (side, column.id, one.row): rank
+            for side, candidates in sides.items()
+            for one in candidates
+            if (rank := ranks.get(one)) and not reason_against(one.number.identity)
+        }
     level = f"{LEVEL_MARK}: not beaten by the best one beyond noise and retraining."
     notes = [level] if "level" in best.values() else []
     notes += [f"No measured value of {', '.join(heads)} is bold: {why}." for why, heads in without.items() if heads]
     return best, notes
 
 
-def _ranks(candidates: Sequence[_Candidate], mode: Mode) -> tuple[dict[_Candidate, Rank], str | None]:
-    """Ranks of a column's values, and the reason why no measured one has a rank.
-
-    The best value, which may be a published number of a row that is not measured, ranks first if it beats another one
-    beyond the noise of evaluation and the scatter of training; measured values that it does not beat are level with it.
-    Published numbers alone are ranked as the paper ranks them, by their values. No measured value has a rank where
-    noise or scatter is unknown, or where the measured values are not comparable with each other.
-    """
-    measured = [one for one in candidates if one.side == "measured"]
-    published = [one for one in candidates if one.side == "published"]
+def _rivals(published: Sequence[_Candidate], measured: Sequence[_Candidate]) -> list[_Candidate]:
+    """Values of which one is the best: the measured ones, and published ones of rows that are not measured."""
     rows = {one.row for one in measured}
-    rivals = [*measured, *(one for one in published if one.row not in rows)]
-    first = reason = None
+    return [*measured, *(one for one in published if one.row not in rows)]
+
+
+def _first(published: Sequence[_Candidate], measured: Sequence[_Candidate]) -> tuple[_Candidate | None, str | None]:
+    """The best value of a column with measured ones, which beats another one; or why there is none.
+
+    No value is where noise or scatter is unknown, or where the measured values are not comparable with each other.
+    """
+    rivals = _rivals(published, measured)
     # Each with each, since unknown seeds are comparable with any.
-    pairs = itertools.combinations({one.identity for one in measured}, 2)
+    pairs = itertools.combinations({one.number.identity for one in measured}, 2)
     # A row alone is not the best of anything.
-    if measured and len(rivals) > 1 and not any(itertools.starmap(comparable, pairs)):
-        leader = min(rivals, key=lambda one: one.value)
-        reason = next((one.unknown for one in rivals if one.unknown), None)
-        if not reason and any(leader.beats(rival, len(rivals)) for rival in rivals):
-            first = leader
-        elif not reason:
-            reason = UNDECIDED
-    ranks = {one: first.rank_of(one, len(rivals)) for one in measured} if first else {}
+    if not measured or len(rivals) < 2 or any(itertools.starmap(comparable, pairs)):
+        return None, None
+    if reason := next((one.unknown for one in rivals if one.unknown), None):
+        return None, reason
+    leader = min(rivals, key=lambda one: one.value)
+    return (leader, None) if any(leader.beats(one, len(rivals)) for one in rivals) else (None, UNDECIDED)
+
+
+def _ranks(
+    first: _Candidate | None, published: Sequence[_Candidate], measured: Sequence[_Candidate], mode: Mode
+) -> dict[_Candidate, Rank | None]:
+    """Ranks of a column's values.
+
+    Measured values that the best one, which may be a published number, does not beat are level with it. Published
+    numbers alone are ranked as the paper ranks them, by their values.
+    """
+    rivals = len(_rivals(published, measured))
+    ranks = {one: first.rank_of(one, rivals) for one in measured} if first else {}
     lowest = min((one.value for one in published), default=math.inf)
     for one in published:
         if one.rounded == lowest:
-            ranks[one] = first.rank_of(one, len(rivals)) if first and mode == "paper" else "best"
-    return {one: rank for one, rank in ranks.items() if rank}, reason
-
-
-def _candidates(
-    bold: BoldSpec, column: ColumnSpec, lines: Sequence[TableLine], retraining: Retraining | None
-) -> Iterator[_Candidate]:
-    """All numbers of a column in the rows that the bold rule is about, also of unknown generators."""
-    sign = 1 if column.direction == "lower" else -1
-    for row, line in enumerate(lines):
-        source = line.sources[column.id]
-        if not _is_about(bold, line):
-            continue
-
-        def of_training(mean: float, metric: str = source.metric) -> tuple[float, float] | None:
-            return retraining.variance(metric, mean) if retraining else None
-
-        found = list[_Candidate]()
-        if (number := source.published) is not None:
-            noise = float(number.std or 0) ** 2 / PUBLISHED_TRIALS, PUBLISHED_TRIALS - 1.0
-            value, again = sign * number.value, of_training(number.value)
-            facts = (number.identity, value, value, noise, again)
-            found.append(_Candidate("published", row, *facts, is_one_network=bool(number.lowest_of)))
-        if (estimate := source.estimate) is not None and source.identity is not None:
-            mean, variance = column.scale * estimate.mean, (column.scale * (estimate.std or 0.0)) ** 2
-            noise_here = None if estimate.std is None else (variance / estimate.trials, estimate.trials - 1.0)
-            is_one = len(source.runs) > 1 or is_given(line.run, source.trainings)
-            shown = (sign * mean, sign * round(mean, column.decimals))
-            facts_here = (source.identity, *shown, noise_here, of_training(mean), line.run, source.trainings, is_one)
-            found.append(_Candidate("measured", row, *facts_here))
-        yield from (one for one in found if reason_against(one.identity) in (None, UNKNOWN, NO_DIGEST, NO_DATA))
+            ranks[one] = first.rank_of(one, rivals) if first and mode == "paper" else "best"
+    return ranks
 
 
 def _is_about(bold: BoldSpec, line: TableLine) -> bool:

@@ -13,10 +13,10 @@ from typing import Any
 from sida.config.named_files import find_file
 from sida.config.settings import from_mapping
 from sida.errors import UserError, suggestion
-from sida.eval.results.agreement import RETRAINING, Agreement
 from sida.eval.results.bibliography import metric_keys
 from sida.eval.results.conditions import Planned
 from sida.eval.results.identity import Identity, require_comparable
+from sida.eval.results.numbers import RETRAINING, Agreement, Number
 from sida.eval.results.published import Published, published_number
 from sida.eval.results.retraining import Retraining, load_retraining
 from sida.eval.results.sheet import SheetRow, read_runs
@@ -31,7 +31,6 @@ from sida.eval.tables.bold import best_values
 from sida.eval.tables.cells import (
     AUDIT_LEGEND,
     Best,
-    CellSource,
     TableLine,
     grid,
     require_poolable,
@@ -46,7 +45,7 @@ from sida.eval.tables.notes import (
     comparison_notes,
     exposure_notes,
     identity_notes,
-    measured_lines,
+    measured_numbers,
     provenance_notes,
 )
 from sida.eval.tables.render import to_csv, to_html, to_markdown
@@ -140,12 +139,12 @@ class ResultsTable(TableLayout):
             _require_metrics(self, planned.metrics, planned.source)
         values = list[tuple[str, str, Identity]]()
         for line in lines:
-            for source in line.sources.values():
-                identities = {run: planned.identities.get(run, {}).get(source.metric) for run in source.runs}
+            for cell in line.cells.values():
+                identities = {run: planned.identities.get(run, {}).get(cell.metric) for run in cell.runs}
                 known = {run: identity for run, identity in identities.items() if identity is not None}
                 if known and len(known) == len(identities):
-                    require_poolable(known, source.metric, line.where)
-                    values += [(run, source.metric, identity) for run, identity in known.items()]
+                    require_poolable(known, cell.metric, line.where)
+                    values += [(run, cell.metric, identity) for run, identity in known.items()]
         require_comparable(values, self.source)
 
 
@@ -177,10 +176,11 @@ def build_table(
     lines = with_measurements(resolve(table_layout, runs, mode, published), measurements, runs)
     lines, left_out = without_unlike(table_layout, lines)
     # A row that was not measured may be the one with a metric.
-    runs_shown = {run for line in lines for source in line.sources.values() for run in source.runs}
-    if mode == "measured" and lines and runs_shown <= {one.run for one in measurements.rows}:
+    runs_shown = {run for line in lines for cell in line.cells.values() for run in cell.runs}
+    if mode == "measured" and lines and runs_shown <= {*measurements.runs}:
         _require_metrics(layout, measurements.metrics, measurements.source)
-    require_comparable(((one.run, one.metric, one.identity) for one in measured_lines(lines)), layout.source)
+    shown = (row for number in measured_numbers(lines) for row in number.lines)
+    require_comparable(((row.run, row.metric, row.identity) for row in shown), layout.source)
     if retraining is None and mode != "measured":
         retraining = load_retraining(RETRAINING)
     best, bold_notes = best_values(table_layout, lines, mode, retraining)
@@ -228,23 +228,24 @@ def table_records(layout: TableLayout, lines: list[TableLine], mode: Mode, best:
     records = []
     for number, line in enumerate(lines):
         for column in layout.columns:
-            source = line.sources.get(column.id)
-            if source is None or (source.published is None and not source.runs):
+            cell = line.cells.get(column.id)
+            if cell is None or (cell.published is None and not cell.runs):
                 continue
             record = _record(layout, mode, number, column) | {
                 "family": line.family,
                 "model": line.label,
-                "metric": source.metric,
+                "metric": cell.metric,
                 "direction": column.direction or "",
                 "nfe": "" if line.nfe is None else line.nfe,
-                "run": " ".join(source.runs),
+                "run": " ".join(cell.runs),
             }
-            if source.published is not None:
-                record |= published_record(source.published)
-                record["published_rank"] = best.get(("published", column.id, number), "")
-            if source.estimate is not None:
-                record |= _measured_record(source)
-                record["measured_rank"] = best.get(("measured", column.id, number), "")
+            for side, shown in cell.numbers.items():
+                facts = _measured_record(shown) if shown.printed is None else published_record(shown.printed)
+                record |= {**facts, f"{side}_rank": best.get((side, column.id, number), "")}
+            if isinstance(cell.compared, str):
+                record["not_compared"] = cell.compared
+            elif cell.compared is not None:
+                record |= _compared_record(cell.compared)
             records.append(record)
     return records
 
@@ -254,14 +255,13 @@ def _record(layout: TableLayout, mode: Mode, row: int, column: ColumnSpec) -> di
     return dict.fromkeys(RECORD_FIELDS, "") | position
 
 
-def _measured_record(source: CellSource) -> dict[str, Any]:
-    assert source.estimate is not None
-    lines, seeds = source.lines, image_seeds(source.lines)
+def _measured_record(number: Number) -> dict[str, Any]:
+    estimate, lines, seeds = number.estimate, number.lines, image_seeds(number.lines)
     record: dict[str, Any] = {
-        "measured": repr(source.estimate.mean),
-        "measured_std": "" if source.estimate.std is None else repr(source.estimate.std),
+        "measured": repr(estimate.mean),
+        "measured_std": "" if estimate.std is None else repr(estimate.std),
         "trials": len({line.trial for line in lines}),
-        "training_seeds": len(source.runs),
+        "training_seeds": len(number.runs),
         "kept_at": " ".join(str(at) for at in kept_at(lines).values() if at is not None),
         "n": lines[0].n,
         "seed_first": min(seeds, default=""),
@@ -269,16 +269,16 @@ def _measured_record(source: CellSource) -> dict[str, Any]:
     }
     for name in RECORD_FIELDS[RECORD_FIELDS.index("protocol") :]:
         record[name] = " ".join(sorted({str(getattr(line, name)) for line in lines}))
-    if isinstance(source.compared, str):
-        record["not_compared"] = source.compared
-    if isinstance(agreement := source.compared, Agreement):
-        record |= {
-            "measured_lowest": "" if agreement.lowest is None else repr(agreement.lowest),
-            "difference": repr(agreement.difference),
-            "tolerance": repr(agreement.tolerance),
-            "agreement": agreement.outcome,
-        }
     return record
+
+
+def _compared_record(agreement: Agreement) -> dict[str, Any]:
+    return {
+        "measured_lowest": "" if agreement.lowest is None else repr(agreement.lowest),
+        "difference": repr(agreement.difference),
+        "tolerance": repr(agreement.tolerance),
+        "agreement": agreement.outcome,
+    }
 
 
 def shown_columns(

@@ -1,7 +1,8 @@
-"""Cells and rows of the three modes: published strings, measured means with their spread, or both.
+"""Cells of the three modes: published strings, measured means with their spread, or both.
 
-The rows of a layout are resolved against the sample sheet, the measurements and the published numbers. Audit mode
-prints the published number, the measured one and their difference in lines below each other.
+A cell of a table takes three steps: :func:`resolve` finds its rows of the sheet and its published number,
+:func:`with_measurements` its measured number, and :func:`grid` prints one of them. Audit mode prints the published
+number, the measured one and their difference in lines below each other.
 """
 
 import dataclasses
@@ -10,60 +11,53 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sida.errors import UserError, suggestion
-from sida.eval.results.agreement import LEGEND, Agreement, agreement_of, trainings_of
 from sida.eval.results.identity import Identity, comparable
+from sida.eval.results.numbers import LEGEND, Agreement, Number, compare
 from sida.eval.results.published import Published, published_number
-from sida.eval.results.sheet import SheetRow, exposure_of
-from sida.eval.results.summary import Estimate, Measurement, Measurements
+from sida.eval.results.sheet import SheetRow
+from sida.eval.results.summary import Measurements
 from sida.eval.tables.layout import ColumnSpec, Mode, RowSpec, TableLayout, expand
 from sida.eval.tables.model import BLANK, DASH, Cell, Column, Rank, Row
-from sida.methods.method import Exposure
 
+Side = Literal["published", "measured"]
+#: Ranks of the best values and of those that these do not beat, by side, column id and row number.
+Best = Mapping[tuple[Side, str, int], Rank]
 #: Reason for a cell without a comparison whose released file is later than the printed number.
 LATER = "the measured file is of a later version than the published number"
+AUDIT_LEGEND = f"Δ = measured − published; {LEGEND}."
+_SIDES = ("published", "measured", "Δ")
 
 
 @dataclass(frozen=True)
-class CellSource:
-    """Data of a number cell; the published number and the measurement may each be missing.
+class CellNumbers:
+    """Numbers of a cell, each of which may be missing.
 
     Attributes:
         metric: Key of the metric in the measurements.
+        runs: Rows of the sheet whose measurement the cell shows: one, or several training seeds.
         published: The published number.
-        runs: Ids of the runs whose measurement the cell shows: one, or several training seeds.
-        estimate: Measurement of the run, or of several (``trials`` then counts training seeds).
+        measured: The measured one.
+        compared: Comparison of both by rule EQ, or the reason why there is none.
         empty: Cell for a column without a number by layout.
-        compared: Comparison of measured and published number by rule EQ, or the reason why there is none.
-        identity: Identity of the measured values.
-        lines: Lines of ``measurements.csv`` behind the estimate.
-        trainings: Number of trainings of this suite behind the measurement; 0 for other networks.
     """
 
     metric: str
-    published: Published | None = None
     runs: tuple[str, ...] = ()
-    estimate: Estimate | None = None
-    empty: Cell | None = None
+    published: Number | None = None
+    measured: Number | None = None
     compared: Agreement | str | None = None
-    identity: Identity | None = None
-    lines: Sequence[Measurement] = ()
-    trainings: int = 0
+    empty: Cell | None = None
 
     @property
-    def identities(self) -> list[Identity]:
-        """Identities of the values that the cell can show."""
-        of_published = None if self.published is None else self.published.identity
-        return [identity for identity in (of_published, self.identity) if identity is not None]
-
-    @property
-    def run(self) -> str | None:
-        """The first of the runs."""
-        return self.runs[0] if self.runs else None
+    def numbers(self) -> dict[Side, Number]:
+        """The numbers that the cell has."""
+        sides: dict[Side, Number | None] = {"published": self.published, "measured": self.measured}
+        return {side: number for side, number in sides.items() if number is not None}
 
 
 @dataclass(frozen=True)
 class TableLine:
-    """A body row: its spec, its run in the sample sheet, and its sources by column id.
+    """A body row: its spec, its run in the sample sheet, and the numbers of its cells by column id.
 
     A row is *ours* if it has a run of this suite; others have published numbers only. A *guest* was added to a finished
     table. An *added* row is a guest with the numbers that a file of ``--add`` prints.
@@ -72,7 +66,7 @@ class TableLine:
     spec: RowSpec
     run: SheetRow | None
     nfe: int | None
-    sources: dict[str, CellSource]
+    cells: dict[str, CellNumbers]
     trained: str = ""  # see sida.eval.results.summary.Measurements.trained
     where: str = ""  # place in the layout
     first: str = ""  # id of the first run of its cells
@@ -105,7 +99,8 @@ class TableLine:
             # Real images have no training.
             return "" if self.run is not None and self.run.method == "data" else str(1 + len(self.spec.pool))
         if field == "saw":
-            exposure = next((i.exposure for source in self.sources.values() for i in source.identities), None)
+            numbers = (number for cell in self.cells.values() for number in cell.numbers.values())
+            exposure = next((number.identity.exposure for number in numbers), None)
             return "unknown" if exposure is None else exposure.words
         text = getattr(self.spec, field)
         if text is not None:
@@ -136,35 +131,36 @@ def resolve(
     for where, spec in expand(layout, runs):
         if mode == "measured":
             spec = dataclasses.replace(spec, label=spec.measured_label or spec.label)
-        columns = [column for column in layout.columns if column.metric is not None]
-        sources = {column.id: _source(layout, spec, column, where, mode, added or {}) for column in columns}
-        for source in sources.values():
-            _require_listed(source.runs, runs, mode, where)
-        first = next((source.run for source in sources.values() if source.run), spec.run or "")
+        cells = {
+            column.id: _resolved(layout, spec, column, where, mode, added or {})
+            for column in layout.columns
+            if column.metric is not None
+        }
+        names = [run for cell in cells.values() for run in cell.runs]
+        _require_listed(names, runs, mode, where)
+        first = next(iter(names), spec.run or "")
         nfe = int(spec.nfe) if spec.nfe and spec.nfe.isdecimal() and len(spec.nfe) < 10 else None
-        line = TableLine(spec, runs.get(first), nfe, sources, where=where, first=first)
+        line = TableLine(spec, runs.get(first), nfe, cells, where=where, first=first)
         if mode != "measured" or line.ours or line.added:
             lines.append(line)
     return lines
 
 
-def _source(
+def _resolved(
     layout: TableLayout, spec: RowSpec, column: ColumnSpec, where: str, mode: Mode, added: Mapping[str, Published]
-) -> CellSource:
+) -> CellNumbers:
     """Runs and published number of the cell of a row (with its place ``where``) in a column."""
-    runs = layout.runs_of(spec, column) if mode != "paper" or spec.scored else ()
-    empty = None
+    metric, empty, published = str(column.metric), None, None
     if mode != "measured":  # blank cells of the paper may have measurements
         empty = DASH if column.id in spec.dash else BLANK if column.id in spec.blank else None
-    published = None
     if empty is None and spec.published is not None and column.run is None:
-        slug = str(column.metric).replace("_", "-")
-        key = spec.published.replace("{column}", column.key).replace("{metric}", slug)
+        key = spec.published.replace("{column}", column.key).replace("{metric}", metric.replace("_", "-"))
         if spec.scored:
             published = added.get(key)
         elif mode != "measured":
             published = published_number(key, where.rpartition(".")[0] + ".published")
-    return CellSource(str(column.metric), published, runs, empty=empty)
+    runs = layout.runs_of(spec, column) if mode != "paper" or spec.scored else ()
+    return CellNumbers(metric, runs, Number.of_paper(published, metric) if published else None, empty=empty)
 
 
 def _require_listed(names: Sequence[str], runs: Mapping[str, SheetRow], mode: Mode, where: str) -> None:
@@ -181,19 +177,29 @@ def _require_listed(names: Sequence[str], runs: Mapping[str, SheetRow], mode: Mo
 def with_measurements(
     lines: Iterable[TableLine], measurements: Measurements, runs: Mapping[str, SheetRow]
 ) -> list[TableLine]:
-    """Rows of :func:`resolve` with their measurements, which are compared with the published numbers.
+    """Rows of :func:`resolve` with their measured numbers, which are compared with the published ones.
 
     Raises:
         UserError: A row pools values that are not comparable, or a trial has no value.
     """
-    data, rows = _Data(measurements, runs), []
+    rows = []
     for line in lines:
-        sources = {
-            name: data.measured(source, is_later=name in line.spec.later, where=line.where)
-            for name, source in line.sources.items()
-        }
+        cells = {}
+        for name, cell in line.cells.items():
+            if measured := Number.measured(measurements, runs, cell.runs, cell.metric, line.where):
+                if pair := measurements.one_network(cell.runs):
+                    fault = f"pools '{pair[0]}' and '{pair[1]}', which are one network"
+                    raise UserError(line.where, fault, "train one again")
+                identities = {run: measurements.identity(run, cell.metric) for run in cell.runs}
+                require_poolable(identities, cell.metric, line.where)
+                compared: Agreement | str | None = None
+                if cell.published and cell.published.printed:
+                    is_later = name in line.spec.later
+                    compared = LATER if is_later else compare(measured, cell.published.printed)
+                cell = dataclasses.replace(cell, measured=measured, compared=compared)
+            cells[name] = cell
         nfe = measurements.nfe(line.first) if line.nfe is None else line.nfe
-        rows.append(dataclasses.replace(line, sources=sources, nfe=nfe, trained=measurements.trained(line.first)))
+        rows.append(dataclasses.replace(line, cells=cells, nfe=nfe, trained=measurements.trained(line.first)))
     return rows
 
 
@@ -211,48 +217,6 @@ def require_poolable(identities: Mapping[str, Identity], metric: str, where: str
             raise UserError(where, f"pools '{first}' and '{name}', which are not comparable: {metric}: {reason}")
 
 
-@dataclass(frozen=True)
-class _Data:
-    """Measurements from which the cells of a table are filled."""
-
-    measurements: Measurements
-    runs: Mapping[str, SheetRow]
-
-    def measured(self, source: CellSource, is_later: bool, where: str) -> CellSource:
-        """A source with its measurement, which may be compared with its published number."""
-        measurements, runs, metric = self.measurements, source.runs, source.metric
-        if not runs or not all(measurements.has(name, metric) for name in runs):
-            return source
-        estimates = [measurements.estimate(name, metric, where) for name in runs]
-        estimate = estimates[0] if len(runs) == 1 else Estimate.of([one.mean for one in estimates])
-        lines = [line for name in runs for line in measurements.lines(name, metric)]
-        trainings = trainings_of(self.runs, lines)
-        compared: Agreement | str | None = None
-        if source.published is not None:
-            compared = LATER if is_later else agreement_of(estimate, lines, source.published, trainings)
-        if pair := measurements.one_network(runs):
-            raise UserError(where, f"pools '{pair[0]}' and '{pair[1]}', which are one network", "train one again")
-        require_poolable({name: measurements.identity(name, metric) for name in runs}, metric, where)
-        return dataclasses.replace(
-            source,
-            estimate=estimate,
-            compared=compared,
-            identity=dataclasses.replace(lines[0].identity, exposure=self._exposure(runs)),
-            lines=lines,
-            trainings=trainings,
-        )
-
-    def _exposure(self, names: Sequence[str]) -> Exposure | None:
-        """Exposure of the generators of measured runs, together; None if the exposure of one run is unknown."""
-        exposure = Exposure()
-        for name in names:
-            run_exposure = exposure_of(self.measurements.of_run(name)[0], self.runs.get(name))
-            if run_exposure is None:
-                return None
-            exposure |= run_exposure
-        return exposure
-
-
 def without_unlike(layout: TableLayout, lines: Sequence[TableLine]) -> tuple[list[TableLine], list[str]]:
     """Empties cells of guest rows whose value is not comparable with any other of its column; returns rows and notes.
 
@@ -260,28 +224,24 @@ def without_unlike(layout: TableLayout, lines: Sequence[TableLine]) -> tuple[lis
         UserError: A score that was added has such a value.
     """
     rows, notes = list(lines), []
-    for column in layout.columns:
-        sources = {number: line.sources[column.id] for number, line in enumerate(rows) if column.id in line.sources}
-        guests = [number for number in sources if rows[number].spec.guest]
-        beside = set(guests)
-        identities = {
-            source.identity: 0 for number, source in sources.items() if source.identity and number not in beside
-        }
-        identities |= {source.published.identity: 0 for source in sources.values() if source.published is not None}
-        for number in guests:
-            line, source = rows[number], sources[number]
-            if source.identity is None:
+    for column in (column for column in layout.columns if column.metric):
+        cells = [line.cells[column.id] for line in rows]
+        here = [cell.measured.identity for line, cell in zip(rows, cells) if cell.measured and not line.spec.guest]
+        identities = dict.fromkeys([*here, *(cell.published.identity for cell in cells if cell.published)])
+        for number, (line, cell) in enumerate(zip(rows, cells)):
+            if cell.measured is None or not line.spec.guest:
                 continue
+            identity = cell.measured.identity
             if line.spec.scored:
-                require_in_column(source.identity, identities, f"--add: '{source.run}', column '{column.id}'")
-            elif why := unlike(source.identity, identities):
-                empty = dataclasses.replace(source, estimate=None, identity=None, lines=(), empty=DASH)
-                rows[number] = dataclasses.replace(line, sources={**line.sources, column.id: empty})
+                require_in_column(identity, identities, f"--add: '{cell.runs[0]}', column '{column.id}'")
+            elif why := unlike(identity, identities):
+                empty = dataclasses.replace(cell, measured=None, empty=DASH)
+                rows[number] = dataclasses.replace(line, cells={**line.cells, column.id: empty})
                 notes.append(
                     f"{column.head} of {line.label} is left out: it is not comparable with the others ({why})."
                 )
                 continue
-            identities[source.identity] = 0
+            identities[identity] = None
     return rows, notes
 
 
@@ -306,15 +266,6 @@ def require_in_column(identity: Identity, identities: Collection[Identity], wher
         )
 
 
-Side = Literal["published", "measured"]
-#: Ranks of the best values and of those that these do not beat, by side, column id and row number.
-Best = Mapping[tuple[Side, str, int], Rank]
-
-
-SIDES = ("published", "measured", "Δ")
-AUDIT_LEGEND = f"Δ = measured − published; {LEGEND}."
-
-
 def heading(column: ColumnSpec) -> Column:
     """Heading of a layout's column."""
     direction, is_name = column.direction if column.arrow else None, column.field == "label"
@@ -322,7 +273,7 @@ def heading(column: ColumnSpec) -> Column:
     return Column(column.head, direction, is_number, is_name, column.metric is None and not is_name)
 
 
-def grid(layout: TableLayout, lines: list[TableLine], mode: Mode, best: Best) -> tuple[list[Column], list[Row]]:
+def grid(layout: TableLayout, lines: Sequence[TableLine], mode: Mode, best: Best) -> tuple[list[Column], list[Row]]:
     """Columns and rows of a table.
 
     A row has one line; in audit mode a row of ours has three (published, measured, difference), named by a column.
@@ -333,37 +284,45 @@ def grid(layout: TableLayout, lines: list[TableLine], mode: Mode, best: Best) ->
     if audit:
         columns.insert(first_metric, Column(""))
     rows = []
-    for number, line in enumerate(lines):
-        differs = any(isinstance(source.compared, Agreement) for source in line.sources.values())
-        sides: Sequence[str] = ("",) if not audit else SIDES[: 2 + differs if line.ours else 1]
+    for number, (above, line) in enumerate(zip([None, *lines], lines)):
+        differs = any(isinstance(cell.compared, Agreement) for cell in line.cells.values())
+        sides: Sequence[str] = ("",) if not audit else _SIDES[: 2 + differs if line.ours else 1]
         for i, side in enumerate(sides):
-            cells = [_cell(column, lines, number, mode, side, best) for column in layout.columns]
+            cells = [
+                _text_cell(column, line, above, is_first=i == 0)
+                if column.metric is None
+                else _number_cell(column, line, number, mode, side, best)
+                for column in layout.columns
+            ]
             if audit:
                 cells.insert(first_metric, Cell(side))
-            beside_ours = audit and number > 0 and (line.ours or lines[number - 1].ours)
-            family = number > 0 and (line.spec.rule or line.family != lines[number - 1].family)
-            rows.append(Row(tuple(cells), i == 0 and (family or beside_ours), i > 0 or line.spec.continues))
+            begins = above is not None and (line.spec.rule or line.family != above.family)
+            beside_ours = audit and above is not None and (line.ours or above.ours)
+            rows.append(Row(tuple(cells), i == 0 and (begins or beside_ours), i > 0 or line.spec.continues))
     return columns, rows
 
 
-def _cell(column: ColumnSpec, lines: list[TableLine], number: int, mode: Mode, side: str, best: Best) -> Cell:
-    """A cell of a row, in audit mode of one of its lines."""
-    line, source = lines[number], lines[number].sources.get(column.id)
-    if source is None:
-        repeats_family = column.field == "family" and number > 0 and line.family == lines[number - 1].family
-        is_hidden = repeats_family or (column.field == "label" and line.spec.continues) or side not in ("", SIDES[0])
-        text = "" if is_hidden else line.text(str(column.field))
-        return Cell(text) if text else BLANK
+def _text_cell(column: ColumnSpec, line: TableLine, above: TableLine | None, is_first: bool) -> Cell:
+    """A cell about a row; family and label are printed where they change."""
+    repeats_family = column.field == "family" and above is not None and line.family == above.family
+    is_hidden = repeats_family or (column.field == "label" and line.spec.continues) or not is_first
+    text = "" if is_hidden else line.text(str(column.field))
+    return Cell(text) if text else BLANK
+
+
+def _number_cell(column: ColumnSpec, line: TableLine, number: int, mode: Mode, side: str, best: Best) -> Cell:
+    """A number of a row, in audit mode of one of its lines."""
+    cell = line.cells[column.id]
     if side == "Δ":
-        return difference_cell(column, source)
+        return _difference_cell(column, cell.compared)
     is_measured = side == "measured" or (not side and line.ours and (mode == "measured" or line.spec.scored))
+    shown = cell.measured if is_measured else cell.published
+    if shown is not None:
+        return printed_cell(column, shown, best.get(("measured" if is_measured else "published", column.id, number)))
     # Quoted rows are never measured here, so the cell is blank and not 'not measured'.
-    if is_measured and (source.estimate or not side or source.published or column.run):
-        rank = best.get(("measured", column.id, number))
-        return source.empty if source.empty and not source.estimate else measured_cell(column, source, rank)
-    if is_measured:
+    if is_measured and side and not (cell.published or column.run):
         return BLANK
-    return source.empty or published_cell(source, best.get(("published", column.id, number)))
+    return cell.empty or (Cell(kind="missing") if is_measured else BLANK)
 
 
 def mark_of(identity: Identity) -> str:
@@ -375,27 +334,18 @@ def mark_of(identity: Identity) -> str:
     return "¶" if identity.held_out_fault else "‡" if identity.exposed("loss") else "§" if identity.related else ""
 
 
-def published_cell(source: CellSource, rank: Rank | None) -> Cell:
-    """Cell of a published number exactly as printed; blank if there is no such number."""
-    if source.published is None:
-        return BLANK
-    mark = mark_of(source.published.identity)
-    return Cell(source.published.text, "published", source.published.std or None, rank, mark=mark)
-
-
-def measured_cell(column: ColumnSpec, source: CellSource, rank: Rank | None = None) -> Cell:
-    """Cell of a measured mean with its sample standard deviation, or 'not measured'."""
-    if source.estimate is None:
-        return Cell(kind="missing")
-    mean, std = source.estimate.mean, source.estimate.std if column.spread else None
+def printed_cell(column: ColumnSpec, number: Number, rank: Rank | None = None) -> Cell:
+    """Cell of a number: a published one exactly as printed, a measured mean with its sample standard deviation."""
+    mark = mark_of(number.identity)
+    if (published := number.printed) is not None:
+        return Cell(published.text, "published", published.std or None, rank, mark=mark)
+    mean, std = number.estimate.mean, number.estimate.std if column.spread else None
     spread = None if std is None else f"{std * column.scale:,.{column.decimals}f}"
-    mark = mark_of(source.identity) if source.identity else ""
     return Cell(f"{mean * column.scale:,.{column.decimals}f}", "measured", spread, rank, mark=mark)
 
 
-def difference_cell(column: ColumnSpec, source: CellSource) -> Cell:
+def _difference_cell(column: ColumnSpec, agreement: Agreement | str | None) -> Cell:
     """Cell of measured − published with the verdict of rule EQ; blank if they are not compared."""
-    agreement = source.compared
     if not isinstance(agreement, Agreement):
         return BLANK
     text = f"{agreement.difference * column.scale:+,.{max(column.decimals, 2)}f}".replace("-", "−")

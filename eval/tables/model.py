@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sida.eval.results.agreement import AGREEMENT_MARKS, AgreementOutcome
+from sida.eval.results.numbers import AGREEMENT_MARKS, AgreementOutcome
 from sida.eval.results.published import Published
 
 #: Fields of a table's records, which are the columns of its CSV: one record per number cell, in full precision and with
@@ -35,7 +35,7 @@ class Cell:
         spread: Number after ``±``.
         rank: Rank of the value in its column by the layout's bold rule.
         mark: Sign of a note about networks or images that the generator was exposed to.
-        agreement: For a difference: whether the numbers agree, see :mod:`sida.eval.results.agreement`.
+        agreement: For a difference: whether the numbers agree, see :mod:`sida.eval.results.numbers`.
     """
 
     text: str = ""

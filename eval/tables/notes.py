@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from sida.errors import counted
 from sida.eval.results.identity import NO_DIGEST, UNKNOWN, Identity, comparable, lacks_digest, reason_against
+from sida.eval.results.numbers import Number
+from sida.eval.results.published import Published
 from sida.eval.results.stored import FROM_STORED
 from sida.eval.results.summary import Measurement, image_seeds, kept_at, measured_days
 from sida.eval.tables.cells import TableLine, mark_of
@@ -17,12 +19,11 @@ _POOLED = (
 
 def provenance_notes(lines: Sequence[TableLine]) -> list[str]:
     """Notes on trials, n, seeds, protocol, code version, device and date of the measured cells, and on sources."""
-    sources = [source for line in lines for source in line.sources.values()]
-    here = (source for line in lines if not line.added for source in line.sources.values())
-    notes = papers_notes(source.published.source for source in here if source.published)
+    numbers = measured_numbers(lines)
+    notes = papers_notes(number.source for line in lines if not line.added for number in _printed(line))
     notes += _printed_elsewhere(lines)
-    rows = measured_lines(lines)
-    pooled = [_POOLED] if any(len(source.runs) > 1 and source.estimate for source in sources) else []
+    rows = [row for number in numbers for row in number.lines]
+    pooled = [_POOLED] if any(len(number.runs) > 1 for number in numbers) else []
     pooled += [*_kept_starts(lines, rows), *_of_others(rows)]
     return notes + ([_trials_sentence(rows), *pooled, _origin_sentence(rows)] if rows else [])
 
@@ -37,11 +38,11 @@ def comparison_notes(lines: Sequence[TableLine]) -> list[str]:
     """Notes on rows that are not compared with published numbers, and on teachers' lowest values."""
     apart: dict[str, list[str]] = {}
     lowest = []
-    for source in (source for line in lines for source in line.sources.values()):
-        if isinstance(source.compared, str):
-            apart.setdefault(source.compared, []).append(str(source.run))
-        elif source.compared is not None and source.compared.lowest is not None:
-            lowest.append(f"{source.run} {source.compared.lowest:.3f}")
+    for cell in (cell for line in lines for cell in line.cells.values()):
+        if isinstance(cell.compared, str):
+            apart.setdefault(cell.compared, []).append(cell.runs[0])
+        elif cell.compared is not None and cell.compared.lowest is not None:
+            lowest.append(f"{cell.runs[0]} {cell.compared.lowest:.3f}")
     notes = [f"Not compared: {', '.join(dict.fromkeys(runs))} ({reason})." for reason, runs in apart.items()]
     if lowest:
         notes.append(f"Δ of teachers is for the lowest of trials 0 to 2, as they publish it: {', '.join(lowest)}.")
@@ -53,15 +54,16 @@ def identity_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
     notes: dict[str, list[str]] = {}
     for column in layout.columns:
         kinds: list[tuple[Identity, list[str]]] = []
-        values = [(s.identity, str(s.run)) for line in lines if (s := line.sources.get(column.id)) and s.identity]
+        cells = (line.cells.get(column.id) for line in lines)
+        numbers = [cell.measured for cell in cells if cell and cell.measured]
         # Values of unknown seeds come last: they would join values that differ in their seeds.
-        for mine, run in sorted(values, key=lambda pair: pair[0].seed0 is None):
+        for number in sorted(numbers, key=lambda number: number.identity.seed0 is None):
             for identity, runs in kinds:
-                if comparable(identity, mine) is None:
-                    runs.append(run)
+                if comparable(identity, number.identity) is None:
+                    runs.append(number.runs[0])
                     break
             else:
-                kinds.append((mine, [run]))
+                kinds.append((number.identity, [number.runs[0]]))
         if len(kinds) > 1:
             groups = "; ".join(f"{', '.join(dict.fromkeys(runs))} ({identity})" for identity, runs in kinds)
             reason = comparable(kinds[0][0], kinds[1][0])
@@ -79,7 +81,8 @@ def exposure_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
     rows_of_choice: dict[str, dict[str, None]] = {}
     for column in layout.columns:
         for line in lines:
-            for identity in line.sources[column.id].identities if column.id in line.sources else ():
+            for number in line.cells[column.id].numbers.values() if column.id in line.cells else ():
+                identity = number.identity
                 for words in _exposure_words(identity, layout.bold is not None):
                     heads, rows = shown_by_note.setdefault(words, ({}, {}))
                     heads[column.head or column.id] = rows[line.label] = None
@@ -110,9 +113,15 @@ def _exposure_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]
         yield "", f"starts from, or is aligned with, the network of the metric ({', '.join(sorted(start_networks))})"
 
 
-def measured_lines(lines: Iterable[TableLine]) -> list[Measurement]:
-    """Lines of ``measurements.csv`` behind the measured cells."""
-    return [row for line in lines for source in line.sources.values() for row in source.lines]
+def measured_numbers(lines: Iterable[TableLine]) -> list[Number]:
+    """The measured numbers of a table."""
+    return [cell.measured for line in lines for cell in line.cells.values() if cell.measured]
+
+
+def _printed(line: TableLine) -> list[Published]:
+    """The published numbers of a row."""
+    numbers = (cell.published for cell in line.cells.values())
+    return [number.printed for number in numbers if number and number.printed]
 
 
 def _trials_sentence(rows: list[Measurement]) -> str:
@@ -142,7 +151,7 @@ def _kept_starts(lines: Sequence[TableLine], rows: list[Measurement]) -> list[st
     """Note on rows whose training kept its initial network; empty without such rows."""
     starts, labels = {run for run, at in kept_at(rows).items() if at == 0}, []
     for line in lines:
-        runs = {run for source in line.sources.values() if source.estimate for run in source.runs}
+        runs = {run for number in measured_numbers([line]) for run in number.runs}
         if count := len(runs & starts):
             labels.append(line.label + (f" ({count} of {len(runs)} trainings)" if len(runs) > 1 else ""))
     about = "Kept at the start of training, on which no later evaluation improved; the numbers are of the start"
@@ -167,8 +176,8 @@ def _printed_elsewhere(lines: Sequence[TableLine]) -> list[str]:
     """Notes on the numbers of records that other tools wrote, by who printed them and for which evaluation."""
     rows: dict[tuple[str, str], dict[str, None]] = {}
     for line in (line for line in lines if line.added):
-        numbers = (source.published for source in line.sources.values() if source.published)
-        rows |= {(n.source, n.dataset): {**rows.get((n.source, n.dataset), {}), line.label: None} for n in numbers}
+        for number in _printed(line):
+            rows.setdefault((number.source, number.dataset), {})[line.label] = None
     return [
         f"Printed by {source} for {evaluation}, not measured by this suite, under a protocol that is not known here; "
         f"neither ranked nor compared: {', '.join(labels)}."

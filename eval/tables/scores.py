@@ -11,11 +11,12 @@ from sida.config.named_files import find_file
 from sida.errors import UserError
 from sida.eval.measuring.protocol import load_protocol
 from sida.eval.results.exchange import Added, read_added
+from sida.eval.results.numbers import Number
 from sida.eval.results.published import Published
 from sida.eval.results.sheet import SheetRow, check_cells
 from sida.eval.results.stored import FROM_STORED
 from sida.eval.results.summary import Estimate, Measurements
-from sida.eval.tables.cells import CellSource, heading, measured_cell, nfe_text, require_in_column, resolve
+from sida.eval.tables.cells import heading, nfe_text, printed_cell, require_in_column, resolve
 from sida.eval.tables.latex import escape, latex_cell
 from sida.eval.tables.layout import ColumnSpec, RowSpec, TableLayout, expand, load_layout
 from sida.eval.tables.model import BLANK, Cell, Row, Table
@@ -59,7 +60,7 @@ def row_columns(
     lines = resolve(layout, {}, "audit")
     for column in columns:
         if column.metric in metrics:
-            published = [line.sources[column.id].published for line in lines]
+            published = [line.cells[column.id].published for line in lines]
             value_identity = (identity or protocol.identity)(column.metric)
             numbers = [number.identity for number in published if number is not None]
             if value_identity is not None:
@@ -77,8 +78,8 @@ def table_protocol(table: str) -> str:
     if layout.protocol:
         return layout.protocol
     lines = resolve(layout, {}, "paper")
-    numbers = [source.published for line in lines for source in line.sources.values() if source.published]
-    names = {number.protocol for number in numbers if number.protocol}
+    numbers = [cell.published for line in lines for cell in line.cells.values() if cell.published]
+    names = {number.identity.protocol for number in numbers} - {""}
     if len(names) != 1:
         several = f"several protocols ({', '.join(sorted(names))})" if names else "no protocol of this suite"
         raise UserError(f"--like {table}", f"its numbers have {several}", "name a --protocol")
@@ -123,10 +124,11 @@ def _cell(score: Score, column: ColumnSpec) -> Cell:
         trained = str(score.records[0].get("trained", "")) if score.records else ""
         text = {"label": score.name, "family": score.family, "nfe": nfe_text(score.nfe, trained)}.get(str(column.field))
         return Cell(text) if text else BLANK
-    estimate = None
-    if values := score.values(key):
-        estimate = Estimate(sum(values) / len(values), score.spread(score.protocol.metric(key)), len(values))
-    return measured_cell(column, CellSource(key, estimate=estimate, identity=score.identity(key)))
+    values, identity = score.values(key), score.identity(key)
+    if not values or identity is None:
+        return Cell(kind="missing")
+    estimate = Estimate(sum(values) / len(values), score.spread(score.protocol.metric(key)), len(values))
+    return printed_cell(column, Number(key, estimate, identity))
 
 
 def _added_runs(added: Added, path: str | Path) -> dict[str, SheetRow]:

@@ -19,10 +19,10 @@ from typing import Annotated, Literal
 from sida.config.settings import Pattern, Settings, from_mapping, load_yaml
 from sida.errors import SettingError, UserError
 from sida.eval.measuring.protocol import protocol_named
-from sida.eval.results.agreement import HIGHER_IS_BETTER, Agreement, agreement_of_two
 from sida.eval.results.csv_files import read_csv
 from sida.eval.results.exchange import read_numbers
 from sida.eval.results.identity import UNKNOWN, Identity, comparable, lacks_digest, reason_against
+from sida.eval.results.numbers import HIGHER_IS_BETTER, Agreement, agreement_of_two
 from sida.eval.results.published import PUBLISHED, Published, load_published
 from sida.eval.results.sheet import exposure_of
 from sida.eval.results.summary import Measurements

@@ -174,10 +174,10 @@ def write_released(folder, share=0.8):
     truth = {}
     for path in layouts:
         for line in resolve(load_layout(path), {}, "audit"):
-            for source in line.sources.values():
-                if source.run and source.published:
-                    near = source.published.value * (1 + noise.gauss(0, 0.006))
-                    truth.setdefault(source.run, (line.nfe or 1, {}))[1].setdefault(source.metric, near)
+            for cell in line.cells.values():
+                if cell.runs and cell.published:
+                    near = cell.published.estimate.mean * (1 + noise.gauss(0, 0.006))
+                    truth.setdefault(cell.runs[0], (line.nfe or 1, {}))[1].setdefault(cell.metric, near)
     kept = {run: value for run, value in truth.items() if noise.random() < share}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

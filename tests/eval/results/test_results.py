@@ -17,11 +17,11 @@ from sida.config.lookup import ROOT
 from sida.eval.claims.write import read_verdicts
 from sida.eval.report.paper import training_time
 from sida.eval.results import load
-from sida.eval.results.agreement import RETRAINING, agreement, agreement_of_two
 from sida.eval.results.bibliography import SUITE, bibliography, cited_label, references
 from sida.eval.results.exchange import exchanged, read_exchanged, read_numbers
 from sida.eval.results.logs import kept_images, logged_level, read_evaluations, read_log
 from sida.eval.results.measurements import read_measurement, write_csv
+from sida.eval.results.numbers import RETRAINING, agreement, agreement_of_two
 from sida.eval.results.published import load_published
 from sida.eval.results.retraining import load_retraining
 from sida.eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements
