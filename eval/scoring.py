@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sida.errors import UserError
-from sida.eval.measuring.arrays import as_pixels
 from sida.eval.measuring.functions import CallableSource, callable_name
-from sida.eval.measuring.images import names_network
-from sida.eval.measuring.order import Groups
 from sida.eval.measuring.protocol import Protocol, load_protocol
 from sida.eval.measuring.score import Score, score_images
 from sida.eval.measuring.score_plan import NetworkFile
-from sida.eval.measuring.stores import open_images
+from sida.eval.measuring.source import names_function, names_network
+from sida.eval.measuring.stores import Groups, ImageStore, MemoryStore, open_images
 from sida.eval.results.measurements import long_rows
 from sida.eval.results.summary import MEASUREMENT_COLUMNS
 from sida.eval.tables.scores import latex_row, markdown_row, row_columns
@@ -95,7 +88,7 @@ def score(
 
     Args:
         images: A generator of :func:`sida.load`; a function or module called with a list of seeds; a folder, zip, tar,
-            npz or npy of images; or images in memory (:func:`sida.eval.measuring.arrays.as_pixels`): an array or tensor
+            npz or npy of images; or images in memory (:func:`sida.eval.measuring.stores.as_pixels`): an array or tensor
             uint8 ``(N, C, H, W)`` or ``(N, H, W, C)``, ``(images, classes)``, pictures, batches, a DataLoader.
         protocol: Name, path or content.
         trials: Number of trials; by default the protocol's, or as many as the images suffice for.
@@ -130,35 +123,15 @@ def score(
         "allow_duplicates": allow_duplicates,
         "groups": groups,
     }
-    with tempfile.TemporaryDirectory() as folder, _argument_named(folder):
-        source = _as_file(images, Path(folder) / "images.npz", value_range, "images")
-        if against is not None:
-            if isinstance(against, LoadedGenerator) or callable(against):
-                against = _draw(against, num_samples or _count(source, protocol), batch_size)
-            settings["against"] = _as_file(against, Path(folder) / "against.npz", value_range, "against")
-        label = name or (None if source is images else "images")
-        result = score_images(source, protocol, name=label, **settings)
-        result.forget_trials()
+    source = _source(images, value_range, "images")
+    if against is not None:
+        if isinstance(against, LoadedGenerator) or callable(against):
+            count = source.count if isinstance(source, ImageStore) else load_protocol(protocol).num_samples
+            against = _draw(against, num_samples or count, batch_size)
+        settings["against"] = _source(against, value_range, "against")
+    result = score_images(source, protocol, name=name, **settings)
+    result.forget_trials()
     return ScoreRow(**vars(result))
-
-
-@contextlib.contextmanager
-def _argument_named(folder: str) -> Iterator[None]:
-    """Names the argument in errors, instead of the temporary file that holds images in memory."""
-    try:
-        yield
-    except UserError as error:
-        if folder in error.where:
-            name = re.sub(rf"{re.escape(folder)}{os.sep}(\w+)\.npz(\[arr_[01]\])?", r"\1", error.where)
-            raise type(error)(name, error.fault, error.remedy) from None
-        raise
-
-
-def _count(source: Any, protocol: str | Path | Mapping[str, Any] | Protocol) -> int:
-    """Number of images of the first of two sets."""
-    if isinstance(source, str | Path) and Path(source).exists() and not names_network(str(source)):
-        return open_images(source).count
-    return load_protocol(protocol).num_samples
 
 
 def _draw(generator: Any, count: int, batch_size: int | None) -> np.ndarray:
@@ -171,11 +144,11 @@ def _draw(generator: Any, count: int, batch_size: int | None) -> np.ndarray:
     return images
 
 
-def _as_file(images: Any, file: Path, value_range: tuple[float, float] | None, where: str) -> Any:
-    """A new file with images in memory; paths, networks and functions are returned as they are."""
-    if isinstance(images, str | Path | NetworkFile | LoadedGenerator) or callable(images):
+def _source(images: Any, value_range: tuple[float, float] | None, where: str) -> Any:
+    """Images in files or memory, opened; networks, functions and their names are returned as they are."""
+    if isinstance(images, NetworkFile | LoadedGenerator) or callable(images):
         return images
-    pixels, classes = as_pixels(images, value_range, where)
-    arrays = {"arr_0": pixels} if classes is None else {"arr_0": pixels, "arr_1": classes}
-    np.savez(file, **arrays)  # type: ignore[arg-type]
-    return file
+    if isinstance(images, str | Path):
+        named = names_network(str(images)) or names_function(str(images))
+        return str(images) if named else open_images(images)
+    return MemoryStore(images, value_range, where)

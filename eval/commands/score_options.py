@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sida.assets.cache import check_reachable
 from sida.assets.registry import load_registry
-from sida.cli.main import existing, integer
+from sida.cli.main import integer
 from sida.config.families import EDM2_LATENTS
 from sida.config.samplers import read_sampler
 from sida.config.settings import load_spec
@@ -25,10 +25,9 @@ from sida.networks import network_latents
 
 if TYPE_CHECKING:
     from sida.assets.registry import Asset
-    from sida.eval.measuring.order import Groups
     from sida.eval.measuring.protocol import Protocol
     from sida.eval.measuring.score_plan import Scored
-    from sida.eval.measuring.stores import ImageStore
+    from sida.eval.measuring.stores import Groups
     from sida.eval.results.identity import Identity
 
 
@@ -97,7 +96,7 @@ class ScoreOptions:
     @functools.cached_property
     def network(self) -> str | None:
         """The source if it names a network, else None."""
-        from sida.eval.measuring.images import names_network
+        from sida.eval.measuring.source import names_network
 
         return self.source if names_network(self.source) else None
 
@@ -106,7 +105,7 @@ class ScoreOptions:
         """Format of a network's file that is a program, such as TorchScript; empty for other sources."""
         if not (self.network and os.path.isfile(self.network)):
             return ""
-        from sida.eval.measuring.images import program_format
+        from sida.eval.measuring.source import program_format
 
         return program_format(self.network)
 
@@ -118,51 +117,9 @@ class ScoreOptions:
     @functools.cached_property
     def _row_protocol(self) -> Protocol:
         """Protocol of a row of a table."""
-        from sida.eval.measuring.images import chosen_protocol
+        from sida.eval.measuring.score_plan import chosen_protocol
 
         return chosen_protocol(self.protocol_name, self.num_samples, bool(self.fast))
-
-    def check_files(self) -> None:
-        """Refuses images in files that their list shows to be unfit, without an import of torch.
-
-        Raises:
-            UserError: They or the files of references cannot be opened, are of another size than the protocol's by the
-                first image, or are too few for the trials.
-        """
-        from sida.eval.measuring.images import check_first, check_second, count_trials, pair_protocol
-        from sida.eval.measuring.protocol import load_protocol
-
-        first, second = self.opened
-        if second is not None:
-            pair = pair_protocol(first, second, load_protocol(self.protocol_name), self.trials, self.num_samples)
-            if first is not None:
-                count_trials(first, pair, self.trials)
-            return
-        files = pairs(self.reference, "--reference")
-        check_second(self._row_protocol, files, "score")
-        for key, path in files.items():
-            existing(f"--reference {key}")(path)
-        if first is not None:
-            count_trials(first, self._row_protocol, self.trials)
-            check_first(first, self._row_protocol)
-
-    @functools.cached_property
-    def opened(self) -> tuple[ImageStore | None, ImageStore | None]:
-        """The opened images in files, None for a function or a network; and the second set of a comparison, or None.
-
-        Raises:
-            UserError: They cannot be opened.
-        """
-        from sida.eval.measuring.images import names_function
-        from sida.eval.measuring.order import Trials
-        from sida.eval.measuring.stores import open_images
-
-        with_classes, trials = self.labels != "none", None
-        if not self.against:
-            trials = Trials(self._row_protocol.num_samples, self._row_protocol.trials, self.trials, self.groups)
-        in_files = not (self.network or names_function(self.source))
-        first = open_images(self.source, trials, with_classes) if in_files else None
-        return first, open_images(self.against, None, with_classes) if self.against else None
 
     def table_check(self) -> Callable[[Mapping[str, Identity]], object] | None:
         """Check that a table takes the identities of the values; None for a comparison, which is not a row.
@@ -250,7 +207,6 @@ class ScoreOptions:
             "dataset": load_spec(self.dataset, "--dataset") if self.dataset else None,
             "references": pairs(self.reference, "--reference"),
             "extractors": extractor_options(self.extractor_option),
-            "opened": self.opened,
         }
 
     def own_number(self, num_samples: int) -> str:

@@ -90,14 +90,11 @@ def _score(args: argparse.Namespace) -> int:
     if options.verbose:
         os.environ[TRACE] = "1"
 
-    from sida.eval.measuring.images import TooFewError
+    from sida.eval.measuring.score import score_images
+    from sida.eval.measuring.score_plan import TooFewError
 
     fits = options.table_check()
     try:
-        # Before torch is imported, which takes longer than everything that a list of files shows.
-        options.check_files()
-        from sida.eval.measuring.score import score_images
-
         score = score_images(options.images, options.protocol_name, fits=fits, **options.settings())
     except TooFewError as error:
         if options.like and error.fits >= 2:

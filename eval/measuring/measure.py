@@ -4,7 +4,7 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +20,6 @@ from sida.eval.features.base import Extractor
 from sida.eval.features.pixels import PixelExtractor
 from sida.eval.features.registry import make_extractors
 from sida.eval.measuring.functions import CallableSource
-from sida.eval.measuring.images import check_second, check_size
-from sida.eval.measuring.order import Trials
 from sida.eval.measuring.protocol import Protocol
 from sida.eval.measuring.reference_files import ReferenceFile, open_files
 from sida.eval.measuring.references import Reference, held_out_shares, load_references, records_of
@@ -122,9 +120,9 @@ class Measurer:
         if kind == "python":
             return CallableSource(sampler["callable"], sampler.get("kwargs", {}), repeats)
         if kind == "images":
-            trials = Trials(self.protocol.num_samples, self.protocol.trials, groups=sampler.get("groups"))
-            store = open_images(sampler["path"], trials, sampler.get("labels") != "none")
-            store.side, store.allow_duplicates = self.protocol.resolution, repeats
+            store = open_images(sampler["path"], sampler.get("labels") != "none")
+            store.allow_duplicates = repeats
+            store.arrange(sampler.get("groups"), self.protocol.num_samples, self.protocol.trials)
             return store
         return NetworkSource(self.spec, lambda: self.dataset)
 
@@ -376,6 +374,32 @@ def measure(
         _ = measurer.references  # faulty ones end the job before the first image is drawn
         records = TrialRecords(measurer, trials, Path(out), Path(out) / "state")
         return [*records.measure(f"measure {measurer.spec.run}").values()]
+
+
+def check_second(protocol: Protocol, references: Container[str], where: str) -> None:
+    """Refuses a protocol of two sets without the second one among the keys of the given references."""
+    second_sets = [key for key, source in protocol.sources.items() if source.kind == "given"]
+    if second_sets and not any(key in references for key in second_sets):
+        raise UserError(where, f"protocol '{protocol.name}' compares two sets", "add --against FOLDER|ZIP|NPZ")
+
+
+def check_size(shape: Sequence[int], protocol: Protocol, origin: str) -> None:
+    """Checks that images (C, H, W) have the size that a protocol measures.
+
+    Raises:
+        UserError: The size differs; ``origin`` names the images.
+    """
+    channels, height, width = shape
+    size = protocol.resolution
+    # Feature networks repeat grey images to three channels, as the official tools do.
+    fits = protocol.channels in (None, channels) or (channels, protocol.channels) == (1, 3)
+    if not fits or (size is not None and (height, width) != (size, size)):
+        plural = "" if protocol.channels == 1 else "s"
+        expected = f"{protocol.channels or 'any'} channel{plural} of {size or 'any'}×{size or 'any'}"
+        seen = f"images have {channels} channel{'s' * (channels > 1)} of {height}×{width}"
+        remedy = "generate images of that size, or choose the protocol of this data set"
+        why = "nothing is resized here, since that changes the numbers"
+        raise UserError(origin, f"{seen}, protocol '{protocol.name}' measures {expected}", f"{remedy} ({why})")
 
 
 @contextmanager

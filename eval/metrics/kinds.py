@@ -100,7 +100,7 @@ class InceptionScore(Metric):
         details: dict[str, Any] = {"split_std": score.std}
         if self._sums.is_sorted():
             fault = "splits differ in their classes more than in a random order: the images seem to be sorted"
-            details["warnings"] = [f"{fault} by class, which lowers the score; shuffle them"]
+            details["warnings"] = [f"{fault} by class, which lowers the score; shuffle them, or say --groups classes"]
         return score.mean, details
 
 

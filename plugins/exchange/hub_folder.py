@@ -27,8 +27,8 @@ from sida.config.samplers import GeneratorSteps, Sampler
 from sida.config.settings import load_spec
 from sida.errors import UserError
 from sida.eval.measuring.functions import CallableSource, ProgramFile
-from sida.eval.measuring.images import names_function
 from sida.eval.measuring.protocol import protocol_named
+from sida.eval.measuring.source import names_function
 from sida.eval.results.bibliography import cited_label
 from sida.eval.results.measurements import RESCORE, score_of
 from sida.eval.results.summary import Measurement, Measurements, measured_in

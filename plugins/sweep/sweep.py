@@ -9,11 +9,10 @@ from typing import Any
 
 from sida.config.feature_networks import OTHER, network_of
 from sida.errors import UserError, suggestion
-from sida.eval.measuring.images import chosen_protocol
 from sida.eval.measuring.measure import measure
 from sida.eval.measuring.protocol import Protocol
 from sida.eval.measuring.score import Score, run_score
-from sida.eval.measuring.score_plan import NetworkFile, ScorePlan, plan_score
+from sida.eval.measuring.score_plan import NetworkFile, ScorePlan, chosen_protocol, plan_score
 from sida.eval.metrics.metric import Metric
 from sida.eval.results.identity import read_exposure
 from sida.eval.results.measurements import read_measurement, trial_path

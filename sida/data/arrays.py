@@ -4,7 +4,6 @@ pickles, files of ``torch.save`` and safetensors.
 
 import contextlib
 import hashlib
-import math
 import os
 import re
 import tempfile
@@ -139,18 +138,16 @@ class ImageArrays:
         self.classes = self._classes() if labels else None
         self.has_statistics = self._arrays.first(["mu"]) is not None and self._arrays.first(["sigma"]) is not None
 
-    def read(self, begin: int, end: int) -> np.ndarray:
-        """Images ``begin … end − 1``, uint8 (N, C, H, W)."""
-        images = self._arrays.read(self._member)[begin:end]
-        shape = (len(images), self.channels, *(self._stored[1:3] if self._axis == 3 else self._stored[2:]))
-        images = images.transpose(0, 3, 1, 2) if images.ndim == 4 and self._axis == 3 else images
-        # Another layout of the same values in memory would choose another algorithm, which rounds otherwise.
-        return np.ascontiguousarray(images).reshape(-1).reshape(shape)
+    def read(self, positions: slice | np.ndarray) -> np.ndarray:
+        """Images of some positions, uint8 (N, C, H, W)."""
+        images = self._arrays.read(self._member)[positions]
+        images = images[:, None] if images.ndim == 3 else images
+        return images.transpose(0, 3, 1, 2) if self._axis == 3 and len(self._stored) == 4 else images
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yields the pixels ``(H, W[, 3])`` of each image."""
         for begin in range(0, self.count, _AT_ONCE):
-            for image in self.read(begin, min(begin + _AT_ONCE, self.count)):
+            for image in self.read(slice(begin, begin + _AT_ONCE)):
                 yield image[0] if self.channels == 1 else image.transpose(1, 2, 0)
 
     def name(self, position: int) -> str:
@@ -161,11 +158,6 @@ class ImageArrays:
         """SHA-256 of the file, and of a file of classes."""
         digests = [sha256_file(path) for path in self._files]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all images."""
-        return math.prod(self._stored)
 
     def _image_array(self, subset: str | None) -> str:
         """Name of the array of images; sets part and remark."""

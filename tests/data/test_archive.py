@@ -126,7 +126,6 @@ def test_an_archive_of_ours_needs_no_child(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "convert", None)
     images, path = pictures(5), write_zip(tmp_path / "a.zip", members(pictures(5)))
     store = open_images(path, labels=False)
-    store.side = 8
     assert is_copy(store.read(0, 2).transpose(0, 2, 3, 1), images[:2])
     assert store.read(2, 5).strides == (192, 64, 8, 1)
     assert is_copy(open_zip(path, labels=False).images([3, 1])[0], images[3].transpose(2, 0, 1))

@@ -29,7 +29,7 @@ from sida.data.archive import Files
 from sida.data.folders import picture_labels
 from sida.data.pictures import FORMATS, PICTURES, as_shown, open_picture, to_square
 from sida.data.prepare import TEST, PrepareConfig, encode_dataset, prepare, read_cifar10
-from sida.eval.measuring.images import names_network
+from sida.eval.measuring.source import names_network
 from sida.eval.measuring.stores import open_images
 from tests.assets.fault_server import use_registry
 from tests.data.test_archive import members, open_zip, pictures, png, tar_of, write_folder, write_zip

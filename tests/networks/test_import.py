@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from sida.config import registries
 from sida.config.samplers import GeneratorSteps
-from sida.eval.measuring.images import names_network
+from sida.eval.measuring.source import names_network
 from sida.networks.file import load_network
 from sida.networks.official import describe_file, find_source, import_network
 from sida.sampling import multi_step

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import sida
 from plugins.diffusers.tests.pipelines import TINY, diffusers, edited, refused_with, write_pipeline
-from sida.eval.measuring.images import names_network
+from sida.eval.measuring.source import names_network
 from sida.networks import build_network, load_network
 from sida.networks.file import build_on_meta
 from sida.networks.folders import open_folder

@@ -99,7 +99,7 @@ def _measurements(source: str) -> tuple[Measurements, Mapping[str, SheetRow]]:
 
 def _write_hub_folder(args: argparse.Namespace, out: Path) -> None:
     """Writes the folder for the Hugging Face Hub."""
-    from sida.eval.measuring.images import names_function, program_format
+    from sida.eval.measuring.source import names_function, program_format
     from sida.plugins.exchange.hub_folder import write_generator_folder, write_hub_folder
 
     benchmarks = read_benchmarks(pairs(args.benchmark, "--benchmark"))

@@ -4,8 +4,6 @@ import io
 import itertools
 import json
 import os
-import subprocess
-import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -15,13 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sida.config.lookup import ROOT
-from sida.eval.measuring.arrays import as_pixels
 from sida.eval.measuring.functions import CallableSource
-from sida.eval.measuring.order import dealt_order
 from sida.eval.measuring.score import score_images
 from sida.eval.measuring.source import ImageBatch
-from sida.eval.measuring.stores import open_images
+from sida.eval.measuring.stores import as_pixels, open_images
 from sida.eval.results.exchange import exchanged
 from sida.workflow.cli import main
 from tests.data.test_archive import png, tar_of, write_folder, write_zip
@@ -204,13 +199,11 @@ def forms(images, classes):
 @pytest.mark.parametrize("form", forms(np.zeros((1, 1, 8, 8), np.uint8), np.zeros(1, np.int64)))
 def test_images_in_memory_are_the_same_pixels(form, digits):
     images, classes = digits[0][:32], digits[1][:32]
-    found = as_pixels(forms(images, classes)[form], (-1, 1))
-    shape = found.images.shape
-    pixels = found.images.transpose(0, 3, 1, 2) if shape[-1] == 1 else found.images
+    pixels, labels = as_pixels(forms(images, classes)[form], (-1, 1))
     assert is_copy(pixels, images)
-    assert found.classes is None or same_integers(found.classes, classes)
+    assert labels is None or same_integers(labels, classes)
     bare = ("tensor", "floats", "list", "pictures", "batches", "one by one", "grey")
-    assert (found.classes is None) == (form in bare)
+    assert (labels is None) == (form in bare)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +289,7 @@ def of_numpy(seed):
         (of_numpy, "mine:sample: must return uint8 images"),
         (OnceABatch(), "in another batch; .*once a batch"),
         (BatchStatistics(), "in another batch; .*eval"),
-        (unseeded, "again; the same seed"),
+        (unseeded, "the same seed must always give the same image"),
         (Needs, "needs width; "),
         (fails, r"fails \(.*test_images.py, line \d+: RuntimeError"),
         (low_precision, None),
@@ -313,40 +306,21 @@ def test_a_generator_is_asked_for_a_part_again_in_another_batch(function, fault)
         refused(fault, batches)
 
 
-def sorted_files(tmp_path, digits, count=400):
-    """The same images sorted by class: with labels, by folders."""
-    order = np.argsort(digits[1][:count], kind="stable")
+def test_images_sorted_by_class_are_dealt_where_an_option_says_so(tmp_path, digits):
+    order = np.argsort(digits[1][:400], kind="stable")
     images, classes = digits[0][order], digits[1][order]
-    encoded = [(index, png(image[0]), label) for index, (image, label) in enumerate(zip(images, classes))]
     np.savez(tmp_path / "labels.npz", arr_0=images, arr_1=classes)
-    write_folder(tmp_path / "folders", {f"c{label}/{index:05d}.png": data for index, data, label in encoded})
-    members = {f"{index:06d}.png": data for index, data, _ in encoded}
-    members |= {f"{index:06d}.cls": str(label).encode() for index, _, label in encoded}
-    (tmp_path / "classes.tar").write_bytes(tar_of(dict(sorted(members.items()))))
-    np.save(tmp_path / "bare.npy", images)
-    return [tmp_path / name for name in ("labels.npz", "folders", "classes.tar")]
-
-
-def test_images_sorted_by_class_are_dealt_and_the_record_says_so(tmp_path, digits):
-    stores = [open_images(path) for path in sorted_files(tmp_path, digits)]
-    first = [store.read(0, 400) for store in stores]
-    assert all(store.order.facts and "seed 0" in store.remarks[0] for store in stores)
-    assert all(is_copy(other, first[0]) for other in first)
-    scored = score_images(tmp_path / "labels.npz", "digits", num_samples=400)
-    assert scored.values("is")[0] > 5
-    assert "dealt" in str(scored.records[0]["source"])
-    assert {line["order"] for line in exchanged(scored.records)} == {"dealt, seed 0"}
-    # Without any label the splits of the score tell.
-    assert any("sorted" in line for line in score_images(tmp_path / "bare.npy", "digits", num_samples=400).warnings())
-
-
-def test_a_random_order_and_numbered_folders_of_tools_stay(tmp_path, digits):
-    np.savez(tmp_path / "mixed.npz", arr_0=digits[0], arr_1=digits[1])
-    assert not open_images(tmp_path / "mixed.npz").order.facts
-    named = {f"{index // 20:05d}/img{index:08d}.png": png(digits[0][index, 0]) for index in range(60)}
-    write_folder(tmp_path / "tool", named)
-    assert not open_images(tmp_path / "tool").order.facts
-    assert dealt_order(np.arange(100)) is None
+    members = {f"c{label}/{n:05d}.png": png(image[0]) for n, (image, label) in enumerate(zip(images, classes))}
+    write_folder(tmp_path / "folders", members)
+    for name in ("labels.npz", "folders"):
+        scored = score_images(tmp_path / name, "digits", num_samples=400, groups="classes")
+        assert scored.values("is")[0] > 5
+        assert {line["order"] for line in exchanged(scored.records)} == {"dealt, seed 0"}
+        assert any("seed 0" in line for line in scored.warnings())
+        kept = score_images(tmp_path / name, "digits", num_samples=400)
+        assert "order" not in kept.records[0]["source"]
+        # The splits of the score tell.
+        assert any("--groups classes" in line for line in kept.warnings())
 
 
 @pytest.mark.parametrize("scope", [{}, {"__name__": "cell_1"}, {"__name__": None}])
@@ -360,17 +334,7 @@ def test_a_function_of_no_module_is_known_by_its_code(scope):
     assert digests[0] == digests[1] != digests[2]
 
 
-#: Runs commands where torch and scipy cannot be imported, and prints the last line of each.
-WITHOUT_TORCH = """
-import contextlib, io, json, sys
-sys.modules["torch"] = sys.modules["scipy"] = None
-from sida.workflow.cli import main
-for words in json.loads(sys.argv[1]):
-    errors = io.StringIO()
-    with contextlib.redirect_stderr(errors):
-        status = main(words)
-    print(status, errors.getvalue().splitlines()[-1])
-"""
+#: Commands whose files are unfit, and what they are told.
 UNFIT = {
     "few --like table1": "few: holds 3 images, protocol 'cifar10' takes 50,000; .*--num-samples 3",
     "few --protocol cifar10 --trials 2": "few: holds 3 images.* 50,000 for each of 2 trials",
@@ -386,7 +350,6 @@ UNFIT = {
     "other.pt2 --protocol cifar10 --latent 8": "other.pt2: is not a file of torch.export.save",
     "few --protocol cifar10 --latent 8": "--latent: is for files of torch.export",
     "few --protocol ffhq64 --num-samples 3": "few: images have 3 channels of 32×32, .*64×64",
-    "few --protocol digits --reference data=nosuch.npz": "--reference data nosuch.npz: no such file",
     "few deep": "deep: one set of images .*--against deep",
     "few --against empty": "empty: holds no pictures",
     "deep --against few --protocol pair-pixels": "deep: a.png: has more than 8 bits",
@@ -406,26 +369,26 @@ UNFIT = {
 }
 
 
-def test_what_a_list_of_files_shows_is_refused_without_an_import_of_torch(tmp_path, monkeypatch):
-    """In the words that the command has with torch."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def unfit_files(tmp_path_factory):
+    """A folder with images that some protocol or command cannot take."""
+    folder = tmp_path_factory.mktemp("unfit")
     pictures = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), np.uint8)
     for name in ("few", "-few"):
-        write_folder(Path(name), {f"{i}.png": encode(image) for i, image in enumerate(pictures)})
-    Path("empty").mkdir()
-    write_folder(Path("deep"), dict.fromkeys(["a.png", "b.png"], encode(np.zeros((32, 32), np.uint16))))
-    Path("words.txt").write_text("a cat")
-    np.savez("floats.npz", arr_0=np.zeros((4, 32, 32, 3), np.float32))
+        write_folder(folder / name, {f"{i}.png": encode(image) for i, image in enumerate(pictures)})
+    (folder / "empty").mkdir()
+    write_folder(folder / "deep", dict.fromkeys(["a.png", "b.png"], encode(np.zeros((32, 32), np.uint16))))
+    (folder / "words.txt").write_text("a cat")
+    np.savez(folder / "floats.npz", arr_0=np.zeros((4, 32, 32, 3), np.float32))
     for name, member in (("program", "program/archive_format"), ("other", "other/version")):
-        with zipfile.ZipFile(f"{name}.pt2", "w") as file:
+        with zipfile.ZipFile(folder / f"{name}.pt2", "w") as file:
             file.writestr(member, "pt2")
-    commands = [words.split() if words.startswith(("data ", "new ")) else ["score", *words.split()] for words in UNFIT]
-    python = [sys.executable, "-c", WITHOUT_TORCH, json.dumps(commands)]
-    done = subprocess.run(
-        python, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    lines = done.stdout.splitlines()
-    assert len(lines) == len(commands)
-    for words, line, told in zip(commands, lines, UNFIT.values()):
-        assert line.startswith("1 error: ")
-        assert line[len("1 error: ") :] == str(refused(told, command, *words))
+    return folder
+
+
+@pytest.mark.parametrize("words", UNFIT)
+def test_images_that_cannot_be_scored_or_prepared_are_one_line(unfit_files, monkeypatch, words):
+    monkeypatch.chdir(unfit_files)
+    monkeypatch.setenv("SIDA_OFFLINE", "1")
+    arguments = words.split() if words.startswith(("data ", "new ")) else ["score", *words.split()]
+    refused(UNFIT[words], command, *arguments)

@@ -1,53 +1,55 @@
-"""Folders of images are trials, classes, or a question."""
+"""Folders of images are trials or classes where an option says so, else a question."""
 
 import numpy as np
 import pytest
 
-from sida.eval.measuring.order import Trials, arranged
+from sida.eval.measuring.stores import open_images
+from tests.data.test_archive import png, write_folder
 from tests.refused import refused
 
 
-def order(names, n, asked=None, groups=None, classes=None):
+def order(folder, names, n, asked=None, groups=None):
+    """The store of a folder of pictures, and the names in the order in which they are measured."""
     names = sorted(names)
-    found = arranged("set", names, classes, len(names), Trials(n, 10, asked, groups))
-    positions = np.arange(len(names)) if found.positions is None else found.positions
-    return found, [names[at] for at in positions]
+    pictures = np.arange(len(names), dtype=np.uint16).view(np.uint8).reshape(-1, 1, 2)
+    write_folder(folder / "set", {name: png(picture) for name, picture in zip(names, pictures)})
+    store = open_images(folder / "set")
+    store.arrange(groups, n, 10, asked)
+    read = store.read(0, len(names)).reshape(-1, 2).copy().view(np.uint16)[:, 0]
+    return store, [names[number] for number in read]
 
 
 @pytest.mark.parametrize("pattern", ["out/run{t}/images/{i:05d}.png", "{t}/c{c}/{i:03d}.png"])
-def test_each_folder_is_a_trial_where_an_option_says_so(pattern):
+def test_each_folder_is_a_trial_where_an_option_says_so(tmp_path, pattern):
     """Also where folders have more images than a trial, or classes within."""
     runs = (0, 2, 10)
     names = [pattern.format(t=t, i=i, c=i // 20) for t in runs for i in range(60 + t)]
-    found, ordered = order(names, 50, groups="trials")
-    assert (found.trials, len({*ordered})) == (3, len(names))
-    assert "trials by" in found.facts
-    assert ("dealt" in found.facts) == ("c{c}" in pattern)
+    store, ordered = order(tmp_path, names, 50, groups="trials")
+    assert (store.trials, store.order, len({*ordered})) == (3, "trials by its folders", len(names))
     for trial, run in enumerate(runs):
         start = pattern.format(t=run, i=0, c=0).partition("/" if pattern[0] == "{" else "/images")[0]
         assert all(name.startswith(f"{start}/") for name in ordered[trial * 50 : trial * 50 + 50])
 
 
-def test_folders_without_the_images_of_the_trials_are_refused():
+def test_folders_without_the_images_of_the_trials_are_refused(tmp_path):
     names = [f"trial{t}/{i}.png" for t in range(3) for i in range(40)]
-    refused("set: .*3 folders have 40.*--num-samples 40", order, names, 50, groups="trials")
-    refused("set: .*--trials 3", order, names, 30, 4, groups="trials")
-    assert order(names, 50, groups="classes")[0].facts == "dealt, seed 0"
+    refused("set: .*3 folders have 40.*--num-samples 40", order, tmp_path, names, 50, groups="trials")
+    refused("set: .*--trials 3", order, tmp_path, names, 30, 4, groups="trials")
 
 
-def test_several_folders_for_several_trials_are_a_question():
+def test_several_folders_for_several_trials_are_a_question(tmp_path):
     names = [f"{folder}/{i:03d}.png" for folder in "ab" for i in range(50)]
-    refused("set: .*a, b.*--groups trials", order, names, 50)
-    assert order(names, 50, groups="classes")[0].facts == "dealt, seed 0"
-    # One trial takes images of all folders.
-    assert order(names, 100)[0].facts == order(names, 50, 1)[0].facts == "dealt, seed 0"
-    numbered = [f"{i // 50:05d}/{i:06d}.png" for i in range(200)]  # folders of a tool
-    assert order(numbered, 50)[1] == numbered
+    refused("set: .*a, b.*--groups trials", order, tmp_path, names, 50)
+    # Folders that are classes are dealt, with their names.
+    store, ordered = order(tmp_path, names, 50, groups="classes")
+    assert store.order == "dealt, seed 0"
+    assert {*ordered} == {*names} != {*ordered[:50]} > {ordered[0]}
+    assert 15 < sum(name.startswith("a") for name in ordered[:50]) < 35
+    assert store.name(0).endswith(ordered[0])
+    # One trial takes images of all folders, in their order.
+    assert order(tmp_path, names, 100)[1] == order(tmp_path, names, 50, 1)[1] == names
 
 
-def test_labels_tell_whether_images_are_sorted_by_class():
-    names = [f"{i:03d}.png" for i in range(100)]
-    assert order(names, 50, classes=np.repeat([0, 1], 50))[0].facts == "dealt, seed 0"
-    assert order(names, 50, classes=np.tile([0, 1], 50))[0].positions is None
-    # An option keeps the order of an array or of a single folder.
-    assert order(names, 50, groups="trials", classes=np.repeat([0, 1], 50))[0].positions is None
+def test_numbered_folders_of_a_tool_are_no_question(tmp_path):
+    numbered = [f"{i // 50:05d}/{i:06d}.png" for i in range(200)]
+    assert order(tmp_path, numbered, 50)[1] == numbered
