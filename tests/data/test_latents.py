@@ -233,14 +233,15 @@ def stored_moments(path, moments, facts=None):
 def test_log_variances_are_read_as_deviations_where_the_archive_or_the_spec_says_so(tmp_path, said, capsys):
     stored = made_moments(5, "logvar")
     stored[0, 4:] = -200  # of a pixel without any noise
+    stored[0, 4, 0, 0] = 200
     facts = {"kind": "sd", "spread": "logvar"} if said == "recorded" else None
     spec = stored_moments(tmp_path / "x.zip", stored, facts)
     if said == "asked":
         spec |= {"latents": "sd", "spread": "logvar"}
     moments = load_dataset(spec).images(range(5)).numpy()
     assert is_copy(moments[:, :4], stored[:, :4])
-    assert_near(moments[1:, 4:], np.exp(stored[1:, 4:] / 2))
-    assert 0 < moments[0, 4:].max() < 1e-6
+    # diffusers cuts them at −30 and 20.
+    assert_near(moments[:, 4:], np.exp(stored[:, 4:].clip(-30, 20) / 2), each=True)
     assert not capsys.readouterr().err
 
 

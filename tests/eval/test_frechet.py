@@ -315,6 +315,14 @@ def test_few_images_give_the_distance_of_their_covariances(counts, width, far, d
     assert moments_report(second.moments, second.moments).value <= 1e-12 * size
 
 
+@pytest.mark.parametrize(("scale", "told"), [(1.0, False), (1e6, True)])
+def test_rounding_that_exceeds_the_distance_of_few_images_is_told(scale, told):
+    rows = FeatureStatistics().update(scale * features(5, 30)).moments
+    report = moments_report(rows, rows)
+    assert report.value <= report.numerical_error
+    assert any("rounding" in warning for warning in report.warnings) == told
+
+
 def test_pixels_of_large_pictures_need_no_covariance():
     """A covariance of 786,432 features would take 5 TB."""
     rows = np.random.default_rng(0).random((12, 3 * 512 * 512), np.float32)

@@ -180,3 +180,10 @@ def test_each_kind_of_sampler_has_its_facts_and_its_computation():
         for setting in read - {*kind.settings}:
             unread = {"kind": name, setting: getattr(sampler, setting)}
             refused(f"sampler.{setting}: .*'{name}' does not read", read_sampler, unread)
+
+
+@pytest.mark.parametrize(("level", "is_guided"), [(0.9, False), (1.0, True), (2.0, True), (3.0, True), (3.1, False)])
+def test_guidance_holds_from_its_lowest_to_its_highest_level(level, is_guided):
+    guide = Guide(None, strength=2.0, lowest=1.0, highest=3.0)
+    own, other = torch.full((1, 1, 1, 1), 5.0), torch.full((1, 1, 1, 1), 3.0)
+    assert float(guide(own, level, lambda net, labels: other)) == (7.0 if is_guided else 5.0)

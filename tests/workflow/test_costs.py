@@ -17,7 +17,7 @@ from sida.methods.registry import DistillConfig, find_method, resolve_recipe
 from sida.networks import build_network, family_of
 from sida.workflow.planning import steps
 from sida.workflow.planning.assumptions import Gpu, load_assumptions
-from sida.workflow.planning.costs import Costs, _published_networks
+from sida.workflow.planning.costs import Costs, _published_networks, span
 from sida.workflow.planning.steps import student_cost
 from tests.plugins import needs
 from tests.refused import refused
@@ -208,3 +208,10 @@ def test_no_card_with_more_of_everything_is_planned_slower(half):
         for strong in strength:
             if all(more >= less for more, less in zip(strength[strong], strength[weak], strict=True)):
                 assert rates[strong] >= rates[weak], (weak, strong)
+
+
+@pytest.mark.parametrize(
+    ("hours", "told"), [(0.4, "24 minutes"), (1.25, "1.2 hours"), (47.0, "47.0 hours"), (60.0, "2.5 days")]
+)
+def test_a_span_is_told_in_a_unit_that_people_use(hours, told):
+    assert span(hours) == told

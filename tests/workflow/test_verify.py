@@ -86,9 +86,10 @@ def test_a_flipped_bit_and_a_cut_off_file_are_found_without_the_manifest(folder,
 def test_files_without_a_hash_of_their_own_are_compared_with_the_manifest(folder, capsys):
     flip(folder / "tables/main.tex", 0.0)
     (folder / "students/a/evaluations.jsonl").unlink()
-    (folder / "more.txt").write_text("more")
+    for name in ("more.txt", "manifest.json.x"):
+        (folder / name).write_text("more")
     found = {fault.split(":")[0] for fault in verified(folder, capsys)[1]}
-    assert found == {"students/a/evaluations.jsonl", "tables/main.tex", "more.txt", "figures/curves"}
+    assert found == {"students/a/evaluations.jsonl", "tables/main.tex", "figures/curves", "more.txt", "manifest.json.x"}
     shutil.rmtree(folder / "figures")
     shutil.rmtree(folder / "tables")
     (folder / "manifest.json").unlink()
@@ -99,8 +100,8 @@ def test_files_without_a_hash_of_their_own_are_compared_with_the_manifest(folder
     status, faults, remarks, _ = verified(folder, capsys)
     assert (status, faults) == (0, [])
     assert sorted(remark.split(":")[0] for remark in remarks) == [
-        "claims.md", "collected/figures/curves.csv", "collected/tables/main.csv", "manifest.json", "measurements.csv",
-        "measurements/a/trial-0.json", "more.txt",
+        "claims.md", "collected/figures/curves.csv", "collected/tables/main.csv", "manifest.json", "manifest.json.x",
+        "measurements.csv", "measurements/a/trial-0.json", "more.txt",
         *(f"specs/{name}.json" for name in ("claims", "figures/curves", "measurements/a", "students/a", "tables/main")),
     ]  # fmt: skip
     assert verified(folder, capsys, "--quiet")[2] == []

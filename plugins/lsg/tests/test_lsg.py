@@ -10,7 +10,7 @@ from torch import nn
 from sida.methods.sid import SiDLoss
 from sida.networks.edm_unet import SongUNet
 from sida.networks.file import save_network
-from sida.plugins.lsg.lsg import LSGLoss
+from sida.plugins.lsg.lsg import LSGLoss, guided
 from sida.sampling.guidance import GuidedDenoiser
 from tests.golden.vectors import agree, below, load_tensors
 from tests.near import assert_near, is_copy
@@ -170,3 +170,17 @@ def test_a_teacher_without_a_null_label_is_refused(tmp_path, kwargs, kappa):
     data = {"dataset": {**COMMON["dataset"], "labels": False}} if kwargs.get("label_dim") == 0 else {}
     message = "teacher: kappa_1 and kappa_2 other than 1 need a teacher with a null label.*label_dropout"
     refused(message, student_trainer, spec_of(str(file), options={kappa: 2.0}, **data))
+
+
+def test_both_halves_of_a_guided_pass_have_the_augmentation_labels():
+    calls, images = [], torch.randn(3, 1, 2, 2)
+
+    def net(noisy, sigma, class_labels, augment_labels):
+        calls.append((class_labels, augment_labels))
+        return noisy
+
+    labels, augment_labels = torch.eye(4)[:3], torch.randn(3, 9)
+    guided(net, 1.5)(images, torch.ones(3, 1, 1, 1), labels, augment_labels)
+    ((classes, augmented),) = calls
+    assert is_copy(classes, torch.cat([torch.zeros_like(labels), labels]))
+    assert is_copy(augmented, torch.cat([augment_labels, augment_labels]))

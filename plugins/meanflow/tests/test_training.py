@@ -10,6 +10,7 @@ from sida.methods import distill
 from sida.methods.distillation import make_trainer
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks.file import load_network, read_metadata
+from sida.plugins.meanflow.method import MeanFlowLoss
 from sida.sampling import SeedStreams, one_step
 from tests.near import GRADIENT, assert_near, is_copy, same_bits
 from tests.plugins import needs
@@ -147,6 +148,18 @@ def iterated(kernels, dropout=0.0, **options):
     loss = iterate(trainer, 4, [(images, torch.eye(10)[:4])]).losses["mean_flow"]
     # Adam's first mean is (1 − β₁) times the gradient.
     return trainer.generator.kernels, loss, trainer.generator.state()["adam/mean"]
+
+
+def test_the_share_of_the_difference_falls_over_the_training(monkeypatch):
+    shares = []
+    monkeypatch.setattr(MeanFlowLoss, "begin", lambda loss, progress: shares.append(progress))
+    network = {**UNET, "kwargs": {**UNET["kwargs"], "augment_dim": 0}}
+    config = DistillConfig(**{**COMMON, "network": network, "augment": None, "evaluation": None})
+    trainer = make_trainer(resolve_recipe(config, network), load_dataset(config.dataset), torch.device("cpu"))
+    total = round(config.total_kimg * 1000)
+    for nimg in (0, total // 2, total):
+        trainer.begin(nimg)
+    assert shares == pytest.approx([0.0, 0.5, 1.0])
 
 
 @needs("kernels")

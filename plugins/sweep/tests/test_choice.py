@@ -1,9 +1,11 @@
 """The choice by noisy distances: simulated sweeps whose true distances are known, ties, and what a choice is worth."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from sida.eval.features.registry import Features
@@ -119,6 +121,17 @@ def test_the_error_of_a_difference_is_that_of_a_mean():
     difference = rows[0] - rows[1]
     assert max(choice.errors) == pytest.approx(difference.std(ddof=1) / np.sqrt(6))
     assert max(choice.gaps) == pytest.approx(abs(difference.mean()))
+
+
+def test_few_parts_have_the_wide_tails_of_students_t():
+    """Two candidates and three parts: two degrees of freedom."""
+    effects = np.array([-1.0, 0.0, 1.0])
+    choice = choose([0.0, 2.0], [effects, 2.0 - effects])
+    gap, error = choice.gaps[1], choice.errors[1]
+    assert choice.better[1] == pytest.approx(scipy.stats.t.cdf(-gap / error, 2))
+    # The scatter of two values is half of their squared distance; the noise's is that of the difference.
+    shrunk = gap * math.sqrt(max(0.0, 1 - error**2 / gap**2))
+    assert choice.other == pytest.approx(scipy.stats.t.cdf(-shrunk / error, 2), abs=0.012)
 
 
 def test_equal_values_without_noise_decide_nothing():

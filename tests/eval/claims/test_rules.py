@@ -378,6 +378,16 @@ def test_reaches_compares_the_images_until_a_level_with_a_number(tmp_path):
     assert outcome(found, **low, images=90000) == OPEN
 
 
+@pytest.mark.parametrize(("images", "expected"), [(29_000, OPEN), (33_000, "supported")])
+def test_a_multiple_of_a_level_has_the_multiple_of_its_noise(tmp_path, images, expected):
+    """The mean of ten trials has a standard error of 0.5, its double one of 1: 2.58 times that are 26 evaluations."""
+    curve(tmp_path, "a", [(n * 1000, 10 - n * 0.1) for n in range(1, 61)])
+    levels = lines("t", spread(4.75, 0.5 * math.sqrt(10)))
+    found = evidence(lines("a", [1, 1]), levels, results=tmp_path)
+    part = REACHES | {"level": Operand(run="t"), "factor": 2.0}
+    assert outcome(found, **part, images=images) == expected
+
+
 @pytest.mark.parametrize(("n", "expected"), [(500, OPEN), (50_000, "supported")])
 def test_a_published_level_is_one_of_its_own_number_of_images(tmp_path, n, expected):
     records = [{"nimg": 1000 * i, "fid": 6.0 - i, "fid_std": 0.001, "fid_trials": [0] * 3} for i in range(1, 6)]
