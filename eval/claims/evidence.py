@@ -1,103 +1,29 @@
-"""Evidence for claims: measured rows with their training logs, or the published numbers alone."""
+"""Evidence for claims: numbers of measured rows with their training logs, or the published numbers alone."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import statistics
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError, counted
-from sida.eval.claims.finding import Operand
-from sida.eval.contrasts import (
-    DECIDING,
-    Blocks,
-    Interval,
-    NotMeasuredError,
-    difference,
-    interval_of,
-    joint,
-    mean_interval,
-)
-from sida.eval.results.conditions import matching
+from sida.eval.claims.finding import Operand, Side, exact
+from sida.eval.contrasts import NotMeasuredError
 from sida.eval.results.identity import Identity, comparable, reason_against
 from sida.eval.results.logs import Point, has_log, has_metric, log_path, logged_level, read_evaluations, read_log
 from sida.eval.results.numbers import Number, trainings_of
 from sida.eval.results.published import Published, published_number
 from sida.eval.results.retraining import Retraining
-from sida.eval.results.sheet import SheetRow, exposure_of
+from sida.eval.results.sheet import SheetRow
 from sida.eval.results.summary import Estimate, Measurements
 
-#: Standard errors with this coverage where the noise is known.
-Z = 2.6
 #: Columns in which the training seeds of one generator are equal.
 _SETTINGS = ("method", "alpha", "recipe", "sampler", "guide", "dataset", "protocol")
-#: Variances with their degrees of freedom.
-_Parts = Sequence[tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Side:
-    """One side of a comparison.
-
-    Attributes:
-        name: The generator, for texts.
-        estimate: Mean and spread; of training seeds the mean of the teachers' means.
-        noise: Variances of the mean.
-        retraining: Variance of a repeated training, of a single one that represents its method. All sides have it from
-            one estimate.
-        seeds: Values of training seeds by teacher; empty for a single training.
-    """
-
-    name: str
-    estimate: Estimate
-    noise: _Parts = ()
-    retraining: _Parts = ()
-    seeds: Blocks = field(default_factory=dict)
-
-    @property
-    def mean(self) -> float:
-        """The mean."""
-        return self.estimate.mean
-
-    @property
-    def text(self) -> str:
-        """Mean and spread with the name."""
-        return f"{show(self.estimate)} ({self.name})"
-
-    def variances(self, factor: float) -> list[tuple[float, float]]:
-        """Variances of ``factor`` times the mean, without that of a repeated training."""
-        noise = self.noise
-        if self.seeds:
-            interval = mean_interval(self.seeds)
-            noise = [(interval.standard_error**2, interval.df)]
-        return _scaled(noise, factor)
-
-    def minus(self, other: Side, value: float, factor: float, other_factor: float) -> Interval:
-        """Interval of ``value``, which is ``factor · mean − other_factor · other.mean`` up to a shift.
-
-        With training seeds of both sides, the interval is Welch's within teachers.
-        """
-        if self.seeds and other.seeds and factor:
-            scale = other_factor / factor
-            scaled = {name: {seed: scale * mean for seed, mean in cell.items()} for name, cell in other.seeds.items()}
-            interval = difference(self.seeds, scaled, DECIDING)
-            return interval.moved(factor, value - factor * interval.value)
-        retraining = joint(_scaled(self.retraining, factor) + _scaled(other.retraining, other_factor))
-        return interval_of(value, self.variances(factor) + other.variances(other_factor) + retraining, DECIDING)
-
-
-def _exact(name: str, value: float) -> Side:
-    """A number without noise."""
-    return Side(name, Estimate(value, 0.0, 1), [(0.0, 1)])
-
-
-def _scaled(parts: _Parts, factor: float) -> list[tuple[float, float]]:
-    """Variances of ``factor`` times a value."""
-    return [(factor**2 * variance, df) for variance, df in parts]
 
 
 @dataclass(frozen=True)
@@ -125,16 +51,14 @@ class Evidence:
 
     # Rows
 
-    def row_ids(self, operand: Operand) -> list[str]:
-        """Ids of the rows that an operand names."""
-        if operand.run is not None:
-            return [operand.run]
-        return [row.run for row in matching(self.runs, operand.where)] if operand.where else []
+    def is_printed(self, operand: Operand) -> bool:
+        """Whether the published number of an operand counts, and no measurement."""
+        return self.by_published or not operand.named
 
     def measured(self, operand: Operand) -> list[str]:
         """Ids of the measured rows that an operand names; empty for a decision by published numbers."""
         known = {*self.measurements.runs, *self.planned}
-        return [] if self.by_published else [name for name in self.row_ids(operand) if name in known]
+        return [] if self.is_printed(operand) else [name for name in operand.rows_in(self.runs) if name in known]
 
     def runs_of(self, operand: Operand, seeds: int = 1) -> list[str]:
         """Ids of the measured rows that an operand names, at least as many as training seeds are asked for."""
@@ -171,7 +95,22 @@ class Evidence:
         lengths = [int(record["nimg"]) for path in paths if has_log(path) for record in read_log(path)]
         return before + max(lengths) if lengths else None
 
-    # Whether values may be compared
+    # Numbers, and whether they may be compared
+
+    def numbers(self, operand: Operand, metric: str, across: str = "") -> list[Number]:
+        """Numbers that an operand stands for: the published one, or those of its rows that have the metric."""
+        if operand.value is not None:
+            return []
+        names = [] if self.is_printed(operand) else operand.rows_in(self.runs)
+        found = [Number.measured(self.measurements, self.runs, [name], metric) for name in names]
+        here = [one for one in found if one is not None]
+        if operand.published is None:
+            return here
+        published = Number.of_paper(self.published(operand), metric)
+        # A pair that is declared is one of published numbers; each side must be measured like its own.
+        if self.is_printed(operand) or (across and here and not published.identity.quoted):
+            return [published, *here]
+        return here
 
     def require_comparable(
         self, operands: Mapping[str, Operand], metric: str, across: str, alike: Sequence[str]
@@ -187,14 +126,14 @@ class Evidence:
         Returns:
             The first identity of each operand by key; without ``across`` one identity represents all.
         """
-        identities: dict[str, tuple[str, Identity]] = {}
+        firsts: dict[str, Number] = {}
         for key, operand in operands.items() if metric else ():
-            for name, identity in self._identities(operand, metric, across):
-                if reason := reason_against(identity):
-                    raise NotMeasuredError("", f"not decided: {name}: {reason}")
-                other, first = identities.setdefault(key if across else "", (name, identity))
-                if first is not identity and (reason := comparable(first, identity)):
-                    raise NotMeasuredError("", f"not compared: {other} and {name}: {reason}")
+            for number in self.numbers(operand, metric, across):
+                if reason := reason_against(number.identity):
+                    raise NotMeasuredError("", f"not decided: {number.name}: {reason}")
+                first = firsts.setdefault(key if across else "", number)
+                if first is not number and (reason := comparable(first.identity, number.identity)):
+                    raise NotMeasuredError("", f"not compared: {first.name} and {number.name}: {reason}")
         for column in alike:
             (first_name, first_values), *others = [(str(one), self._values(one, column)) for one in operands.values()]
             for name, values in others:
@@ -203,38 +142,20 @@ class Evidence:
             if None in first_values:
                 raise NotMeasuredError("", f"it is unknown which {column} {first_name} has")
         self._require_apart(name for operand in operands.values() for name in self.measured(operand))
-        return {key: identity for key, (_, identity) in identities.items()}
-
-    def _identities(self, operand: Operand, metric: str, across: str) -> Iterator[tuple[str, Identity]]:
-        """Name and identity of each value that an operand stands for."""
-        if operand.value is not None:
-            return
-        rows = self.measurements
-        names = [] if self.by_published else [name for name in self.row_ids(operand) if rows.has(name, metric)]
-        if operand.published is not None:
-            number = self.published(operand)
-            # A pair that is declared is one of published numbers; each side must be measured like its own.
-            if self.by_published or not operand.named or (across and names and not number.identity.quoted):
-                yield f"{number.row_label}, published", number.identity
-                if self.by_published or not operand.named:
-                    return
-        for name in names:
-            exposure = exposure_of(rows.of_run(name)[0], self.runs.get(name))
-            yield f"run '{name}'", dataclasses.replace(rows.identity(name, metric), exposure=exposure)
+        return {key: number.identity for key, number in firsts.items()}
 
     def _values(self, operand: Operand, column: str) -> set[Any]:
         """Values of a column, or lengths, of an operand's rows."""
-        names = self.runs_of(operand)
         return {
-            self.length(name) if column == "length" else getattr(self.runs.get(name), column, None) for name in names
+            self.length(name) if column == "length" else getattr(self.runs.get(name), column, None)
+            for name in self.runs_of(operand)
         }
 
     def _require_apart(self, names: Iterable[str]) -> None:
         """Requires that rows under one protocol, whose images are drawn alike, are different networks."""
         groups: dict[tuple[Any, ...], list[str]] = {}
         for name in dict.fromkeys(names):
-            row = self.runs.get(name)
-            key = tuple(getattr(row, column, None) for column in ("sampler", "guide", "protocol"))
+            key = tuple(getattr(self.runs.get(name), column, None) for column in ("sampler", "guide", "protocol"))
             groups.setdefault(key, []).append(name)
         for group in groups.values():
             if pair := self.measurements.one_network(group):
@@ -252,8 +173,8 @@ class Evidence:
                 if first.get(key) != other.get(key):
                     raise NotMeasuredError("", f"not compared: rows '{names[0]}' and '{name}' differ in {key}")
             # A network that was saved again has another digest and the same values.
-            result = getattr(self.runs.get(name), "teacher", None), self.measurements.values(name)
-            if (same := results.setdefault(result, name)) != name:
+            values = frozenset((line.metric, line.trial, line.value) for line in self.measurements.of_run(name))
+            if (same := results.setdefault((getattr(self.runs.get(name), "teacher", None), values), name)) != name:
                 raise NotMeasuredError("", f"not compared: rows '{same}' and '{name}' have equal values")
 
     def _settings(self, name: str) -> dict[str, Any]:
@@ -273,7 +194,6 @@ class Evidence:
         images: int | None = None,
         *,
         other: Operand | None = None,
-        retraining: bool = True,
     ) -> Side:
         """A side of a comparison: its mean with the noise of evaluation and of training.
 
@@ -283,38 +203,60 @@ class Evidence:
             seeds: Least number of training seeds.
             images: Number of training images of the evaluation that counts instead of the kept network.
             other: The generator that it is compared with; its own teacher is a given network, like a released file.
-            retraining: Whether a single training represents its method, so that its noise contains that of a repeated
-                training.
 
         Raises:
             NotMeasuredError: Not measured, too few seeds, a single trial, or an unknown noise of training.
             UserError: Conditions that match several runs where one counts.
         """
         if operand.value is not None:
-            return _exact(operand.label, operand.value)
-        if self.by_published or not operand.named:
-            return self._published_side(operand, metric, seeds, retraining)
-        names = self.runs_of(operand, seeds)
+            return exact(operand.label, operand.value)
+        if seeds > 1 and self.is_printed(operand):
+            raise NotMeasuredError("", "the papers report one training of each")
         if seeds > 1:
-            return self._side_of_seeds(operand, names, metric, images)
+            return self._side_of_seeds(operand, self.runs_of(operand, seeds), metric, images)
+        number = self.number(operand, metric, images)
+        std, trials = number.estimate.std or 0.0, number.estimate.trials
+        # An evaluation's noise is that of the measurement, which has more trials.
+        df = trials - 1.0 if number.printed else max(1.0, len(self.measurements.lines(number.runs[0], metric)) - 1.0)
+        rivals = [self.runs.get(rival) for rival in other.rows_in(self.runs)] if other else []
+        retraining = [] if number.is_one_network(rivals) else [self.scatter(metric, number.estimate.mean)]
+        return Side(self.name_of(number), number.estimate, [(std**2 / trials, df)], retraining)
+
+    def number(self, operand: Operand, metric: str, images: int | None = None) -> Number:
+        """The number of an operand that is a single generator, whose noise is known; for arguments see :meth:`side`."""
+        if self.is_printed(operand):
+            return Number.of_paper(self.published(operand), metric)
+        names = self.runs_of(operand)
         if len(names) > 1:
             others = f" and {len(names) - 9:,} more" if len(names) > 9 else ""
             raise UserError("", f"{operand} matches {', '.join(names[:9])}{others}", "pick one run")
-        (name,) = names
-        estimate = self._mean(name, metric, images)
-        if estimate.std is None:
+        number = self._measured(names[0], metric, images)
+        if number.estimate.std is None:
             raise NotMeasuredError("", "a single trial does not show the noise; measure at least two")
-        noise = [(estimate.std**2 / estimate.trials, max(1.0, len(self.measurements.trials(name, metric)) - 1.0))]
-        rivals = [self.runs.get(rival) for rival in self.row_ids(other)] if other else []
-        counts = retraining and not self.number(name, metric, estimate).is_one_network(rivals)
-        of_training = [self.retraining_noise(metric, estimate.mean)] if counts else []
-        return Side(self.label(name), estimate, noise, of_training)
+        return number
 
-    def number(self, run: str, metric: str, estimate: Estimate) -> Number:
-        """The number of a measured row with this mean."""
-        lines = self.measurements.lines(run, metric) or self.measurements.of_run(run)
-        facts = (run,), self.runs.get(run), lines, trainings_of(self.runs, lines)
-        return Number(metric, estimate, lines[0].identity, *facts)
+    def name_of(self, number: Number) -> str:
+        """Name of a number's generator, for texts."""
+        return number.name if number.printed else self.label(number.runs[0])
+
+    def _measured(self, run: str, metric: str, images: int | None) -> Number:
+        """The number of the kept network of a row, or of an evaluation during its training."""
+        number = Number.measured(self.measurements, self.runs, [run], metric)
+        if images is None:
+            if number is None:
+                raise NotMeasuredError("", f"metric '{metric}' of run '{run}' was not measured")
+            return number
+        point = next(point for point in self.curve(run, metric) if point.nimg == images)
+        # Few trials of an evaluation say little about its noise; the measurement has more.
+        with contextlib.suppress(NotMeasuredError):
+            noise = self.noise_of_one(run, metric, point) * point.value
+            point = dataclasses.replace(point, std=noise or point.std)
+        estimate = Estimate(point.value, point.std, point.trials)
+        if number is None:
+            lines = self.measurements.of_run(run)
+            facts = (run,), self.runs.get(run), lines, trainings_of(self.runs, lines)
+            number = Number(metric, estimate, Identity(protocol=""), *facts)
+        return dataclasses.replace(number, estimate=estimate)
 
     def _side_of_seeds(self, operand: Operand, names: Sequence[str], metric: str, images: int | None) -> Side:
         self._require_alike(names)
@@ -329,55 +271,30 @@ class Evidence:
             cell, seed = blocks.setdefault(self.runs[name].teacher or "", {}), self.runs[name].seed
             if seed in cell:
                 raise NotMeasuredError("", f"{operand} names two trainings with one seed; run '{name}' is the second")
-            cell[seed] = self._mean(name, metric, images).mean
+            cell[seed] = self._measured(name, metric, images).estimate.mean
         several = f" from {len(blocks)} teachers" * (len(blocks) > 1)
         estimate = Estimate.of([value for cell in blocks.values() for value in cell.values()])
         mean = statistics.fmean(statistics.fmean(cell.values()) for cell in blocks.values())
         label = f"{self.label(names[0])} and {len(names) - 1} more trainings{several}"
         return Side(label, dataclasses.replace(estimate, mean=mean), seeds=blocks)
 
-    def _published_side(self, operand: Operand, metric: str, seeds: int, retraining: bool) -> Side:
-        if seeds > 1:
-            raise NotMeasuredError("", "the papers report one training of each")
-        printed = self.published(operand)
-        number = Number.of_paper(printed, metric)
-        counts = retraining and not number.is_one_network()
-        of_training = [self.retraining_noise(metric, printed.value)] if counts else []
-        noise = [number.noise] if number.noise else []
-        return Side(f"{printed.row_label}, published", number.estimate, noise, of_training)
-
-    def retraining_noise(self, metric: str, mean: float) -> tuple[float, float]:
+    def scatter(self, metric: str, mean: float) -> tuple[float, float]:
         """Variance of a repeated training with this mean, and its degrees of freedom."""
         if self.retraining is None or (variance := self.retraining.variance(metric, mean)) is None:
             fault = f"it is unknown how much {metric} scatters when a network is trained again"
             raise NotMeasuredError("", f"{fault}, so a single training is not enough")
         return variance
 
-    def mean(self, run: str, metric: str) -> Estimate:
-        """Measured mean of a metric of a run."""
-        if not self.measurements.has(run, metric):
-            raise NotMeasuredError("", f"metric '{metric}' of run '{run}' was not measured")
-        return self.measurements.estimate(run, metric)
-
-    def _mean(self, run: str, metric: str, images: int | None) -> Estimate:
-        """Measured mean of the kept network, or the mean of an evaluation during training."""
-        if images is None:
-            return self.mean(run, metric)
-        point = next(point for point in self.curve(run, metric) if point.nimg == images)
-        # Few trials of an evaluation say little about its noise; the measurement has more.
-        noise = (self.noise_of_one(run, metric, point) or 0.0) * point.value
-        return Estimate(point.value, noise or point.std, point.trials)
-
-    def noise_of_one(self, run: str, metric: str, point: Point) -> float | None:
+    def noise_of_one(self, run: str, metric: str, point: Point) -> float:
         """Relative standard deviation of an evaluation of a run by the trials of its measurement.
 
-        None without trials, or if these have another number of images: fewer images have more noise.
+        Fewer images than these trials have more noise, which is unknown.
         """
         lines = self.measurements.lines(run, metric)
-        if len(lines) < 2 or point.num_samples not in (None, lines[0].n):
-            return None
-        estimate = self.measurements.estimate(run, metric)
-        return abs((estimate.std or 0.0) / estimate.mean) if estimate.mean else None
+        mean = self.measurements.estimate(run, metric).mean if len(lines) > 1 else 0.0
+        if not mean or point.num_samples not in (None, lines[0].n):
+            raise NotMeasuredError("", f"it is unknown how much an evaluation of {self.label(run)} scatters")
+        return abs((self.measurements.estimate(run, metric).std or 0.0) / mean)
 
     def published(self, operand: Operand) -> Published:
         """The published number of an operand.
@@ -426,16 +343,16 @@ class Evidence:
 
     def quantity(self, operand: Operand, quantity: str, gpus: str) -> Side:
         """A side of a comparison of a quantity of the training logs of runs on such cards, or of ``nfe``."""
-        if operand.published is not None and (self.by_published or not operand.named):
+        if operand.published is not None and self.is_printed(operand):
             number = self.published(operand)
             if quantity == "nfe" and not number.nfe.isdecimal():
                 raise NotMeasuredError("", f"no number of evaluations is printed of {number.row_label}")
-            return _exact(f"{number.row_label}, published", float(number.nfe) if quantity == "nfe" else number.value)
+            return exact(f"{number.row_label}, published", float(number.nfe) if quantity == "nfe" else number.value)
         if quantity == "nfe":
             names = self.runs_of(operand)
             if len(counts := {float(self.measurements.nfe(name) or 1) for name in names}) > 1:
                 raise NotMeasuredError("", f"{operand} names rows of different NFE")
-            return _exact(self.label(names[0]), counts.pop())
+            return exact(self.label(names[0]), counts.pop())
         if self.by_published:
             raise NotMeasuredError("", f"no training log of {operand}")
         run = self.run_of(operand)
@@ -456,11 +373,3 @@ class Evidence:
         if path is None or not has_log(path):
             raise NotMeasuredError("", f"no training log of run '{run}'")
         return path
-
-
-def show(estimate: Estimate) -> str:
-    """Mean and spread as text, ``4.08 ± 0.10``, with enough digits for the spread."""
-    if not estimate.std:
-        return f"{estimate.mean:.4g}"
-    decimals = max(0, 1 - math.floor(math.log10(estimate.std)))
-    return f"{estimate.mean:.{decimals}f} ± {estimate.std:.{decimals}f}"

@@ -1,17 +1,23 @@
-"""Operands of comparisons, and findings: the outcome of a comparison with the numbers behind it."""
+"""A comparison: the operands that a claim names, its two sides, and the finding with the numbers behind it."""
+
+from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sida.eval.contrasts import Interval
-from sida.eval.results.conditions import check_columns
+from sida.eval.contrasts import DECIDING, Blocks, Interval, difference, interval_of, joint, mean_interval
+from sida.eval.results.conditions import check_columns, matching
+from sida.eval.results.sheet import SheetRow
+from sida.eval.results.summary import Estimate
 
 Outcome = Literal["supported", "contradicted", "not decided here"]
 UNDECIDED: Outcome = "not decided here"
 #: Name instead of a rule's for a statement that no measurement decides.
 NO_RULE = "no rule"
+#: Variances with their degrees of freedom.
+_Parts = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,12 @@ class Operand:
         """Whether the operand names rows of the sheet."""
         return self.run is not None or self.where is not None
 
+    def rows_in(self, sheet: Mapping[str, SheetRow]) -> list[str]:
+        """Ids of the rows of a sheet that it names; a row by its id also if the sheet does not have it."""
+        if self.run is not None:
+            return [self.run]
+        return [row.run for row in matching(sheet, self.where)] if self.where else []
+
     def __str__(self) -> str:
         conditions = ", ".join(f"{key} {value}" for key, value in (self.where or {}).items())
         return self.run or conditions or self.published or self.label
@@ -63,6 +75,75 @@ def printed(published: str) -> Operand:
 def number(value: float, label: str) -> Operand:
     """A stated number, and what it is."""
     return Operand(value=float(value), label=label)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison.
+
+    Attributes:
+        name: The generator, for texts.
+        estimate: Mean and spread; of training seeds the mean of the teachers' means.
+        noise: Variances of the mean.
+        retraining: Variance of a repeated training, of a single one that represents its method. All sides have it from
+            one estimate.
+        seeds: Values of training seeds by teacher; empty for a single training.
+    """
+
+    name: str
+    estimate: Estimate
+    noise: _Parts = ()
+    retraining: _Parts = ()
+    seeds: Blocks = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        """The mean."""
+        return self.estimate.mean
+
+    @property
+    def text(self) -> str:
+        """Mean and spread with the name."""
+        return f"{show(self.estimate)} ({self.name})"
+
+    def variances(self, factor: float) -> list[tuple[float, float]]:
+        """Variances of ``factor`` times the mean, without that of a repeated training."""
+        noise = self.noise
+        if self.seeds:
+            interval = mean_interval(self.seeds)
+            noise = [(interval.standard_error**2, interval.df)]
+        return _scaled(noise, factor)
+
+    def minus(self, other: Side, value: float, factor: float, other_factor: float) -> Interval:
+        """Interval of ``value``, which is ``factor · mean − other_factor · other.mean`` up to a shift.
+
+        With training seeds of both sides, the interval is Welch's within teachers.
+        """
+        if self.seeds and other.seeds and factor:
+            scale = other_factor / factor
+            scaled = {name: {seed: scale * mean for seed, mean in cell.items()} for name, cell in other.seeds.items()}
+            interval = difference(self.seeds, scaled, DECIDING)
+            return interval.moved(factor, value - factor * interval.value)
+        retraining = joint(_scaled(self.retraining, factor) + _scaled(other.retraining, other_factor))
+        return interval_of(value, self.variances(factor) + other.variances(other_factor) + retraining, DECIDING)
+
+
+def exact(name: str, value: float) -> Side:
+    """A number without noise."""
+    return Side(name, Estimate(value, 0.0, 1), [(0.0, 1)])
+
+
+def _scaled(parts: _Parts, factor: float) -> list[tuple[float, float]]:
+    """Variances of ``factor`` times a value."""
+    return [(factor**2 * variance, df) for variance, df in parts]
+
+
+def show(estimate: Estimate) -> str:
+    """Mean and spread as text, ``4.08 ± 0.10``, with enough digits for the spread."""
+    if not estimate.std:
+        return f"{estimate.mean:.4g}"
+    decimals = max(0, 1 - math.floor(math.log10(estimate.std)))
+    return f"{estimate.mean:.{decimals}f} ± {estimate.std:.{decimals}f}"
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,15 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, ParamSpec
 
 from sida.config.lookup import docstring
-from sida.eval.claims.evidence import Evidence, Side, Z
-from sida.eval.claims.finding import UNDECIDED, Finding, Operand, Outcome, decided
+from sida.eval.claims.evidence import Evidence
+from sida.eval.claims.finding import UNDECIDED, Finding, Operand, Outcome, Side, decided, show
 from sida.eval.contrasts import DECIDING, NotMeasuredError, interval_of, joint
 from sida.eval.results.logs import Point, first_at_or_below
 from sida.eval.results.numbers import compare
 from sida.eval.results.retraining import KNOWN
 
+#: Standard errors with a coverage of 99 % where the noise is known.
+Z = 2.6
 _WORDS = {"agrees": "agrees", "better": "better than printed", "worse": "worse than printed"}
 _Arguments = ParamSpec("_Arguments")
 Quantity = Literal["img_per_s", "seconds_per_kimg", "memory_mb", "memory_reserved_mb", "memory_reserved_gb", "nfe"]
@@ -81,14 +83,16 @@ def equal(evidence: Evidence, a: Operand, metric: str = "fid") -> Finding:
     number = evidence.published(a)
     if evidence.by_published:
         raise NotMeasuredError("", "needs a measurement")
-    side = evidence.side(a, metric, retraining=False)
-    agreement = compare(evidence.number(evidence.runs_of(a)[0], metric, side.estimate), number)
+    evidence.runs_of(a)
+    measured = evidence.number(a, metric)
+    agreement = compare(measured, number)
     if isinstance(agreement, str):
         raise NotMeasuredError("", f"not compared: {agreement}")
-    value, value_text = side.mean, side.text
+    value, name = measured.estimate.mean, evidence.name_of(measured)
+    value_text = f"{show(measured.estimate)} ({name})"
     if agreement.lowest is not None:
         value = agreement.lowest
-        value_text = f"{value:.4g} (the lowest of trials 0 to {number.lowest_of - 1}, {side.name})"
+        value_text = f"{value:.4g} (the lowest of trials 0 to {number.lowest_of - 1}, {name})"
     text = (
         f"{metric} {value_text}, published {number.text}{' ± ' + number.std if number.std else ''}; "
         f"{_WORDS[agreement.outcome]} (Δ {agreement.difference:+.3g}, allowed {agreement.tolerance:.2g})"
@@ -240,8 +244,8 @@ def reaches(
     curve, slow_curve = evidence.curves([name, other], metric)
     bound, error, meaning = _level(evidence, other, slow_curve, level, metric, factor)
     if curve[-1].std is None:
-        error = math.hypot(error, bound * _noise_of_one(evidence, name, metric, curve[-1]))
-    again = evidence.retraining_noise(metric, bound)
+        error = math.hypot(error, bound * evidence.noise_of_one(name, metric, curve[-1]))
+    again = evidence.scatter(metric, bound)
     trainings = 1 + bool(b) + _is_another_training(evidence, level, a, metric, {name, other})
     of_training = joint([again] * trainings)
     margin = interval_of(0.0, [(error**2, KNOWN), *of_training], DECIDING).high
@@ -312,20 +316,6 @@ def _is_another_training(
     return bool(evidence.side(level, metric, other=a).retraining)
 
 
-def _noise_of_one(evidence: Evidence, run: str, metric: str, point: Point) -> float:
-    """Relative standard deviation of an evaluation with one trial."""
-    noise = evidence.noise_of_one(run, metric, point)
-    if noise is None:
-        raise NotMeasuredError("", f"it is unknown how much an evaluation of {evidence.label(run)} scatters")
-    return noise
-
-
-def _noise_of_mean(evidence: Evidence, run: str, metric: str, point: Point) -> float:
-    """Standard error of an evaluation, the mean of its trials."""
-    std = _noise_of_one(evidence, run, metric, point) * point.value if point.std is None else point.std
-    return std / math.sqrt(point.trials)
-
-
 def _level(
     evidence: Evidence, slow_run: str, slow: tuple[Point, ...], level: Operand | None, metric: str, factor: float
 ) -> tuple[float, float, str]:
@@ -333,8 +323,8 @@ def _level(
     times = f"{factor:g} × " if factor != 1 else ""
     if level is None:
         best = min(slow, key=lambda point: point.value)
-        noise = _noise_of_mean(evidence, slow_run, metric, best)
-        return factor * best.value, factor * noise, f"{times}its lowest value"
+        std = best.value * evidence.noise_of_one(slow_run, metric, best) if best.std is None else best.std
+        return factor * best.value, factor * (std / math.sqrt(best.trials)), f"{times}its lowest value"
     side = evidence.side(level, metric)
     if not level.named and level.published is None:
         return factor * side.mean, 0.0, times + side.name

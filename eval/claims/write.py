@@ -13,7 +13,6 @@ from sida.eval.claims.evidence import Evidence
 from sida.eval.claims.finding import NO_RULE, UNDECIDED, Finding, Outcome
 from sida.eval.claims.rules import RULES, rule_text
 from sida.eval.contrasts import survivors
-from sida.eval.results.conditions import matching
 from sida.eval.results.sheet import SheetRow, read_runs
 from sida.eval.results.summary import Measurements, load_measurements
 from sida.eval.tables.render import markdown, spelled, template
@@ -96,9 +95,8 @@ def combined(findings: Sequence[Finding], ties: int) -> Outcome:
 
 def named_rows(findings: Iterable[Finding], runs: Mapping[str, SheetRow]) -> list[str]:
     """Ids of the rows of the sheet that comparisons name, by id or by conditions."""
-    operands = [operand for finding in findings for operand in finding.operands if operand.named]
-    matches = (matching(runs, operand.where or {"run": operand.run}) for operand in operands)
-    return list(dict.fromkeys(row.run for rows in matches for row in rows))
+    operands = (operand for finding in findings for operand in finding.operands)
+    return list(dict.fromkeys(run for operand in operands for run in operand.rows_in(runs) if run in runs))
 
 
 def decide_claims(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sida.errors import UserError
 from sida.eval.results.logs import logs_of
 from sida.eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, load_measurements
 from sida.files.atomic import read_hashed_json
@@ -51,6 +50,7 @@ def load(folder: str | Path) -> Frames:
     import pandas
 
     folder = Path(folder)
+    claims = file_below(folder, "claims.json")
     rows = load_measurements(folder).rows
     records = [
         {"run": name.split("/")[1], "log": _LOGS[Path(name).name], **record}
@@ -65,14 +65,5 @@ def load(folder: str | Path) -> Frames:
     return Frames(
         pandas.DataFrame([vars(row) for row in rows], columns=[*MEASUREMENT_COLUMNS, *FURTHER]),
         curves.dropna(subset="value").reset_index(drop=True),
-        pandas.DataFrame(_claims(file_below(folder, "claims.json")), columns=list(_CLAIMS)),
+        pandas.DataFrame(read_hashed_json(claims)["claims"] if claims.is_file() else [], columns=list(_CLAIMS)),
     )
-
-
-def _claims(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    claims = read_hashed_json(path).get("claims")
-    if not isinstance(claims, list) or not all(isinstance(claim, dict) for claim in claims):
-        raise UserError(path, "claims: must be a list of verdicts", "decide the claims again (sida claims)")
-    return [{name: str(claim.get(name, "")) for name in _CLAIMS} for claim in claims]

@@ -151,21 +151,6 @@ def comparable(a: Identity, b: Identity) -> str | None:
     return "; ".join(reasons) or None
 
 
-def identity_mismatch(values: Iterable[tuple[str, str, Identity]]) -> tuple[str, str, str] | None:
-    """Two runs whose values have one name of a protocol and one metric and are not comparable, and why; or None.
-
-    Args:
-        values: Run, metric and identity of each value.
-    """
-    firsts: dict[tuple[str, str], tuple[str, Identity]] = {}
-    # Unknown seeds come last: they are comparable with any.
-    for run, metric, identity in sorted(values, key=lambda value: value[2].seed0 is None):
-        first, other = firsts.setdefault((identity.protocol, metric), (run, identity))
-        if reason := comparable(other, identity):
-            return first, run, f"{metric}: {reason}"
-    return None
-
-
 def require_comparable(values: Iterable[tuple[str, str, Identity]], where: str) -> None:
     """Refuses values that have the name of their protocol and their metric in common and are not comparable.
 
@@ -176,16 +161,17 @@ def require_comparable(values: Iterable[tuple[str, str, Identity]], where: str) 
     Raises:
         UserError: Settings, references, or weights of a feature network differ.
     """
-    values = list(values)
-    if mismatch := identity_mismatch(values):
-        first, second, why = mismatch
-        protocol = next(identity.protocol for run, _, identity in values if run == first)
-        raise UserError(
-            where,
-            f"runs '{first}' and '{second}' were both measured under protocol '{protocol}' but are not comparable "
-            f"({why})",
-            "measure one of them again with the other's files",
-        )
+    firsts: dict[tuple[str, str], tuple[str, Identity]] = {}
+    # Unknown seeds come last: they are comparable with any.
+    for run, metric, identity in sorted(values, key=lambda value: value[2].seed0 is None):
+        first, other = firsts.setdefault((identity.protocol, metric), (run, identity))
+        if why := comparable(other, identity):
+            raise UserError(
+                where,
+                f"runs '{first}' and '{run}' were both measured under protocol '{identity.protocol}' but are not "
+                f"comparable ({metric}: {why})",
+                "measure one of them again with the other's files",
+            )
 
 
 def joined(digests: Sequence[str]) -> str:

@@ -32,10 +32,8 @@ PUBLISHED_TRIALS = 10
 _SPREAD_OF_LOWEST = 0.748
 #: Scatter of printed metrics over trainings: a file of ``config/retraining``.
 RETRAINING = "printed"
-_COARSE = {"precision": 0.01, "recall": 0.01}
-#: Largest standard error of a score that another one is compared with, relative to the mean. Of the studies' stored
-#: values of FD, IS, precision and recall at least 97 of 100 are below it.
-MOST_ERROR = 0.05
+#: Tolerance of metrics that are printed with two decimals.
+COARSE = {"precision": 0.01, "recall": 0.01}
 #: Metrics of published tables and of the pages of which higher values are better.
 HIGHER_IS_BETTER = {"is", "precision", "recall", "accuracy"}
 
@@ -131,6 +129,11 @@ class Number:
         return cls(metric, estimate, identity, (*runs,), sheet.get(runs[0]), lines, trainings_of(sheet, lines))
 
     @property
+    def name(self) -> str:
+        """The generator, for messages."""
+        return f"{self.printed.row_label}, published" if self.printed else f"run '{', '.join(self.runs)}'"
+
+    @property
     def noise(self) -> tuple[float, float] | None:
         """Variance of the mean with its degrees of freedom; None for a single trial."""
         std, trials = self.estimate.std, self.estimate.trials
@@ -224,8 +227,8 @@ def agreement(estimate: Estimate, published: Published, trainings: int = 0) -> A
     """
     metric = published.metric.lower()
     difference, higher = estimate.mean - published.value, metric in HIGHER_IS_BETTER
-    if metric in _COARSE:
-        return Agreement(difference, _COARSE[metric], higher)
+    if metric in COARSE:
+        return Agreement(difference, COARSE[metric], higher)
     variance = (estimate.std or 0.0) ** 2 / estimate.trials
     if trainings:
         # The printed generator is another training; the spread of several trainings here has their own scatter.
@@ -234,22 +237,3 @@ def agreement(estimate: Estimate, published: Published, trainings: int = 0) -> A
         error = math.sqrt(variance + float(published.std) ** 2 / PUBLISHED_TRIALS)
         return Agreement(difference, max(3 * error, 0.01 * abs(published.value)), higher)
     return Agreement(difference, max(3 * math.sqrt(variance), 0.02 * abs(published.value)), higher)
-
-
-def agreement_of_two(here: Estimate, there: Estimate, metric: str) -> Agreement | str:
-    """Compares two measurements of one network by rule EQ, without a scatter of trainings; or says why it cannot.
-
-    Args:
-        here: Mean over trials.
-        there: Mean over trials of equal identity, by another group.
-        metric: Key of the metric.
-    """
-    difference, higher = here.mean - there.mean, metric in HIGHER_IS_BETTER
-    if here.standard_error is None or there.standard_error is None:
-        return "a single trial does not show the noise"
-    if any(one.standard_error > MOST_ERROR * abs(one.mean) for one in (here, there) if one.standard_error):
-        return f"a standard error above {100 * MOST_ERROR:g} % agrees with too much"
-    if metric in _COARSE:
-        return Agreement(difference, _COARSE[metric], higher)
-    error = math.hypot(here.standard_error, there.standard_error)
-    return Agreement(difference, max(3 * error, 0.01 * abs(there.mean)), higher)

@@ -132,39 +132,32 @@ def measured_days(rows: Iterable[Measurement]) -> str:
 
 
 class Measurements:
-    """Measured values by run and metric.
+    """Measured values: lines of one or several presets, by run and by metric of a run.
 
     Args:
-        rows: Lines of one or several presets.
+        rows: The lines.
         source: File named in errors.
 
     Raises:
-        UserError: A duplicate (run, trial, metric), trials that are not 0, 1, 2, ... without a gap, or trials that
-            contradict each other (other settings, equal or overlapping seeds), or lines of one run about two
-            generators (another network, ``nfe`` or ``saw``).
+        UserError: Trials of a metric that are not 0, 1, 2, ... once each, or that contradict each other (other
+            settings, equal or overlapping seeds), or lines of one run about two generators (another network, ``nfe`` or
+            ``saw``).
     """
 
     def __init__(self, rows: Iterable[Measurement], source: str = "measurements.csv") -> None:
         self.source = source
         self.rows = list(rows)
         self._runs: dict[str, list[Measurement]] = {}
-        self._metrics = dict.fromkeys(row.metric for row in self.rows)
-        self._values: dict[tuple[str, str], dict[int, Measurement]] = {}
+        self._lines: dict[tuple[str, str], list[Measurement]] = {}
         self._estimates: dict[tuple[str, str], Estimate] = {}  # the rules of curves ask at each evaluation
         for row in self.rows:
             self._runs.setdefault(row.run, []).append(row)
-            trials = self._values.setdefault((row.run, row.metric), {})
-            if row.trial in trials:
-                line = f"run '{row.run}', trial {row.trial}, metric '{row.metric}'"
-                raise UserError(source, f"{line} occurs twice", "collect the measurements again")
-            trials[row.trial] = row
-        for (run, metric), trials in self._values.items():
-            about = f"run '{run}', metric '{metric}'"
-            if missing := sorted(set(range(min(max(trials), len(trials)) + 1)) - set(trials)):
+            self._lines.setdefault((row.run, row.metric), []).append(row)
+        for (run, metric), lines in self._lines.items():
+            lines.sort(key=lambda line: line.trial)
+            if fault := _contradiction(lines):
                 remedy = "measure it and collect the measurements again"
-                raise UserError(source, f"{about}: trial {missing[0]} is missing", remedy)
-            if fault := _contradiction([trials[trial] for trial in sorted(trials)]):
-                raise UserError(source, f"{about}: {fault}", "measure it again")
+                raise UserError(source, f"run '{run}', metric '{metric}': {fault}", remedy)
         for run, lines in self._runs.items():
             if fault := _two_generators(lines):
                 raise UserError(source, f"run '{run}': {fault}", "give each generator a run of its own, or correct it")
@@ -177,15 +170,19 @@ class Measurements:
     @property
     def metrics(self) -> list[str]:
         """Measured metrics in the order of the file."""
-        return list(self._metrics)
+        return list(dict.fromkeys(row.metric for row in self.rows))
 
     def has(self, run: str, metric: str) -> bool:
         """Whether a metric was measured for a run."""
-        return (run, metric) in self._values
+        return (run, metric) in self._lines
 
     def of_run(self, run: str) -> list[Measurement]:
         """All lines of a run."""
         return list(self._runs.get(run, ()))
+
+    def lines(self, run: str, metric: str) -> list[Measurement]:
+        """The lines of a metric of a run, by trial (empty when not measured)."""
+        return list(self._lines.get((run, metric), ()))
 
     def one_network(self, runs: Iterable[str]) -> tuple[str, str] | None:
         """Two of some runs whose network is one file, so that they are one training; None without such a pair."""
@@ -197,21 +194,6 @@ class Measurements:
                 return other, run
         return None
 
-    def values(self, run: str) -> frozenset[tuple[str, int, float]]:
-        """Metric, trial and value of each line of a measured run."""
-        return frozenset((row.metric, row.trial, row.value) for row in self._runs[run])
-
-    def trials(self, run: str, metric: str | None = None) -> list[int]:
-        """Trials of a run (of one metric, or of any)."""
-        if metric is not None:
-            return sorted(self._values.get((run, metric), {}))
-        return sorted({row.trial for row in self._runs.get(run, ())})
-
-    def lines(self, run: str, metric: str) -> list[Measurement]:
-        """The lines of a metric of a run, by trial (empty when not measured)."""
-        trials = self._values.get((run, metric), {})
-        return [trials[trial] for trial in sorted(trials)]
-
     def identity(self, run: str, metric: str) -> Identity:
         """Identity of a metric of a measured run, equal for its trials.
 
@@ -219,7 +201,7 @@ class Measurements:
             UserError: The run or metric was not measured.
         """
         self.estimate(run, metric)
-        return self.lines(run, metric)[0].identity
+        return self._lines[run, metric][0].identity
 
     def estimate(self, run: str, metric: str, where: str = "") -> Estimate:
         """Mean ± sample std over the trials of a metric.
@@ -237,13 +219,14 @@ class Measurements:
         if run not in self._runs:
             raise UserError(where, f"run '{run}' has no measurement in {self.source}{suggestion(run, self.runs)}")
         if not self.has(run, metric):
-            hint = suggestion(metric, {row.metric for row in self.of_run(run)})
+            hint = suggestion(metric, {row.metric for row in self._runs[run]})
             fault = f"metric '{metric}' was not measured for run '{run}' in {self.source}{hint}"
             raise UserError(where, fault, "add it to the protocol or remove it here")
-        if gaps := sorted(set(self.trials(run)) - set(self.trials(run, metric))):
-            fault = f"run '{run}': trial {gaps[0]} has no metric '{metric}' in {self.source}"
+        values = [line.value for line in self._lines[run, metric]]
+        if len(values) <= max(row.trial for row in self._runs[run]):
+            fault = f"run '{run}': trial {len(values)} has no metric '{metric}' in {self.source}"
             raise UserError(where, fault, "measure it again")
-        estimate = self._estimates[run, metric] = Estimate.of([line.value for line in self.lines(run, metric)])
+        estimate = self._estimates[run, metric] = Estimate.of(values)
         return estimate
 
     def nfe(self, run: str) -> int | None:
@@ -269,41 +252,38 @@ def measurements_file(path: str | Path) -> Path:
     return packed if packed.is_file() and not path.is_file() else path
 
 
-def _contradiction(trials: Sequence[Measurement]) -> str | None:
-    """Reason why lines cannot be the trials of one run and metric, or None."""
-    first = trials[0]
-    for row in trials:
-        if row.seed_first is not None and row.seed_last is not None and row.seed_last - row.seed_first + 1 != row.n:
-            return f"trial {row.trial} has {row.n:,} images, and the seeds {row.seed_first} to {row.seed_last}"
-    seed_rows = [row for row in trials if row.seed_first is not None]
-    seeds = sorted((row.seed_first or 0, row.seed_last or row.seed_first or 0, row.trial) for row in seed_rows)
-    for (_, last, one), (start, _, other) in itertools.pairwise(seeds):
-        if start <= last:
+def _contradiction(lines: Sequence[Measurement]) -> str | None:
+    """Reason why lines, sorted by trial, cannot be the trials of one run and metric, or None."""
+    first = lines[0]
+    for number, line in enumerate(lines):
+        if line.trial != number:
+            return f"trial {line.trial} occurs twice" if line.trial < number else f"trial {number} is missing"
+        start, last = line.seed_first, line.seed_last
+        if start is not None and last is not None and last - start + 1 != line.n:
+            return f"trial {number} has {line.n:,} images, and the seeds {start} to {last}"
+    with_seeds = [line for line in lines if line.seed_first is not None]
+    ends = sorted((line.seed_first or 0, line.seed_last or line.seed_first or 0, line.trial) for line in with_seeds)
+    for (_, last_seed, one), (next_seed, _, other) in itertools.pairwise(ends):
+        if next_seed <= last_seed:
             return f"trials {one} and {other} have equal or overlapping seeds"
-    for row in trials[1:]:
-        if why := comparable(first.identity, row.identity):
-            return f"trials {first.trial} and {row.trial} are not comparable ({why})"
-    if len(trials) > 1 and first.settings.startswith("frechet") and len({row.value for row in trials}) == 1:
-        return f"all {len(trials)} trials have the value {first.value!r}, which other images cannot give"
+    for line in lines:
+        if why := comparable(first.identity, line.identity):
+            return f"trials {first.trial} and {line.trial} are not comparable ({why})"
+    if len(lines) > 1 and first.settings.startswith("frechet") and len({line.value for line in lines}) == 1:
+        return f"all {len(lines)} trials have the value {first.value!r}, which other images cannot give"
     return None
 
 
 def _two_generators(lines: Sequence[Measurement]) -> str | None:
     """Reason why lines cannot be about one generator, or None; readers take such a column from one of them."""
-    first = lines[0]
-    for name, row in itertools.product(_OF_GENERATOR, lines):
-        mine, theirs = getattr(first, name), getattr(row, name)
-        if mine != theirs and not (name == "saw" and _networks(mine) == _networks(theirs)):
-            places = [f"trial {line.trial}, metric '{line.metric}'" for line in (first, row)]
-            sides = [f"'{'' if value is None else value}' in {at}" for value, at in zip((mine, theirs), places)]
-            return f"{name}: {' and '.join(sides)}"
+    for name in _OF_GENERATOR:
+        values = list(dict.fromkeys(getattr(line, name) for line in lines))
+        if name == "saw" and len(values) > 1:
+            # Networks have no order, and several names.
+            values = list({frozenset(str(read_exposure(words)).split()): words for words in values}.values())
+        if len(values) > 1:
+            return f"{name}: {' and '.join(repr('' if value is None else str(value)) for value in values)}"
     return None
-
-
-def _networks(saw: str) -> list[set[str]] | None:
-    """Networks in words of the column ``saw``, in any order; None if unknown."""
-    exposure = read_exposure(saw)
-    return None if exposure is None else [set(names) for names in vars(exposure).values()]
 
 
 def load_measurements(path: str | Path) -> Measurements:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,14 +23,17 @@ from sida.eval.measuring.protocol import protocol_named
 from sida.eval.results.csv_files import read_csv
 from sida.eval.results.exchange import read_numbers
 from sida.eval.results.identity import UNKNOWN, Identity, comparable, lacks_digest, reason_against
-from sida.eval.results.numbers import HIGHER_IS_BETTER, Agreement, agreement_of_two
+from sida.eval.results.numbers import COARSE, HIGHER_IS_BETTER, Agreement
 from sida.eval.results.published import PUBLISHED, Published, load_published
 from sida.eval.results.sheet import exposure_of
-from sida.eval.results.summary import Measurements
+from sida.eval.results.summary import Estimate, Measurements
 from sida.files.ordinary import ordinary_files
 from sida.methods.method import Exposure
 from sida.methods.registry import METHODS
 
+#: Largest standard error of a score that another one is compared with, relative to the mean. Of the studies' stored
+#: values of FD, IS, precision and recall at least 97 of 100 are below it.
+MOST_ERROR = 0.05
 #: Folder of sent rows.
 SENT = PUBLISHED.parent / "board"
 #: Images seen and compute of the trainings behind printed numbers, by a pattern of their ids.
@@ -381,6 +385,25 @@ def _agreement(one: Sent, other: Sent, metric: str) -> Agreement | str:
     here, there = (row.measured.estimate(row.run, metric) for row in (one, other))
     result = agreement_of_two(here, there, metric)
     return f"not compared: {result}" if isinstance(result, str) else result
+
+
+def agreement_of_two(here: Estimate, there: Estimate, metric: str) -> Agreement | str:
+    """Compares two measurements of one network by rule EQ, without a scatter of trainings; or says why it cannot.
+
+    Args:
+        here: Mean over trials.
+        there: Mean over trials of equal identity, by another group.
+        metric: Key of the metric.
+    """
+    difference, higher = here.mean - there.mean, metric in HIGHER_IS_BETTER
+    if here.standard_error is None or there.standard_error is None:
+        return "a single trial does not show the noise"
+    if any(one.standard_error > MOST_ERROR * abs(one.mean) for one in (here, there) if one.standard_error):
+        return f"a standard error above {100 * MOST_ERROR:g} % agrees with too much"
+    if metric in COARSE:
+        return Agreement(difference, COARSE[metric], higher)
+    error = math.hypot(here.standard_error, there.standard_error)
+    return Agreement(difference, max(3 * error, 0.01 * abs(there.mean)), higher)
 
 
 def _of_same_images(one: Sent, other: Sent, metric: str) -> bool:

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from sida.data.archive import is_intact_zip
 from sida.errors import Progress, UserError
 from sida.eval.results.csv_files import csv_text, parse_csv, read_csv
-from sida.eval.results.identity import identity_mismatch
+from sida.eval.results.identity import require_comparable
 from sida.eval.results.measurements import long_rows, read_measurement
 from sida.eval.results.stored import STORED
 from sida.eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, load_measurements
@@ -217,10 +217,8 @@ def check_numbers(report: Report) -> None:
         if collected not in names:
             continue
         with report.checking(collected):
-            measurements = load_measurements(report.folder / collected)
-            if mismatch := identity_mismatch((row.run, row.metric, row.identity) for row in measurements.rows):
-                first, second, why = mismatch
-                report.fault(collected, f"runs '{first}' and '{second}' are not comparable: {why}")
+            rows = load_measurements(report.folder / collected).rows
+            require_comparable(((row.run, row.metric, row.identity) for row in rows), "")
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections import Counter
 from fnmatch import fnmatchcase
@@ -15,8 +16,16 @@ from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
 from sida.eval.results.csv_files import read_csv
 from sida.eval.results.published import PUBLISHED, load_published, protocols
-from sida.eval.results.summary import measurements_text
-from sida.plugins.exchange.board import TRAINING, About, printed_rows, rank_groups, read_sent, sent_rows
+from sida.eval.results.summary import Estimate, measurements_text
+from sida.plugins.exchange.board import (
+    TRAINING,
+    About,
+    agreement_of_two,
+    printed_rows,
+    rank_groups,
+    read_sent,
+    sent_rows,
+)
 from sida.plugins.exchange.board_page import board_rows, write_board
 from tests.browser import browser, needs_chromium
 from tests.eval.claims.evidence import lines
@@ -352,3 +361,11 @@ def test_the_page_is_used_in_a_browser(send, tmp_path):
                 given = page.run(f"{visible}dataset.{'order' if key == 'steps' else 'date'})")
                 assert given == sorted(given, key=float if key == "steps" else str, reverse=key == "year")
         assert set(page.requests) == {(tmp_path / "board.html").as_uri()}
+
+
+def test_two_groups_agree_within_the_noise_of_both():
+    few, many = Estimate(2.0, 0.1, 4), Estimate(2.2, 0.3, 9)  # standard errors 0.05 and 0.1
+    for here, there in ((few, many), (many, few)):
+        found = agreement_of_two(here, there, "fid")
+        assert found.tolerance == pytest.approx(3 * math.hypot(0.05, 0.1))
+        assert found.outcome == "agrees"

@@ -33,7 +33,7 @@ class Part:
     def seeds(self, metric):
         """Mean of the trials of each seed, by form."""
         stored = load_measurements(STUDY / self.stored)
-        assert {len(stored.trials(run, metric)) for run in stored.runs} == {self.trials}
+        assert {len(stored.lines(run, metric)) for run in stored.runs} == {self.trials}
         return {
             form: [stored.estimate(run, metric).mean for run in stored.runs if run.startswith(form)] for form in FORMS
         }

@@ -10,8 +10,8 @@ import pytest
 
 from sida.config.lookup import ALLOW, ROOT
 from sida.eval.claims.claim import STUDIES, check_permission, load_claims
-from sida.eval.claims.evidence import Evidence, show
-from sida.eval.claims.finding import UNDECIDED, Finding, Operand
+from sida.eval.claims.evidence import Evidence
+from sida.eval.claims.finding import UNDECIDED, Finding, Operand, show
 from sida.eval.claims.rules import no_rule
 from sida.eval.claims.write import (
     Verdict,
