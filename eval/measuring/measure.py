@@ -21,8 +21,13 @@ from sida.eval.features.pixels import PixelExtractor
 from sida.eval.features.registry import make_extractors
 from sida.eval.measuring.functions import CallableSource
 from sida.eval.measuring.protocol import Protocol
-from sida.eval.measuring.reference_files import ReferenceFile, open_files
-from sida.eval.measuring.references import Reference, held_out_shares, load_references, records_of
+from sida.eval.measuring.references import (
+    Reference,
+    held_out_shares,
+    load_references,
+    open_references,
+    records_of,
+)
 from sida.eval.measuring.source import ImageBatch, Source
 from sida.eval.measuring.sources import DataSource, MeasureSpec, NetworkSource
 from sida.eval.measuring.stores import ImageStore, open_images
@@ -104,9 +109,9 @@ class Measurer:
         return load_references(self.protocol, self.extractors, given, dataset, self._second, self._reference_files)
 
     @functools.cached_property
-    def _reference_files(self) -> dict[str, ReferenceFile]:
+    def _reference_files(self) -> dict[str, Reference]:
         """Content of the reference files that the spec gives."""
-        return open_files(self.protocol, self.spec.references)
+        return open_references(self.protocol, self.spec.references)
 
     @functools.cached_property
     def source(self) -> Source:
@@ -133,12 +138,12 @@ class Measurer:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Digest of everything that decides the images of a trial; values have identities besides."""
+        """Digest of everything that decides the images of a trial."""
         return sha256_json({"run": self.spec.run, "source": self.identity, "images": self.protocol.image_facts()})
 
     @functools.cached_property
     def identities(self) -> dict[str, Identity]:
-        """Identity of each metric's values; a trial's value with the same identity is not measured again."""
+        """Identity of each metric's values, which with :attr:`digest` decide a trial."""
         references = records_of(self.protocol.metrics, self.references)
         identities = {}
         for metric in self.protocol.metrics:

@@ -1,25 +1,25 @@
 """Files of references: published statistics, image batches, and files of ``sida reference``."""
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from sida.assets.cache import checked
 from sida.data.arrays import Arrays
 from sida.data.dataset import Sketch, read_sketch
-from sida.errors import UserError
-from sida.eval.measuring.protocol import Protocol, ReferenceSource
-from sida.eval.metrics.frechet import Moments, factored
+from sida.errors import UserError, say
 from sida.eval.metrics.statistics import FeatureStatistics
-from sida.files.atomic import sha256_file, sha256_json
+from sida.files.atomic import sha256_json
 from sida.files.tensors import read_errors, read_tensors, write_tensors
 
 _FORMAT = "sida-reference/2"
+#: Largest features of an extractor in bytes that the cache keeps.
+_LARGEST = 1 << 30
 
 
 def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -132,12 +132,12 @@ def read_own(path: str | os.PathLike[str], names: Iterable[str]) -> OwnReference
         if header.get("format") != _FORMAT:
             raise ValueError("made by another program or version")
         digests, ddof = header["extractors"], header["ddof"]
-        sums = {name: within(tensors, f"statistics/{name}/") for name in digests}
+        sums = {name: _within(tensors, f"statistics/{name}/") for name in digests}
         own = OwnReference(
             name=header["name"],
             images_sha256=header["dataset_sha256"],
             statistics={name: FeatureStatistics.from_tensors(moments, ddof) for name, moments in sums.items()},
-            features=within(tensors, "features/"),
+            features=_within(tensors, "features/"),
             extractors=digests,
             ddof=ddof,
             allow_tf32=bool(header["allow_tf32"]),
@@ -151,94 +151,28 @@ def read_own(path: str | os.PathLike[str], names: Iterable[str]) -> OwnReference
     return own
 
 
-def check_weights(path: str | os.PathLike[str], own: OwnReference, extractors: Mapping[str, str]) -> None:
-    """Refuses a reference whose features are of other weights than those of extractors, digests by name."""
-    for name, digest in extractors.items():
-        if digest != own.extractors[name]:
-            raise UserError(path, f"was made with other weights of extractor '{name}'", "make it again")
-
-
-@dataclass(frozen=True)
-class ReferenceFile:
-    """Content of a reference's file, which is read without a network.
-
-    Attributes:
-        path: The file.
-        sha256: Its digest.
-        own: Content of a file of ``sida reference``.
-        moments: Published statistics.
-        images: Images of a batch, uint8 (N, C, H, W).
-    """
-
-    path: Path
-    sha256: str
-    own: OwnReference | None = None
-    moments: Moments | None = None
-    images: torch.Tensor | None = None
-
-
-def open_files(protocol: Protocol, files: Mapping[str, str]) -> dict[str, ReferenceFile]:
-    """Reads the files that a user gives for references, by key, so that a fault is told before images are drawn.
-
-    Raises:
-        UserError: Missing file, wrong content, wrong digest or wrong size.
-    """
-    sources = {key: source for key, source in protocol.used_sources.items() if key in files and source.kind != "given"}
-    return {key: open_file(protocol, key, checked(files[key])) for key in sources}
-
-
-def place(protocol: Protocol, key: str) -> str:
-    """Place of a reference in errors."""
-    return f"protocol '{protocol.name}': references.{key}"
-
-
-def extractors_of(protocol: Protocol, key: str) -> tuple[list[str], list[str]]:
-    """Extractors with which metrics take the moments of a reference, and its features."""
-    users = [metric for metric in protocol.metrics if key in metric.references]
-    moments, rows = ([m.extractor for m in users if m.real == real] for real in ("moments", "features"))
-    return list(dict.fromkeys(moments)), list(dict.fromkeys(rows))
-
-
-def open_file(protocol: Protocol, key: str, path: Path) -> ReferenceFile:
-    """Content of a reference's file; errors as of :func:`open_files`."""
-    source, where, (moments, rows) = protocol.used_sources[key], place(protocol, key), extractors_of(protocol, key)
-    if not path.is_file():
-        raise UserError(path, f"no such reference file ({where})")
-    digest = sha256_file(path)
-    if source.sha256 is not None and digest != source.sha256:
-        raise UserError(path, f"sha256 is {digest}, {where} says {source.sha256}", "fetch the published file again")
-    if path.suffix == ".safetensors":
-        own = read_own(path, [*moments, *rows])
-        _check_made_alike(own, source, path, where, bool(moments), protocol.allow_tf32)
-        return ReferenceFile(path, digest, own)
-    of_source, images = None, None
-    if moments:
-        mean, cov = read_moments(path, source.entry)
-        try:
-            factor = factored(mean, cov)
-        except UserError as error:
-            raise UserError(path, error.fault, "fetch or make the statistics again") from None
-        of_source = Moments(mean, source.num_images, lambda: cov, factor=factor)
-    if rows:
-        images = read_batch(path)
-        if source.num_images is not None and len(images) != source.num_images:
-            raise UserError(path, f"holds {len(images)} images, {where} says {source.num_images}")
-    return ReferenceFile(path, digest, None, of_source, images)
-
-
-def _check_made_alike(
-    own: OwnReference, source: ReferenceSource, path: Path, where: str, moments: bool, allow_tf32: bool
-) -> None:
-    """Refuses a reference file that was made with other settings than the protocol's."""
-    if own.allow_tf32 != allow_tf32:
-        made, remedy = ("with", "without") if own.allow_tf32 else ("without", "with")
-        fault = f"was made {made} TF32, {where} asks for one made {remedy} it (allow_tf32)"
-        raise UserError(path, fault, f"make it again {remedy} --allow-tf32")
-    if moments and source.kind == "dataset" and own.ddof != source.cov_ddof:
-        fault = f"has a covariance of ddof {own.ddof}, {where} says cov_ddof {source.cov_ddof}"
-        raise UserError(path, fault, f"make it again with --ddof {source.cov_ddof}")
-
-
-def within(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+def _within(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """Tensors whose names begin with a prefix, by the rest of their names."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def read_kept(path: Path, name: str) -> OwnReference | None:
+    """Sums and features of an extractor that the cache keeps; None where they are not there or damaged."""
+    try:
+        return read_own(path, [name]) if path.exists() else None
+    except UserError as error:
+        say(f"{error.where}: {error.fault}; these features are computed again")
+        return None
+
+
+def keep(path: Path, name: str, own: OwnReference) -> None:
+    """Writes sums and features of an extractor that are not too large."""
+    features = {name: own.features[name]} if name in own.features else {}
+    if any(rows.nbytes > _LARGEST for rows in features.values()):
+        return
+    sums, digests = {name: own.statistics[name]}, {name: own.extractors[name]}
+    part = replace(own, statistics=sums, features=features, extractors=digests)
+    # A full disk or a cache of another user costs the time of the next measurement alone.
+    with contextlib.suppress(OSError, UserError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_own(path, part)

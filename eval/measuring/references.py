@@ -10,43 +10,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from sida.assets.cache import fetch
+from sida.assets.cache import cache_dir, checked, fetch
 from sida.config.datasets import dataset_spec
 from sida.config.settings import load_spec
 from sida.data import Dataset, load_dataset
 from sida.data.dataset import Sketch
 from sida.errors import Progress, UserError
 from sida.eval.features.base import Extractor
+from sida.eval.features.pixels import PixelExtractor
 from sida.eval.features.registry import get_extractor
-from sida.eval.measuring.kept_features import KeptFeatures
 from sida.eval.measuring.protocol import Protocol, ReferenceSource
 from sida.eval.measuring.reference_files import (
     OwnReference,
-    ReferenceFile,
-    check_weights,
-    extractors_of,
-    open_file,
-    open_files,
-    place,
+    keep,
+    read_batch,
+    read_kept,
+    read_moments,
+    read_own,
     write_own,
 )
 from sida.eval.measuring.stores import ImageStore, in_batches, open_images
-from sida.eval.metrics.frechet import Moments
+from sida.eval.metrics.frechet import Moments, factored
 from sida.eval.metrics.kinds import Mean
 from sida.eval.metrics.statistics import FeatureStatistics
 from sida.eval.results.identity import UNKNOWN_DATA, joined
-from sida.files.atomic import sha256_json
-from sida.machine import take_device, tf32
+from sida.files.atomic import sha256_file, sha256_json
+from sida.machine import device_name, source_digest, take_device, tf32
 from sida.prefetch import prefetch
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 
 #: Images per batch: of references that are made for a measurement; of files up to 64 pixels wide; of wider ones.
 _BATCH, _BATCH_OF_FILE, _BATCH_LARGE = 256, 128, 32
+#: Shortest computation in seconds whose sums and features the cache keeps.
+_SHORTEST = 20.0
 
 
 @dataclass
@@ -148,6 +152,8 @@ class Reference:
         sha256: Digest of the file, or of the data set behind it.
         remarks: Remarks on its images, for the report.
         sketch: Sketch of its images; None where they are not at hand.
+        images: Images uint8 (N, C, H, W) whose features are not extracted yet.
+        weights: Digest by extractor of the features in a file; empty where they may be of any weights.
     """
 
     name: str
@@ -156,6 +162,8 @@ class Reference:
     _features: dict[str, torch.Tensor] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     sketch: Sketch | None = None
+    images: torch.Tensor | None = None
+    weights: dict[str, str] = field(default_factory=dict)
 
     def moments(self, extractor: str) -> Moments:
         """Mean, covariance and number of images.
@@ -184,13 +192,76 @@ class Reference:
         return {"name": self.name, "sha256": self.sha256}
 
 
+def open_references(protocol: Protocol, files: Mapping[str, str]) -> dict[str, Reference]:
+    """Reads the files that a user gives for references, by key, without a network.
+
+    Raises:
+        UserError: Missing file, wrong content, wrong digest or wrong size.
+    """
+    sources = {key: source for key, source in protocol.used_sources.items() if key in files and source.kind != "given"}
+    return {key: _open_file(protocol, key, checked(files[key])) for key in sources}
+
+
+def _open_file(protocol: Protocol, key: str, path: Path) -> Reference:
+    """Content of a reference's file; errors as of :func:`open_references`."""
+    source, where, (moments, rows) = protocol.used_sources[key], _place(protocol, key), _extractors_of(protocol, key)
+    if not path.is_file():
+        raise UserError(path, f"no such reference file ({where})")
+    digest = sha256_file(path)
+    if source.sha256 is not None and digest != source.sha256:
+        raise UserError(path, f"sha256 is {digest}, {where} says {source.sha256}", "fetch the published file again")
+    if path.suffix == ".safetensors":
+        own = read_own(path, [*moments, *rows])
+        _check_made_alike(own, source, path, where, bool(moments), protocol.allow_tf32)
+        sums = {name: own.statistics[name].moments for name in moments}
+        return Reference(own.name, own.sha256, sums, own.features, own.remarks, own.sketch, None, own.extractors)
+    reference = Reference(path.name, digest)
+    if moments:
+        mean, cov = read_moments(path, source.entry)
+        try:
+            factor = factored(mean, cov)
+        except UserError as error:
+            raise UserError(path, error.fault, "fetch or make the statistics again") from None
+        reference._moments = dict.fromkeys(moments, Moments(mean, source.num_images, lambda: cov, factor=factor))
+    if rows:
+        reference.images = read_batch(path)
+        if source.num_images is not None and len(reference.images) != source.num_images:
+            raise UserError(path, f"holds {len(reference.images)} images, {where} says {source.num_images}")
+    return reference
+
+
+def _check_made_alike(
+    own: OwnReference, source: ReferenceSource, path: Path, where: str, moments: bool, allow_tf32: bool
+) -> None:
+    """Refuses a reference file that was made with other settings than the protocol's."""
+    if own.allow_tf32 != allow_tf32:
+        made, remedy = ("with", "without") if own.allow_tf32 else ("without", "with")
+        fault = f"was made {made} TF32, {where} asks for one made {remedy} it (allow_tf32)"
+        raise UserError(path, fault, f"make it again {remedy} --allow-tf32")
+    if moments and source.kind == "dataset" and own.ddof != source.cov_ddof:
+        fault = f"has a covariance of ddof {own.ddof}, {where} says cov_ddof {source.cov_ddof}"
+        raise UserError(path, fault, f"make it again with --ddof {source.cov_ddof}")
+
+
+def _place(protocol: Protocol, key: str) -> str:
+    """Place of a reference in errors."""
+    return f"protocol '{protocol.name}': references.{key}"
+
+
+def _extractors_of(protocol: Protocol, key: str) -> tuple[list[str], list[str]]:
+    """Extractors with which metrics take the moments of a reference, and its features."""
+    users = [metric for metric in protocol.metrics if key in metric.references]
+    moments, rows = ([m.extractor for m in users if m.real == real] for real in ("moments", "features"))
+    return list(dict.fromkeys(moments)), list(dict.fromkeys(rows))
+
+
 def load_references(
     protocol: Protocol,
     extractors: Mapping[str, Extractor],
     files: Mapping[str, str] | None = None,
     dataset: Callable[[], Dataset] | None = None,
     second: ImageStore | None = None,
-    opened: Mapping[str, ReferenceFile] | None = None,
+    opened: Mapping[str, Reference] | None = None,
 ) -> dict[str, Reference]:
     """Loads or makes every reference that a protocol's metrics use.
 
@@ -206,86 +277,94 @@ def load_references(
         UserError: Missing file, wrong content, wrong digest or wrong size.
     """
     result, files = {}, files or {}
-    opened = open_files(protocol, files) if opened is None else opened
+    opened = open_references(protocol, files) if opened is None else opened
     with tf32(protocol.allow_tf32):
         for key, source in protocol.used_sources.items():
-            moments, rows = extractors_of(protocol, key)
-            where = place(protocol, key)
+            moments, rows = _extractors_of(protocol, key)
+            used = {name: extractors[name] for name in dict.fromkeys([*moments, *rows])}
+            where = _place(protocol, key)
             if source.kind == "dataset" and key not in files:
                 images = ImageSet.of_dataset(_open_dataset(source, key, where, dataset))
-                result[key] = _reference_of_dataset(images, source, extractors, moments, rows, protocol.allow_tf32)
+                own = _kept_or_computed(images, used, rows, source.cov_ddof, protocol.allow_tf32)
             elif source.kind == "given":
                 images = ImageSet.of_files(second or open_images(files[key]))
                 if images.count < 2:
                     raise UserError(files[key], "holds one image", "a comparison takes two or more")
                 progress = Progress(f"features of {files[key]}", images.count, "img", interval=2)
-                result[key] = _reference_of(images, source, extractors, moments, rows, progress.update)
+                own = _computed(images, used, moments, rows, source.cov_ddof, protocol.allow_tf32, progress.update)
             else:
-                file = opened[key] if key in opened else open_file(protocol, key, _find_file(source, key, where))
-                result[key] = _reference_of_file(file, source, extractors, moments, rows)
+                reference = opened[key] if key in opened else _open_file(protocol, key, _find_file(source, key, where))
+                result[key] = _with_features(reference, used, rows, files.get(key, reference.name))
+                own = None
+            if own is not None:
+                sums = {name: own.statistics[name].moments for name in moments}
+                result[key] = Reference(own.name, own.images_sha256, sums, own.features, own.remarks, own.sketch)
             users = [metric for metric in protocol.metrics if key in metric.references]
             _check_fits(result[key], users, extractors, where)
     return result
 
 
-def _reference_of_file(
-    file: ReferenceFile,
-    source: ReferenceSource,
-    extractors: Mapping[str, Extractor],
-    moments: Sequence[str],
-    rows: Sequence[str],
+def _with_features(
+    reference: Reference, extractors: Mapping[str, Extractor], rows: Sequence[str], path: str
 ) -> Reference:
-    """A reference of a file's content."""
-    if (own := file.own) is not None:
-        check_weights(file.path, own, {name: extractors[name].sha256 for name in [*moments, *rows]})
-        sums = {name: own.statistics[name].moments for name in moments}
-        return Reference(own.name, own.sha256, sums, own.features, own.remarks, own.sketch)
-    reference = Reference(file.path.name, file.sha256)
-    if file.moments is not None:
-        reference._moments |= dict.fromkeys(moments, file.moments)
-    if (images := file.images) is not None:
-        batch = ImageSet(file.path.name, len(images), lambda a, b: images[a:b], lambda: file.sha256)
-        new_reference = _reference_of(batch, source, extractors, [], rows)
-        reference._features, reference.sketch = new_reference._features, new_reference.sketch
-    return reference
+    """The reference of a file with the features of its images.
+
+    Raises:
+        UserError: The file has features of other weights.
+    """
+    for name, digest in reference.weights.items():
+        if name in extractors and digest != extractors[name].sha256:
+            raise UserError(path, f"was made with other weights of extractor '{name}'", "make it again")
+    if (images := reference.images) is None:
+        return reference
+    batch = ImageSet(reference.name, len(images), lambda a, b: images[a:b], lambda: reference.sha256)
+    own = _computed(batch, extractors, [], rows)
+    return dataclasses.replace(reference, _features=own.features, sketch=own.sketch, images=None)
 
 
-def _reference_of(
+def _computed(
     images: ImageSet,
-    source: ReferenceSource,
     extractors: Mapping[str, Extractor],
     moments: Sequence[str],
     rows: Sequence[str],
+    ddof: int = 1,
+    allow_tf32: bool = False,
     progress: Callable[[int], None] | None = None,
-) -> Reference:
-    """A reference of all images of a set, in one pass for all extractors."""
-    batches, ddof = images.batches(_BATCH), source.cov_ddof
-    statistics, features = features_of(batches, images.count, extractors, moments, rows, ddof, progress)
-    moments_by_name = {name: sums.moments for name, sums in statistics.items()}
-    return Reference(images.name, images.digest(), moments_by_name, features, images.remarks(), images.sketch)
+    batches: Iterable[torch.Tensor] | None = None,
+) -> OwnReference:
+    """Sums and features of all images of a set, in one pass for all extractors."""
+    batches = images.batches(_BATCH) if batches is None else batches
+    sums, features = features_of(batches, images.count, extractors, moments, rows, ddof, progress)
+    digests = {name: extractors[name].sha256 for name in {**sums, **features}}
+    own = OwnReference(images.name, images.digest(), sums, features, digests, ddof, allow_tf32)
+    return dataclasses.replace(own, sketch=images.sketch, remarks=images.remarks())
 
 
-def _reference_of_dataset(
-    images: ImageSet,
-    source: ReferenceSource,
-    extractors: Mapping[str, Extractor],
-    moments: Sequence[str],
-    rows: Sequence[str],
-    allow_tf32: bool,
-) -> Reference:
-    """A reference of a data set, with the features that the cache keeps of it."""
-    digest, ddof = images.digest(), source.cov_ddof
-    used_extractors = {name: extractors[name] for name in dict.fromkeys([*moments, *rows])}
+def _kept_or_computed(
+    images: ImageSet, extractors: Mapping[str, Extractor], rows: Collection[str], ddof: int, allow_tf32: bool
+) -> OwnReference:
+    """Sums of all extractors and features of some, of a data set, which the cache keeps if they took long.
 
-    def compute(names: Sequence[str]) -> OwnReference:
-        featured = [name for name in names if name in rows]
-        sums, features = features_of(images.batches(_BATCH), images.count, extractors, names, featured, ddof)
-        digests = {name: extractors[name].sha256 for name in names}
-        return OwnReference(images.name, digest, sums, features, digests, ddof, allow_tf32, sketch=images.sketch)
-
-    own = KeptFeatures(images.name, digest, used_extractors, rows, ddof, allow_tf32).get(compute)
-    moments_by_name = {name: own.statistics[name].moments for name in moments}
-    return Reference(images.name, digest, moments_by_name, own.features, images.remarks(), own.sketch)
+    A file has one extractor's. It serves the code, libraries and device that wrote it, since others differ in last
+    digits; the next one of these replaces it.
+    """
+    digest, maker = images.digest(), f"{source_digest()}, torch {torch.__version__}, numpy {np.__version__}"
+    paths = {}
+    for name, extractor in extractors.items():
+        if name != PixelExtractor.name:  # takes no longer than a file
+            facts = [digest, extractor.sha256, name in rows, ddof, allow_tf32, device_name(str(extractor.device))]
+            paths[name] = cache_dir() / "references" / f"{sha256_json(facts)[:32]}.safetensors"
+    kept = {name: own for name, path in paths.items() if (own := read_kept(path, name)) and own.made_by == maker}
+    missing, start = [name for name in extractors if name not in kept], time.monotonic()
+    parts = [*kept.values()]
+    if missing:
+        parts += [_computed(images, extractors, missing, [n for n in missing if n in rows], ddof, allow_tf32)]
+    if missing and time.monotonic() - start >= _SHORTEST:
+        for name in [name for name in missing if name in paths]:
+            keep(paths[name], name, dataclasses.replace(parts[-1], made_by=maker))
+    statistics = {name: sums for part in parts for name, sums in part.statistics.items()}
+    features = {name: rows for part in parts for name, rows in part.features.items()}
+    return dataclasses.replace(parts[-1], name=images.name, statistics=statistics, features=features)
 
 
 def _check_fits(reference: Reference, users: Sequence[Metric], extractors: Mapping[str, Extractor], where: str) -> None:
@@ -354,20 +433,17 @@ def held_out_shares(
     for metric in protocol.metrics:
         sketches = [references[key].sketch for key in protocol.held_out(metric)]
         shares = [training_images.shared(sketch) if training_images and sketch else None for sketch in sketches]
+        known = [share for share in shares if share is not None]
         if sketches:
-            counts_of_part = [share for share in shares if share is not None]
-            sums = [sum(counts) for counts in zip(*counts_of_part)]
-            share_by_metric[metric.key] = (
-                "/".join(map(str, sums)) if len(counts_of_part) == len(shares) else UNKNOWN_DATA
-            )
+            counts = "/".join(str(sum(column)) for column in zip(*known))
+            share_by_metric[metric.key] = counts if len(known) == len(shares) else UNKNOWN_DATA
     return share_by_metric
 
 
 def fixed_digests(protocol: Protocol) -> dict[str, str]:
     """Digests of the fixed data sets of a protocol's references, by key, for references that its metrics use."""
     fixed = {key: source for key, source in protocol.used_sources.items() if source.fixed}
-    where = f"protocol '{protocol.name}': references"
-    return {key: data_digest(_open_dataset(source, key, f"{where}.{key}", None)) for key, source in fixed.items()}
+    return {key: data_digest(_open_dataset(source, key, _place(protocol, key), None)) for key, source in fixed.items()}
 
 
 def data_digest(dataset: Dataset) -> str:
@@ -419,15 +495,11 @@ def write_reference(
         raise UserError(
             images or image_set.name, f"too few images for a covariance ({image_set.count})", "give at least two"
         )
-    name, batches = network.name, _read_ahead(image_set, network.device)
+    featured = [network.name] if keep_features else []
     with tf32(allow_tf32):
-        featured = [name] if keep_features else []
-        count, networks = image_set.count, {name: network}
-        sums, features = features_of(batches, count, networks, [name], featured, ddof, progress.update)
-    digests, sketch, remarks = {name: network.sha256}, image_set.sketch, image_set.remarks()
-    own = OwnReference(
-        image_set.name, image_set.digest(), sums, features, digests, ddof, allow_tf32, sketch=sketch, remarks=remarks
-    )
+        batches = _read_ahead(image_set, network.device)
+        networks = {network.name: network}
+        own = _computed(image_set, networks, [network.name], featured, ddof, allow_tf32, progress.update, batches)
     write_own(out, own)
     return own
 

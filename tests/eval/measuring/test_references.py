@@ -1,5 +1,6 @@
 """References: published formats, own files, mix-ups."""
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -13,7 +14,6 @@ from sida.eval.features.registry import make_extractors
 from sida.eval.measuring.protocol import load_protocol
 from sida.eval.measuring.reference_files import (
     OwnReference,
-    check_weights,
     read_batch,
     read_moments,
     read_own,
@@ -186,7 +186,8 @@ def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys, refusal):
     assert_near(made.features("digits"), read.features("digits"))
     pixels = load_protocol(protocol(metric("fd", extractor="pixels")))
     refused("not of 'pixels'", load_references, pixels, make_extractors(["pixels"]), {"data": str(out)})
-    refused("other weights", check_weights, out, read_own(out, []), {"digits": "0" * 64})
+    write_own(out, dataclasses.replace(read_own(out, []), extractors={"digits": "0" * 64}))
+    refused("digits.safetensors: .*other weights", load_references, asked, extractors, {"data": str(out)})
 
 
 def test_a_reference_of_ones_own_must_be_made_as_the_protocol_says(tmp_path):
@@ -228,7 +229,7 @@ def test_features_of_a_data_set_that_took_long_serve_later_measurements(tmp_path
     computed, count = load()
     assert count == 1797
     assert not (tmp_path / "cache" / "references").exists()  # a second of work is no file
-    monkeypatch.setattr("sida.eval.measuring.kept_features._SHORTEST", 0)
+    monkeypatch.setattr("sida.eval.measuring.references._SHORTEST", 0)
     assert load()[1] == 1797
     (kept,) = (tmp_path / "cache" / "references").iterdir()
     read, count = load()
@@ -244,12 +245,12 @@ def test_features_of_a_data_set_that_took_long_serve_later_measurements(tmp_path
         assert load(load_protocol(protocol(metric("fd"), metric("recall", "recall"), **change)))[1] == 1797
     before = len([*kept.parent.iterdir()])
     with monkeypatch.context() as patch:
-        patch.setattr("sida.eval.measuring.kept_features.source_digest", lambda: "other")
+        patch.setattr("sida.eval.measuring.references.source_digest", lambda: "other")
         assert [load()[1], load()[1]] == [1797, 0]
     # Another device has files of its own, and large features none.
     with monkeypatch.context() as patch:
-        patch.setattr("sida.eval.measuring.kept_features.device_name", lambda device: "other")
-        patch.setattr("sida.eval.measuring.kept_features._LARGEST", 1000)
+        patch.setattr("sida.eval.measuring.references.device_name", lambda device: "other")
+        patch.setattr("sida.eval.measuring.reference_files._LARGEST", 1000)
         assert [load()[1], load()[1]] == [1797, 1797]
     kept.write_bytes(kept.read_bytes()[:-100])
     capsys.readouterr()
