@@ -241,7 +241,7 @@ class Measurer:
         identities = {key: str(identity) for key, identity in self.identities.items()}
         facts = {"images": self.digest, "trial": trial, "metrics": identities, "batch": self.batch_size}
         job = sha256_json({**facts, "code": machine.source_digest()})
-        return KeptBatches(PartFolder(folder, job), self.spec.device)
+        return KeptBatches(PartFolder(folder, job), self.batch_size, self.spec.device)
 
     def names(self) -> dict[str, Any]:
         """Names of run and protocol in a trial's record; fields that change a number are also in the digest."""

@@ -15,7 +15,6 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -194,54 +193,42 @@ class KeptBatches:
 
     Args:
         parts: The parts; their places are images of the trial.
+        batch_size: Images of a batch.
         device: Torch device of the outputs.
     """
 
-    def __init__(self, parts: PartFolder, device: str | torch.device) -> None:
-        self._parts, self._device = parts, device
+    def __init__(self, parts: PartFolder, batch_size: int, device: str | torch.device) -> None:
+        self._parts, self._batch_size, self._device = parts, batch_size, device
         self._waiting: list[tuple[Mapping[str, Features], torch.Tensor | None]] = []
         self._place, self._written = 0, time.monotonic()
 
     def __iter__(self) -> Iterator[tuple[dict[str, Features], torch.Tensor | None]]:
-        """Yields features and logits by extractor, and classes, of each kept batch; other files are removed."""
-        kept, folder = set(), self._parts.folder
+        """Yields features and logits by extractor, and classes, of each kept batch."""
         while part := self._parts.read(self._place):
-            kept.add(self._parts.path(self._place))
             self._place += part.size
-            lengths = part.tensors.pop("lengths").tolist()
-            pieces = {name: tensor.to(self._device).split(lengths) for name, tensor in part.tensors.items()}
+            pieces = {name: tensor.to(self._device).split(self._batch_size) for name, tensor in part.tensors.items()}
             names = [name.removesuffix("/features") for name in pieces if name.endswith("/features")]
-            for at in range(len(lengths)):
+            for at in range(-(-part.size // self._batch_size)):
                 batch = {name: tensors[at] for name, tensors in pieces.items()}
                 outputs = {name: Features(batch[f"{name}/features"], batch.get(f"{name}/logits")) for name in names}
                 yield outputs, batch.get("classes")
-        for path in {*folder.iterdir()} - kept if folder.is_dir() else [folder]:
-            _remove(path)
 
     def add(self, outputs: Mapping[str, Features], classes: torch.Tensor | None) -> None:
         """Adds a batch; the batches of some minutes become a part."""
         self._waiting.append((outputs, classes))
         if time.monotonic() - self._written < PART_SECONDS:
             return
-        lengths = [len(next(iter(batch.values())).features) for batch, _ in self._waiting]
         columns: dict[str, list[torch.Tensor | None]] = {"classes": [labels for _, labels in self._waiting]}
         for name in outputs:
             columns[f"{name}/features"] = [batch[name].features for batch, _ in self._waiting]
             columns[f"{name}/logits"] = [batch[name].logits for batch, _ in self._waiting]
         known = {name: [piece for piece in pieces if piece is not None] for name, pieces in columns.items()}
         tensors = {name: torch.cat(pieces) for name, pieces in known.items() if pieces}
+        size = sum(len(next(iter(batch.values())).features) for batch, _ in self._waiting)
         self._parts.folder.mkdir(parents=True, exist_ok=True)
-        self._parts.write(self._place, size := sum(lengths), {"lengths": torch.tensor(lengths), **tensors})
+        self._parts.write(self._place, size, tensors)
         self._place, self._waiting, self._written = self._place + size, [], time.monotonic()
 
     def remove(self) -> None:
-        """Removes the parts."""
-        _remove(self._parts.folder)
-
-
-def _remove(path: Path) -> None:
-    """Removes a file or folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+        """Removes the parts, and those of other settings."""
+        shutil.rmtree(self._parts.folder, ignore_errors=True)

@@ -218,7 +218,7 @@ def test_finished_trials_outlive_the_removal_of_outputs_of_a_failed_job(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("change", "drawn_again"), [("nothing", 40), ("settings", 100), ("damage", 80), ("neighbour", 80), ("folder", 80)]
+    ("change", "drawn_again"), [("nothing", 40), ("settings", 100), ("damage", 80), ("neighbour", 80)]
 )
 def test_an_interrupted_trial_resumes_at_its_last_part(tmp_path, network, monkeypatch, change, drawn_again):
     spec = network_spec(network, protocol=small_protocol(num_samples=100, trials=1), batch_size=10)
@@ -244,9 +244,6 @@ def test_an_interrupted_trial_resumes_at_its_last_part(tmp_path, network, monkey
         files[2].write_bytes(files[2].read_bytes()[:-1])
     if change == "neighbour":
         files[2].write_bytes(files[3].read_bytes())
-    if change == "folder":
-        files[2].unlink()
-        files[2].mkdir()
     if change == "settings":
         spec["sampler"] = {"kind": "one_step", "init_sigma": 2.0}
     interrupting = False
