@@ -23,7 +23,7 @@ from sida.eval.results.measurements import long_rows
 from sida.eval.results.summary import measurements_text
 from sida.files.atomic import write_text
 from sida.workflow.preset import load_preset
-from sida.workflow.preset.measuring import measurement
+from sida.workflow.preset.jobs import measurement
 
 DEMO = ROOT / "studies/demo"
 STORED = Path(__file__).with_name("choices.csv")

@@ -119,7 +119,7 @@ import sida.eval.features
 from sida.eval.measuring.protocol import load_protocol
 from sida.workflow.preset import load_preset
 from sida.workflow.preset.checks import check_preset
-from sida.workflow.preset.products import everything
+from sida.workflow.preset.jobs import everything
 load_protocol("digits")
 preset = load_preset("studies/demo/preset.yaml")
 check_preset(preset)

@@ -35,7 +35,7 @@ from sida.files.tensors import read_tensors, write_tensors
 from sida.workflow.commands.check import ORIGINAL, compared_again, stored_spec
 from sida.workflow.preset import Preset, load_preset
 from sida.workflow.preset.extension import stored_results
-from sida.workflow.preset.stored_rows import row_digest
+from sida.workflow.preset.specs import row_digest
 
 #: Size of ``measurements.csv`` in bytes from which it is compressed.
 LARGE = 200_000

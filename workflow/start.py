@@ -36,10 +36,9 @@ from sida.workflow.planning.driver import check_card, driver_cards
 from sida.workflow.planning.requests import Requests
 from sida.workflow.planning.site import load_site
 from sida.workflow.preset import preset_from
-from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.checks import check_preset, unshown_remark
 from sida.workflow.preset.files import read_preset
 from sida.workflow.preset.lock import PresetLock
-from sida.workflow.preset.remarks import unshown_remark
 from sida.workflow.preset.specs import Jobs, write_specs
 from sida.workflow.preset.targets import Targets
 

@@ -53,7 +53,7 @@ def unchanged_rows(folder: str | Path, digests: Mapping[str, str]) -> list[str]:
 
     Args:
         folder: Stored results.
-        digests: Digest of each row's settings (:func:`sida.workflow.preset.stored_rows.row_digest`).
+        digests: Digest of each row's settings (:func:`sida.workflow.preset.specs.row_digest`).
     """
     return [run for run, digest in read_stored(folder)["rows"].items() if digests.get(run) == digest]
 

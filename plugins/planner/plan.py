@@ -17,8 +17,8 @@ from sida.machine import num_cores
 from sida.workflow.checks import PLANNING, give_cache
 from sida.workflow.planning.costs import SMALLER, STAGES, Cost, Costs, span, too_large
 from sida.workflow.preset import Preset, load_preset
+from sida.workflow.preset.checks import search_remarks, unshown_remark
 from sida.workflow.preset.outside_code import origin
-from sida.workflow.preset.remarks import search_remarks, unshown_remark
 from sida.workflow.preset.targets import Targets
 
 #: Kinds of jobs in the order of the table, with their titles.

@@ -43,8 +43,7 @@ from sida.plugins.planner.small import (
 from sida.plugins.planner.stand_ins import IMAGES, maker
 from sida.workflow.preset import Preset, load_preset
 from sida.workflow.preset.checks import check_preset
-from sida.workflow.preset.measuring import measurement
-from sida.workflow.preset.trainings import training
+from sida.workflow.preset.jobs import measurement, training
 
 #: Images of a trial of latents, whose decoder takes minutes for a hundred on a processor; of pixels there are more.
 DECODED = 4

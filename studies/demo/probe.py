@@ -23,8 +23,11 @@ import torch  # noqa: E402, F401 - the start of most jobs
 import sida  # noqa: E402
 from sida.errors import duration  # noqa: E402
 from sida.workflow.preset import Preset, load_preset  # noqa: E402
-from sida.workflow.preset.measuring import measuring_parts  # noqa: E402
-from sida.workflow.preset.trainings import teacher_training, training  # noqa: E402
+from sida.workflow.preset.jobs import (  # noqa: E402
+    measuring_parts,
+    teacher_training,
+    training,
+)
 
 #: Steps of a training in the probe, of which the second half is timed, and images of the probe's sampling.
 STEPS, IMAGES = 4, 50

@@ -11,8 +11,7 @@ from sida.config.lookup import ROOT
 from sida.eval.results.logs import read_log
 from sida.eval.results.retraining import load_retraining
 from sida.eval.results.stored import stored_rows
-from sida.workflow.preset.measuring import measuring_parts
-from sida.workflow.preset.trainings import teacher_training, training
+from sida.workflow.preset.jobs import measuring_parts, teacher_training, training
 from tests.workflow.workspace import shipped
 
 #: Runs of SiD and SiDA by seed.

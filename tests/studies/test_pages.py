@@ -9,7 +9,7 @@ from sida.eval.results.csv_files import read_csv
 from sida.eval.results.logs import read_log
 from sida.eval.results.stored import read_stored, stored_rows
 from sida.workflow.preset import load_preset
-from sida.workflow.preset.stored_rows import row_digest
+from sida.workflow.preset.specs import row_digest
 
 STEPS = {
     "one step": "n1",

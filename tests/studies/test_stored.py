@@ -22,8 +22,8 @@ from sida.eval.tables.latex import to_latex
 from sida.eval.tables.render import to_csv, to_html, to_markdown
 from sida.workflow.preset import load_preset
 from sida.workflow.preset.extension import stored_results
-from sida.workflow.preset.products import product
-from sida.workflow.preset.stored_rows import row_digest
+from sida.workflow.preset.jobs import product
+from sida.workflow.preset.specs import row_digest
 from tests.near import assert_same
 from tests.slow import quick_but
 

@@ -13,9 +13,8 @@ from sida.eval.results.measurements import collect, write_csv
 from sida.eval.tables.build import make_table
 from sida.eval.tables.render import to_markdown
 from sida.workflow.preset import Preset, load_preset
-from sida.workflow.preset.digests import content_digest
-from sida.workflow.preset.measuring import measurement
-from sida.workflow.preset.specs import Jobs
+from sida.workflow.preset.jobs import measurement
+from sida.workflow.preset.specs import Jobs, content_digest
 from tests.eval.metric_networks import write_network
 from tests.workflow.workspace import TINY, Workspace, settings_of, study
 

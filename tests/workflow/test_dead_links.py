@@ -14,7 +14,7 @@ from sida.networks import build_network
 from sida.networks.official_pickles import write_official
 from sida.workflow.preset import load_preset, preset_from
 from sida.workflow.preset.checks import check_preset
-from sida.workflow.preset.products import layout_needs, product
+from sida.workflow.preset.jobs import layout_needs, product
 from sida.workflow.preset.targets import Targets
 from tests.assets.fault_server import serve, write_registry
 from tests.refused import command, refused

@@ -8,8 +8,8 @@ import yaml
 from PIL import Image
 
 from sida.training import train_teacher
-from sida.workflow.preset.digests import content_digest
-from sida.workflow.preset.trainings import teacher_training
+from sida.workflow.preset.jobs import teacher_training
+from sida.workflow.preset.specs import content_digest
 from tests.training.toy import interrupt_after, states
 from tests.workflow.workspace import TINY, Workspace, kill_group, outcome, shipped, small, wait_for
 

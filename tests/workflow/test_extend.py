@@ -25,10 +25,9 @@ from sida.workflow.commands.check import Comparison, trial_agreement
 from sida.workflow.preset import load_preset
 from sida.workflow.preset.checks import check_preset
 from sida.workflow.preset.extension import write_extension
+from sida.workflow.preset.jobs import collection, networks_read, training
 from sida.workflow.preset.lock import PresetLock
-from sida.workflow.preset.products import collection, networks_read
 from sida.workflow.preset.targets import Targets
-from sida.workflow.preset.trainings import training
 from tests.near import is_copy
 from tests.refused import command, refused
 from tests.workflow.workspace import put

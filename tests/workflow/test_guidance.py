@@ -15,11 +15,8 @@ from sida.workflow.planning.costs import Costs
 from sida.workflow.planning.steps import network_cost
 from sida.workflow.preset import Preset
 from sida.workflow.preset.checks import check_preset
-from sida.workflow.preset.measuring import measurement, sampling
-from sida.workflow.preset.products import networks_read
-from sida.workflow.preset.specs import Jobs
-from sida.workflow.preset.stored_rows import row_digest
-from sida.workflow.preset.trainings import teacher_training, training
+from sida.workflow.preset.jobs import measurement, networks_read, sampling, teacher_training, training
+from sida.workflow.preset.specs import Jobs, row_digest
 from tests.plugins import needs
 from tests.refused import refused
 from tests.workflow.workspace import ROWS, TINY, changed, settings_of, study

@@ -24,13 +24,18 @@ from sida.methods.distillation import student_digest
 from sida.training import TeacherConfig
 from sida.training.run import teacher_digest
 from sida.workflow.preset import load_preset, preset_from
-from sida.workflow.preset.digests import content_digest, own_digest
-from sida.workflow.preset.jobs import source_of
-from sida.workflow.preset.measuring import measurement, sampled_rows, sampling
-from sida.workflow.preset.products import find_needs, product
-from sida.workflow.preset.specs import Jobs, write_specs
+from sida.workflow.preset.jobs import (
+    find_needs,
+    measurement,
+    product,
+    sampled_rows,
+    sampling,
+    source_of,
+    teacher_training,
+    training,
+)
+from sida.workflow.preset.specs import Jobs, content_digest, own_digest, write_specs
 from sida.workflow.preset.targets import Targets
-from sida.workflow.preset.trainings import teacher_training, training
 from tests.plugins import needs
 from tests.refused import refused
 from tests.workflow.workspace import TINY, changed, put, settings_of, shipped, study

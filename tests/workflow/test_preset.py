@@ -17,11 +17,16 @@ from sida.config.lookup import ROOT
 from sida.eval.measuring.protocol import load_protocol
 from sida.eval.results.sheet import read_runs
 from sida.workflow.preset import load_preset, preset_from
-from sida.workflow.preset.checks import check_preset
-from sida.workflow.preset.measuring import measurement, measuring_parts, sampled_rows, sampling
-from sida.workflow.preset.products import layout_needs
-from sida.workflow.preset.remarks import search_remarks, unshown_remark
-from sida.workflow.preset.trainings import teacher_training, training
+from sida.workflow.preset.checks import check_preset, search_remarks, unshown_remark
+from sida.workflow.preset.jobs import (
+    layout_needs,
+    measurement,
+    measuring_parts,
+    sampled_rows,
+    sampling,
+    teacher_training,
+    training,
+)
 from tests.refused import refused
 from tests.workflow.workspace import ROWS, TINY, Workspace, changed, put, settings_of, shipped, study
 

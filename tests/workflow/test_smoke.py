@@ -20,7 +20,7 @@ from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.file import read_metadata, save_network
 from sida.workflow.cli import main
-from sida.workflow.preset.trainings import training
+from sida.workflow.preset.jobs import training
 from tests.data.test_archive import npy, png, write_zip
 from tests.workflow.workspace import shipped
 

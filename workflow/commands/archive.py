@@ -18,7 +18,7 @@ from sida.workflow.archive.manifest import manifest_of
 from sida.workflow.cli import terminal_colour, terminal_width
 from sida.workflow.preset import load_preset
 from sida.workflow.preset.files import find_preset, listed_name
-from sida.workflow.preset.products import product
+from sida.workflow.preset.jobs import product
 
 if TYPE_CHECKING:
     from sida.eval.tables.model import Table

@@ -28,8 +28,8 @@ from sida.workflow.planning.costs import Costs, span
 from sida.workflow.preset import load_preset
 from sida.workflow.preset.extension import stored_results
 from sida.workflow.preset.files import find_preset, listed_name
-from sida.workflow.preset.measuring import measurement
-from sida.workflow.preset.stored_rows import row_digest
+from sida.workflow.preset.jobs import measurement
+from sida.workflow.preset.specs import row_digest
 
 if TYPE_CHECKING:
     from sida.workflow.preset import Preset

@@ -18,8 +18,8 @@ from sida.workflow.planning.assumptions import load_assumptions
 from sida.workflow.planning.steps import CONTEXT_BYTES, StepCost, network_cost, student_cost, teacher_cost
 from sida.workflow.preset import Preset
 from sida.workflow.preset.files import presets, read_preset
+from sida.workflow.preset.jobs import most_gpus, teacher_training, training
 from sida.workflow.preset.settings import PresetSettings
-from sida.workflow.preset.trainings import most_gpus, teacher_training, training
 
 #: Folder of the products of each rule with a cost, whose wildcards name a product there.
 STAGES = {

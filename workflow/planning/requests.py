@@ -17,8 +17,8 @@ from sida.workflow.planning.costs import SMALLER, STAGES, Cost, Costs, too_large
 from sida.workflow.planning.driver import driver_cards
 from sida.workflow.planning.site import Site
 from sida.workflow.preset import Preset
+from sida.workflow.preset.jobs import gpus_of
 from sida.workflow.preset.specs import job_named
-from sida.workflow.preset.trainings import gpus_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from sida.workflow.preset.preset import Preset
 from sida.workflow.preset.resolving import Resolver, check_objects
 from sida.workflow.preset.rows import Row
 from sida.workflow.preset.settings import PresetSettings, TeacherEntry
-from sida.workflow.preset.stored_rows import stored_rows
+from sida.workflow.preset.specs import stored_rows
 
 #: Settings that name a file, with the folder of ``config`` where such files are.
 _FILES = {"runs": "runs", "protocol": "protocols", "claims": "", "retraining": "retraining"}

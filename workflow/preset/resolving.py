@@ -226,7 +226,7 @@ class Resolver:
     ) -> None:
         """Checks that a sampler with guidance has a guiding network, and that it fits the guided one.
 
-        The guide of a training is checked with its other settings (:mod:`sida.workflow.preset.training_checks`).
+        The guide of a training is checked with its other settings (:mod:`sida.workflow.preset.checks`).
         """
         if not row.trained_here:
             try:

@@ -10,9 +10,7 @@ from pathlib import PurePath
 from sida.assets.registry import is_address
 from sida.errors import UserError, suggestion
 from sida.workflow.preset import Preset
-from sida.workflow.preset.jobs import any_of
-from sida.workflow.preset.measuring import sampled_rows
-from sida.workflow.preset.products import layout_needs
+from sida.workflow.preset.jobs import any_of, layout_needs, sampled_rows
 from sida.workflow.preset.specs import Jobs
 
 #: Formats of the products.

@@ -5,7 +5,7 @@ import shlex
 
 from sida.assets.registry import load_registry
 from sida.workflow.preset.jobs import any_of
-from sida.workflow.preset.measuring import measuring_parts, sampled_rows
+from sida.workflow.preset.jobs import measuring_parts, sampled_rows
 from sida.workflow.start import Start
 
 START = Start(workflow, config)

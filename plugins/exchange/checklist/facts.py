@@ -29,10 +29,8 @@ from sida.files.ordinary import file_below, ordinary_files
 from sida.workflow.planning.costs import Costs
 from sida.workflow.preset import Preset
 from sida.workflow.preset.files import listed_name
-from sida.workflow.preset.measuring import measurement
-from sida.workflow.preset.products import layout_needs, product
-from sida.workflow.preset.specs import job_named
-from sida.workflow.preset.stored_rows import row_digest
+from sida.workflow.preset.jobs import layout_needs, measurement, product
+from sida.workflow.preset.specs import job_named, row_digest
 
 NOT_RECORDED = "not recorded"
 

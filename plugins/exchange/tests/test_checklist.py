@@ -12,7 +12,7 @@ from sida.eval.results.summary import load_measurements
 from sida.files.atomic import read_hashed_json, write_hashed_json
 from sida.workflow.preset import load_preset
 from sida.workflow.preset.files import find_preset
-from sida.workflow.preset.trainings import training
+from sida.workflow.preset.jobs import training
 from tests.eval.synthetic_output import trial_record
 from tests.eval.tables.test_tables import needs_latex, pdflatex, run
 from tests.refused import command, refused

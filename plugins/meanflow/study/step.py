@@ -21,7 +21,7 @@ from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.training.batches import StepBatches
 from sida.training.iteration import StudentTrainer
 from sida.workflow.preset import Preset, load_preset
-from sida.workflow.preset.trainings import training
+from sida.workflow.preset.jobs import training
 
 HERE = Path(__file__).parent
 #: By preset of this folder: steps of a group, and the file of the times.

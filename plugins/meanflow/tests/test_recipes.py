@@ -20,8 +20,7 @@ from sida.workflow.planning.costs import Costs
 from sida.workflow.planning.steps import student_cost
 from sida.workflow.preset import preset_from
 from sida.workflow.preset.checks import check_preset
-from sida.workflow.preset.measuring import measurement
-from sida.workflow.preset.trainings import training
+from sida.workflow.preset.jobs import measurement, training
 from tests.refused import refused
 from tests.workflow.workspace import settings_of, shipped
 

@@ -13,7 +13,7 @@ from sida.eval.contrasts import chances
 from sida.eval.results.stored import read_stored
 from sida.eval.results.summary import load_measurements
 from sida.workflow.preset import load_preset
-from sida.workflow.preset.stored_rows import row_digest
+from sida.workflow.preset.specs import row_digest
 
 PLUGIN = FOLDER / "meanflow"
 STUDY = PLUGIN / "study"

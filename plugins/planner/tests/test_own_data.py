@@ -22,8 +22,7 @@ from sida.plugins.planner.plan import make_plan, wall_hours
 from sida.workflow.cli import main
 from sida.workflow.preset import load_preset
 from sida.workflow.preset.checks import check_preset
-from sida.workflow.preset.measuring import measurement
-from sida.workflow.preset.trainings import teacher_training, training
+from sida.workflow.preset.jobs import measurement, teacher_training, training
 from tests.data.test_archive import tar_of
 from tests.plugins import needs
 

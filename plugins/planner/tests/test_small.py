@@ -11,7 +11,7 @@ from sida.plugins.planner import rehearsal, small
 from sida.workflow.preset import load_preset
 from sida.workflow.preset.checks import check_preset
 from sida.workflow.preset.files import find_preset
-from sida.workflow.preset.trainings import teacher_training, training
+from sida.workflow.preset.jobs import teacher_training, training
 from tests.refused import refused
 
 

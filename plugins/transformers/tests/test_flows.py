@@ -17,8 +17,7 @@ from sida.sampling.guidance import Guide, Unlabelled
 from sida.training.iteration import Distiller
 from sida.workflow.planning.costs import Costs
 from sida.workflow.preset.checks import check_preset
-from sida.workflow.preset.measuring import measurement
-from sida.workflow.preset.trainings import training
+from sida.workflow.preset.jobs import measurement, training
 from tests.golden.vectors import load_tensors
 from tests.near import assert_near, relative_error
 from tests.networks.made import random_network

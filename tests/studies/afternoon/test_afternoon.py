@@ -9,7 +9,7 @@ from sida.eval.tables.build import make_table
 from sida.eval.tables.render import to_markdown
 from sida.workflow.commands.archive import table_of
 from sida.workflow.preset.checks import check_preset
-from sida.workflow.preset.products import find_needs, product
+from sida.workflow.preset.jobs import find_needs, product
 from tests.plugins import needs
 from tests.workflow.workspace import shipped
 

@@ -16,10 +16,9 @@ from sida.config.lookup import ROOT
 from sida.eval.measuring.protocol import load_protocol
 from sida.eval.results.stored import stored_rows
 from sida.workflow.preset import load_preset
-from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.checks import check_preset, search_remarks
 from sida.workflow.preset.extension import write_extension
-from sida.workflow.preset.remarks import search_remarks
-from sida.workflow.preset.trainings import training
+from sida.workflow.preset.jobs import training
 from studies.fashion import scatter
 from studies.fashion.bench import Search, best_of
 from tests.plugins import needs

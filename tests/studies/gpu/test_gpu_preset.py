@@ -13,7 +13,7 @@ from sida.workflow.planning.driver import driver_cards
 from sida.workflow.preset import load_preset
 from sida.workflow.preset.checks import check_preset
 from sida.workflow.preset.files import find_preset
-from sida.workflow.preset.measuring import measurement
+from sida.workflow.preset.jobs import measurement
 from tests.plugins import needs
 from tests.workflow.workspace import Workspace, forked_snakemake, shipped
 

@@ -7,10 +7,9 @@ from sida.config.lookup import ROOT
 from sida.config.named_files import find_file
 from sida.workflow.planning.costs import Costs
 from sida.workflow.preset import load_preset
-from sida.workflow.preset.checks import check_preset
+from sida.workflow.preset.checks import check_preset, unshown_remark
 from sida.workflow.preset.files import find_preset
-from sida.workflow.preset.measuring import measurement
-from sida.workflow.preset.remarks import unshown_remark
+from sida.workflow.preset.jobs import measurement
 from tests.plugins import needs
 from tests.refused import refused
 

@@ -6,9 +6,8 @@ import pytest
 
 from sida.config.lookup import ROOT
 from sida.workflow.planning.costs import Costs
-from sida.workflow.preset.products import layout_needs
+from sida.workflow.preset.jobs import layout_needs, training
 from sida.workflow.preset.targets import Targets
-from sida.workflow.preset.trainings import training
 from tests.workflow.workspace import shipped
 
 PAGE = (ROOT / "docs/paper.md").read_text()

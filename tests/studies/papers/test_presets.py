@@ -30,12 +30,9 @@ from sida.networks import build_network
 from sida.networks.file import read_metadata
 from sida.workflow.planning.costs import Costs
 from sida.workflow.preset import load_preset, preset_from
-from sida.workflow.preset.checks import check_preset
-from sida.workflow.preset.measuring import measurement
-from sida.workflow.preset.products import layout_needs
-from sida.workflow.preset.remarks import unshown_remark
-from sida.workflow.preset.stored_rows import row_digest
-from sida.workflow.preset.trainings import gpus_of, most_gpus, training
+from sida.workflow.preset.checks import check_preset, unshown_remark
+from sida.workflow.preset.jobs import gpus_of, layout_needs, measurement, most_gpus, training
+from sida.workflow.preset.specs import row_digest
 from tests.assets.fault_server import serve, write_registry
 from tests.data.test_archive import png, write_zip
 from tests.eval.synthetic_output import csv_rows, planned_lines

@@ -15,7 +15,7 @@ from sida.methods.gdd import GDDOptions, official_backbones
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.workflow.planning.steps import network_cost, student_cost
 from sida.workflow.preset import Preset
-from sida.workflow.preset.trainings import training
+from sida.workflow.preset.jobs import training
 from tests.eval.synthetic_output import csv_rows
 from tests.work import assert_work_of
 

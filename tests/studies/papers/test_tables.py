@@ -21,8 +21,7 @@ from sida.eval.tables.layout import TableSources, load_layout, load_table_layout
 from sida.eval.tables.render import to_csv, to_markdown
 from sida.methods.registry import DistillConfig
 from sida.workflow.preset import load_preset
-from sida.workflow.preset.products import product
-from sida.workflow.preset.trainings import training
+from sida.workflow.preset.jobs import product, training
 from tests.eval.conftest import _registered, recorded_cache  # noqa: F401
 from tests.eval.synthetic_output import csv_rows, measurement_lines, write_csv, write_released
 from tests.eval.tables.test_tables import assert_one_page, needs_latex, pdflatex, text_of
