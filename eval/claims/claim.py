@@ -103,17 +103,8 @@ class Claims:
                 raise UserError(id, "has no docstring", "write the statement there")
             if any(claim.id == id for claim in self.claims):
                 raise UserError(id, "occurs twice", "give each claim its own id")
-            self.claims.append(
-                Claim(
-                    id=id,
-                    statement=statement,
-                    decide=decide,
-                    source=source,
-                    ties=ties,
-                    counterpart=counterpart,
-                    note=" ".join(note.split()),
-                )
-            )
+            facts = {"source": source, "counterpart": counterpart, "note": " ".join(note.split())}
+            self.claims.append(Claim(id=id, statement=statement, decide=decide, ties=ties, **facts))
             return decide
 
         return add

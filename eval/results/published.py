@@ -27,11 +27,8 @@ _KINDS = {
     "fid": "frechet", "fd-dinov2": "frechet", "is": "inception_score extractor=inception", "precision": "precision",
     "recall": "recall",
 }  # fmt: skip
-#: Columns that are taken as they are, and those that a file may lack.
-_AS_PRINTED = (
-    "id", "source", "row_label", "method", "dataset", "nfe", "metric", "std", "notes", "literal",
-)  # fmt: skip
-_ABOUT = ("model_size", "resolution", "conditioning", "teacher", "data", "date", "address")
+#: Columns of fields with other names.
+_COLUMNS = {"text": "value", "own": "measured_by_authors", "protocol": "suite_protocol"}
 
 
 @functools.cache
@@ -180,12 +177,9 @@ def published_number(key: str, where: str) -> Published:
 
 
 def _published(record: Mapping[str, str]) -> Published:
-    fields: dict[str, Any] = {name: record[name] for name in _AS_PRINTED}
-    fields |= {name: record.get(name, "") for name in _ABOUT}
-    return Published(
-        **fields,
-        text=record["value"],
-        own=record["measured_by_authors"] == "true",
-        protocol=record.get("suite_protocol", ""),
-        lowest_of=int(record.get("lowest_of") or 0),
-    )
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(Published):
+        column = _COLUMNS.get(field.name, field.name)
+        # A file may lack the columns of fields with a default.
+        fields[field.name] = record[column] if field.default is dataclasses.MISSING else record.get(column, "")
+    return Published(**fields | {"own": fields["own"] == "true", "lowest_of": int(fields["lowest_of"] or 0)})

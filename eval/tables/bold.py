@@ -1,5 +1,6 @@
 """The bold rule: the best values of a column, and those that the best one does not beat."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from sida.eval.contrasts import DECIDING, interval_of, joint
 from sida.eval.results.identity import NO_DATA, NO_DIGEST, UNKNOWN, comparable, reason_against
 from sida.eval.results.numbers import Number
 from sida.eval.results.retraining import Retraining
-from sida.eval.tables.cells import Best, Side, TableLine
+from sida.eval.tables.cells import Side, TableLine
 from sida.eval.tables.layout import BoldSpec, ColumnSpec, Mode, TableLayout
 from sida.eval.tables.model import LEVEL_MARK, Rank
 
@@ -85,10 +86,10 @@ class _Candidate:
         return None if self.beats(other, candidates) else "level"
 
 
-def best_values(
+def ranked(
     layout: TableLayout, lines: Sequence[TableLine], mode: Mode, retraining: Retraining | None
-) -> tuple[Best, list[str]]:
-    """Ranks of each column's values, and notes on them; in audit mode separately for published and measured numbers.
+) -> tuple[list[TableLine], list[str]]:
+    """Ranks each column's values; in audit mode separately for published and measured numbers.
 
     A value has no rank if there is a reason against it (:func:`sida.eval.results.identity.reason_against`).
 
@@ -99,9 +100,9 @@ def best_values(
         retraining: Scatter of a repeated training; None: unknown.
 
     Returns:
-        The ranks, and notes: the mark of a level value, and why measured values of columns have no rank.
+        The rows with ranks, and notes: the mark of a level value, and why measured values of columns have no rank.
     """
-    best = dict[tuple[Side, str, int], Rank]()
+    cells = [dict(line.cells) for line in lines]
     without: dict[str, list[str]] = {UNDECIDED: [], NO_TRIALS: [], NO_RETRAINING: []}
     bold = layout.bold or BoldSpec()
     rows = [number for number, line in enumerate(lines) if layout.bold and _is_about(bold, line)]
@@ -118,16 +119,18 @@ def best_values(
         if reason:
             without[reason].append(column.head)
         ranks = _ranks(first, **sides, mode=mode)
-        best |= {
-            (side, column.id, one.row): rank
-            for side, candidates in sides.items()
-            for one in candidates
-            if (rank := ranks.get(one)) and not reason_against(one.number.identity)
-        }
-    level = f"{LEVEL_MARK}: not beaten by the best one beyond noise and retraining."
-    notes = [level] if "level" in best.values() else []
+        for row in rows:
+            kept = {
+                side: rank
+                for side, candidates in sides.items()
+                for one in candidates
+                if one.row == row and (rank := ranks.get(one)) and not reason_against(one.number.identity)
+            }
+            cells[row][column.id] = dataclasses.replace(cells[row][column.id], ranks=kept)
+    is_level = any("level" in cell.ranks.values() for row_cells in cells for cell in row_cells.values())
+    notes = [f"{LEVEL_MARK}: not beaten by the best one beyond noise and retraining."] * is_level
     notes += [f"No measured value of {', '.join(heads)} is bold: {why}." for why, heads in without.items() if heads]
-    return best, notes
+    return [dataclasses.replace(line, cells=row_cells) for line, row_cells in zip(lines, cells)], notes
 
 
 def _rivals(published: Sequence[_Candidate], measured: Sequence[_Candidate]) -> list[_Candidate]:

@@ -5,7 +5,7 @@ with their difference. A published cell never shows a measurement, nor the rever
 of the numbers. Headings may themselves be published numbers, such as model sizes with their parameter counts.
 """
 
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,9 @@ from sida.eval.results.summary import (
     load_measurements,
     measurements_file,
 )
-from sida.eval.tables.bold import best_values
+from sida.eval.tables.bold import ranked
 from sida.eval.tables.cells import (
     AUDIT_LEGEND,
-    Best,
     TableLine,
     grid,
     require_poolable,
@@ -41,13 +40,7 @@ from sida.eval.tables.cells import (
 from sida.eval.tables.latex import to_latex
 from sida.eval.tables.layout import ColumnSpec, Mode, TableKind, TableLayout, TableSources, load_table_layout
 from sida.eval.tables.model import RECORD_FIELDS, Table, published_record
-from sida.eval.tables.notes import (
-    comparison_notes,
-    exposure_notes,
-    identity_notes,
-    measured_numbers,
-    provenance_notes,
-)
+from sida.eval.tables.notes import measured_numbers, table_notes
 from sida.eval.tables.render import to_csv, to_html, to_markdown
 from sida.eval.tables.scores import with_scores
 from sida.files.atomic import write_files
@@ -183,8 +176,8 @@ def build_table(
     require_comparable(((row.run, row.metric, row.identity) for row in shown), layout.source)
     if retraining is None and mode != "measured":
         retraining = load_retraining(RETRAINING)
-    best, bold_notes = best_values(table_layout, lines, mode, retraining)
-    columns, rows = grid(table_layout, lines, mode, best)
+    lines, bold_notes = ranked(table_layout, lines, mode, retraining)
+    columns, rows = grid(table_layout, lines, mode)
     has_scores = any(line.spec.scored and line.ours for line in lines)
     scored = [column.metric for column in table_layout.columns if column.metric and has_scores]
     return Table(
@@ -197,17 +190,14 @@ def build_table(
         notes=(
             *layout.notes,
             *(layout.published_notes if mode != "measured" else ()),
-            *provenance_notes(lines),
-            *comparison_notes(lines),
-            *identity_notes(table_layout, lines),
-            *exposure_notes(table_layout, lines),
+            *table_notes(table_layout, lines),
             *left_out,
             *bold_notes,
             *([AUDIT_LEGEND] if mode == "audit" else []),
         ),
         number=layout.number,
         cite=layout.cite,
-        records=(*head_records, *table_records(table_layout, lines, mode, best)),
+        records=(*head_records, *table_records(table_layout, lines, mode)),
         cited=tuple(metric_keys(scored)) if scored else (),
     )
 
@@ -223,7 +213,7 @@ def _require_metrics(layout: TableLayout, metrics: Sequence[str], source: str) -
             )
 
 
-def table_records(layout: TableLayout, lines: list[TableLine], mode: Mode, best: Best) -> list[dict[str, Any]]:
+def table_records(layout: TableLayout, lines: Sequence[TableLine], mode: Mode) -> list[dict[str, Any]]:
     """Records of all number cells, also of missing numbers."""
     records = []
     for number, line in enumerate(lines):
@@ -241,7 +231,7 @@ def table_records(layout: TableLayout, lines: list[TableLine], mode: Mode, best:
             }
             for side, shown in cell.numbers.items():
                 facts = _measured_record(shown) if shown.printed is None else published_record(shown.printed)
-                record |= {**facts, f"{side}_rank": best.get((side, column.id, number), "")}
+                record |= {**facts, f"{side}_rank": cell.ranks.get(side, "")}
             if isinstance(cell.compared, str):
                 record["not_compared"] = cell.compared
             elif cell.compared is not None:
@@ -305,21 +295,7 @@ def shown_columns(
                 about = {"model": "heading", "metric": heading.metric}
                 records.append(_record(layout, mode, -1, column) | about | published_record(heading))
         columns.append(column)
-    ids = {column.id for column in columns}
-    rows = tuple(
-        replace(
-            row,
-            blank=_listed_only(row.blank, ids),
-            dash=_listed_only(row.dash, ids),
-            later=_listed_only(row.later, ids),
-        )
-        for row in layout.rows
-    )
-    return replace(layout, columns=tuple(columns), rows=rows), records
-
-
-def _listed_only(names: Sequence[str], ids: Container[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if name in ids)
+    return replace(layout, columns=tuple(columns)), records
 
 
 #: Forms of a table by suffix.

@@ -1,13 +1,14 @@
 """Cells of the three modes: published strings, measured means with their spread, or both.
 
-A cell of a table takes three steps: :func:`resolve` finds its rows of the sheet and its published number,
-:func:`with_measurements` its measured number, and :func:`grid` prints one of them. Audit mode prints the published
-number, the measured one and their difference in lines below each other.
+A cell of a table takes four steps: :func:`resolve` finds its rows of the sheet and its published number,
+:func:`with_measurements` its measured number, :func:`sida.eval.tables.bold.ranked` the ranks of both, and :func:`grid`
+prints one of them. Audit mode prints the published number, the measured one and their difference in lines below each
+other.
 """
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from sida.errors import UserError, suggestion
@@ -20,8 +21,6 @@ from sida.eval.tables.layout import ColumnSpec, Mode, RowSpec, TableLayout, expa
 from sida.eval.tables.model import BLANK, DASH, Cell, Column, Rank, Row
 
 Side = Literal["published", "measured"]
-#: Ranks of the best values and of those that these do not beat, by side, column id and row number.
-Best = Mapping[tuple[Side, str, int], Rank]
 #: Reason for a cell without a comparison whose released file is later than the printed number.
 LATER = "the measured file is of a later version than the published number"
 AUDIT_LEGEND = f"Δ = measured − published; {LEGEND}."
@@ -39,6 +38,7 @@ class CellNumbers:
         measured: The measured one.
         compared: Comparison of both by rule EQ, or the reason why there is none.
         empty: Cell for a column without a number by layout.
+        ranks: Ranks of the numbers in their column (:func:`sida.eval.tables.bold.ranked`).
     """
 
     metric: str
@@ -47,6 +47,7 @@ class CellNumbers:
     measured: Number | None = None
     compared: Agreement | str | None = None
     empty: Cell | None = None
+    ranks: Mapping[Side, Rank] = field(default_factory=dict)
 
     @property
     def numbers(self) -> dict[Side, Number]:
@@ -273,7 +274,7 @@ def heading(column: ColumnSpec) -> Column:
     return Column(column.head, direction, is_number, is_name, column.metric is None and not is_name)
 
 
-def grid(layout: TableLayout, lines: Sequence[TableLine], mode: Mode, best: Best) -> tuple[list[Column], list[Row]]:
+def grid(layout: TableLayout, lines: Sequence[TableLine], mode: Mode) -> tuple[list[Column], list[Row]]:
     """Columns and rows of a table.
 
     A row has one line; in audit mode a row of ours has three (published, measured, difference), named by a column.
@@ -284,14 +285,14 @@ def grid(layout: TableLayout, lines: Sequence[TableLine], mode: Mode, best: Best
     if audit:
         columns.insert(first_metric, Column(""))
     rows = []
-    for number, (above, line) in enumerate(zip([None, *lines], lines)):
+    for above, line in zip([None, *lines], lines):
         differs = any(isinstance(cell.compared, Agreement) for cell in line.cells.values())
         sides: Sequence[str] = ("",) if not audit else _SIDES[: 2 + differs if line.ours else 1]
         for i, side in enumerate(sides):
             cells = [
                 _text_cell(column, line, above, is_first=i == 0)
                 if column.metric is None
-                else _number_cell(column, line, number, mode, side, best)
+                else _number_cell(column, line, mode, side)
                 for column in layout.columns
             ]
             if audit:
@@ -310,7 +311,7 @@ def _text_cell(column: ColumnSpec, line: TableLine, above: TableLine | None, is_
     return Cell(text) if text else BLANK
 
 
-def _number_cell(column: ColumnSpec, line: TableLine, number: int, mode: Mode, side: str, best: Best) -> Cell:
+def _number_cell(column: ColumnSpec, line: TableLine, mode: Mode, side: str) -> Cell:
     """A number of a row, in audit mode of one of its lines."""
     cell = line.cells[column.id]
     if side == "Δ":
@@ -318,7 +319,7 @@ def _number_cell(column: ColumnSpec, line: TableLine, number: int, mode: Mode, s
     is_measured = side == "measured" or (not side and line.ours and (mode == "measured" or line.spec.scored))
     shown = cell.measured if is_measured else cell.published
     if shown is not None:
-        return printed_cell(column, shown, best.get(("measured" if is_measured else "published", column.id, number)))
+        return printed_cell(column, shown, cell.ranks.get("measured" if is_measured else "published"))
     # Quoted rows are never measured here, so the cell is blank and not 'not measured'.
     if is_measured and side and not (cell.published or column.run):
         return BLANK

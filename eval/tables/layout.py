@@ -243,10 +243,6 @@ class TableLayout(TableKind):
         double = next((name for name in ids if ids.count(name) > 1), None)
         if double is not None:
             raise SettingError("columns", f"'{double}' occurs twice", "give one of them another key")
-        for number, row in enumerate(self.rows):
-            for key in (*row.blank, *row.dash, *row.later):
-                if key not in ids:
-                    raise SettingError(f"rows[{number}]", f"no column '{key}'{suggestion(key, ids)}")
 
     def runs_of(self, row: RowSpec, column: ColumnSpec) -> tuple[str, ...]:
         """Ids of the runs whose mean a column shows in a row, with the values of the names in braces."""
@@ -290,6 +286,11 @@ def table_layout(mapping: Mapping[str, Any], source: str) -> TableKind:
     kind = TABLE_KINDS.find(mapping.get("kind", "results"), f"{source}: kind")
     settings = {key: value for key, value in mapping.items() if key != "kind"} | {"source": source}
     layout: TableKind = from_mapping(kind, settings, source)
+    if isinstance(layout, TableLayout):
+        ids = [column.id for column in layout.columns]
+        for number, row in enumerate(layout.rows):
+            for key in {*row.blank, *row.dash, *row.later} - {*ids}:
+                raise UserError(f"{source}: rows[{number}]", f"no column '{key}'{suggestion(key, ids)}")
     return layout
 
 

@@ -17,7 +17,17 @@ _POOLED = (
 )
 
 
-def provenance_notes(lines: Sequence[TableLine]) -> list[str]:
+def table_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
+    """Notes on the numbers of a table's rows."""
+    return [
+        *_provenance_notes(lines),
+        *_comparison_notes(lines),
+        *_identity_notes(layout, lines),
+        *_exposure_notes(layout, lines),
+    ]
+
+
+def _provenance_notes(lines: Sequence[TableLine]) -> list[str]:
     """Notes on trials, n, seeds, protocol, code version, device and date of the measured cells, and on sources."""
     numbers = measured_numbers(lines)
     notes = papers_notes(number.source for line in lines if not line.added for number in _printed(line))
@@ -34,7 +44,7 @@ def papers_notes(sources: Iterable[str]) -> list[str]:
     return [f"Published numbers as printed ({', '.join(papers)} in results/published)."] if papers else []
 
 
-def comparison_notes(lines: Sequence[TableLine]) -> list[str]:
+def _comparison_notes(lines: Sequence[TableLine]) -> list[str]:
     """Notes on rows that are not compared with published numbers, and on teachers' lowest values."""
     apart: dict[str, list[str]] = {}
     lowest = []
@@ -49,7 +59,7 @@ def comparison_notes(lines: Sequence[TableLine]) -> list[str]:
     return notes
 
 
-def identity_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
+def _identity_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
     """Notes on columns whose measured values are not all comparable with each other."""
     notes: dict[str, list[str]] = {}
     for column in layout.columns:
@@ -75,7 +85,7 @@ def identity_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
 _NAMED = 8
 
 
-def exposure_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
+def _exposure_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
     """Notes on the exposure of the table's generators, by reason: columns and rows."""
     shown_by_note: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
     rows_of_choice: dict[str, dict[str, None]] = {}
