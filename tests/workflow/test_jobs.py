@@ -38,7 +38,7 @@ from sida.workflow.preset.specs import Jobs, content_digest, own_digest, write_s
 from sida.workflow.preset.targets import Targets
 from tests.plugins import needs
 from tests.refused import refused
-from tests.workflow.workspace import TINY, changed, put, settings_of, shipped, study
+from tests.workflow.workspace import TINY, Workspace, changed, put, settings_of, shipped, study
 
 DEMO = settings_of("demo")
 PROTOCOL = read_extended(ROOT / "config/protocols/digits-five.yaml", by_name=True)
@@ -460,3 +460,11 @@ def test_a_name_is_looked_for_in_the_presets_folder_then_here_then_in_the_checko
     assert find_file("protocols", "my.v2", [own]) == find_file("protocols", "protocols/my.v2.yaml", [own]) == dotted
     refused(r"'my.v3' .*'my.v2'", find_file, "protocols", "my.v3", [own])
     refused(r"^no such file 'mine/p.yaml'; ", find_file, "protocols", "mine/p.yaml")
+
+
+def test_an_archive_that_is_there_is_not_made_again_with_another_one_of_its_source(tmp_path):
+    workspace = Workspace(tmp_path)
+    put(tmp_path / "datasets/img512.zip")
+    students = [f"results/paper/students/{name}/network.safetensors" for name in ("edm2-xs-sida", "imagenet64-sida-a1")]
+    planned = workspace.planned("--configfile", "studies/papers/paper.yaml", "--", *students)
+    assert (planned["prepare_data"], planned["encode_data"]) == (1, 1)

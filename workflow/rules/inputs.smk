@@ -39,16 +39,20 @@ rule import_checkpoint:
         "python -m sida.workflow convert {params.source:q} {output.network:q} 2>&1 | tee -i {log:q}"
 
 
-# An existing archive is used even if its sources have changed.
+#: Archives to make. An existing one has no rule: it is used as it is, whichever preset made it, and even if its sources have
+#: changed. Else a download for another archive of its source would have it made again.
+TO_MAKE = [archive for archive in ARCHIVES.made if not os.path.exists(archive)]
+
+
 rule prepare_data:
     input:
-        lambda wildcards: ancient(expand("<results>/assets/{downloads}.json", **ARCHIVES.needs(wildcards.archive))),
+        lambda wildcards: expand("<results>/assets/{downloads}.json", **ARCHIVES.needs(wildcards.archive)),
     output:
         "{archive}",
     log:
         "<results>/logs/prepare/{archive}.log",
     wildcard_constraints:
-        archive=any_of(path for path in ARCHIVES.made if ARCHIVES.made_from(path).source),
+        archive=any_of(path for path in TO_MAKE if ARCHIVES.made_from(path).source),
     conda:
         "../../environment.yml"
     threads: SETTINGS.threads
@@ -64,14 +68,14 @@ rule prepare_data:
 
 rule encode_data:
     input:
-        pixels=lambda wildcards: ancient(ARCHIVES.needs(wildcards.archive)["files"]),
+        pixels=lambda wildcards: ARCHIVES.needs(wildcards.archive)["files"],
         vae=lambda wildcards: expand("<results>/assets/{downloads}.json", **ARCHIVES.needs(wildcards.archive)),
     output:
         "{archive}",
     log:
         "<results>/logs/encode/{archive}.log",
     wildcard_constraints:
-        archive=any_of(path for path in ARCHIVES.made if ARCHIVES.made_from(path).dataset),
+        archive=any_of(path for path in TO_MAKE if ARCHIVES.made_from(path).dataset),
     conda:
         "../../environment.yml"
     threads: SETTINGS.threads
