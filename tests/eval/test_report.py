@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -214,6 +215,19 @@ def test_show_prints_the_first_table_and_paths_within_the_terminal(capsys):
     assert max(map(len, text.splitlines())) <= 100
     assert "SiDA, α = 1.0" in text
     assert "measurements.csv" in text
+
+
+def test_show_prints_a_table_that_was_made_alone_with_its_numbers(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    collected = Path("results/released/collected/tables/table3.csv")
+    collected.parent.mkdir(parents=True)
+    header, *rows = (ROOT / "studies/demo/stored/measurements.csv").read_text().splitlines()
+    rows = [row.replace("sida-a1.0,", "imagenet64-sida-a1,", 1) for row in rows if row.startswith("sida-a1.0,")]
+    collected.write_text("\n".join([header, *rows]) + "\n")
+    assert main(["show", "released"]) == 0
+    text = capsys.readouterr().out
+    assert "DFNO" in text
+    assert f"numbers   {collected}" in text
 
 
 def test_paper_source_holds_every_table_figure_claim_and_digest(copied, monkeypatch, tmp_path, capsys):

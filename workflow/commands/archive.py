@@ -14,6 +14,7 @@ from sida.eval.results.summary import measurements_file
 from sida.eval.tables.build import UnmeasuredError, make_table
 from sida.eval.tables.render import terminal_text, to_terminal
 from sida.files.atomic import write_hashed_json
+from sida.files.ordinary import file_below
 from sida.workflow.archive.manifest import manifest_of
 from sida.workflow.cli import terminal_colour, terminal_width
 from sida.workflow.preset import load_preset
@@ -38,19 +39,19 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def show_results(preset: Preset, table_name: str | None = None) -> None:
-    """Prints a table of a preset, its first by default, and where the files are.
+    """Prints a table of a preset, by default its first with measurements, and where the files are.
 
     Raises:
         UserError: The preset has no such table.
     """
-    results = measured_folder(preset) or Path(preset.results)
     tables = list(preset.layouts["tables"])
-    name = table_name or next(iter(tables), "")
     if not tables:
         raise UserError("show", f"{preset.name} has no tables", "add 'tables' to the preset")
-    if name not in tables:
-        raise UserError(f"--table {name}", f"{preset.name} has no such table{suggestion(name, tables)}")
-    path = measurements_file(results)
+    if table_name and table_name not in tables:
+        raise UserError(f"--table {table_name}", f"{preset.name} has no such table{suggestion(table_name, tables)}")
+    names = [table_name] if table_name else tables
+    measured = [(folder, each) for folder in _folders(preset) for each in names if _numbers(folder, each)]
+    results, name = measured[0] if measured else (Path(preset.results), names[0])
     try:
         table = table_of(preset, name, results)
     except UnmeasuredError as error:
@@ -63,7 +64,7 @@ def show_results(preset: Preset, table_name: str | None = None) -> None:
         *(["* best"] if not colour and "*" in text else []),
     ]:
         print(textwrap.fill(terminal_text(note), width, break_long_words=False, break_on_hyphens=False))
-    print(f"\nnumbers   {path if path.is_file() else 'none measured: published ones alone'}")
+    print(f"\nnumbers   {_numbers(results, name) or 'none measured: published ones alone'}")
     for label, file in (("page", "index.html"), ("figures", "figures"), ("tables", "tables"), ("claims", "claims.md")):
         if (results / file).exists():
             print(f"{label:<9} {results / file}")
@@ -71,16 +72,25 @@ def show_results(preset: Preset, table_name: str | None = None) -> None:
 
 def measured_folder(preset: Preset) -> Path | None:
     """Folder with a preset's measurements: its results, else its stored results; None without any."""
-    folders = [Path(preset.results), *(folder / "stored" for folder in preset.folders)]
-    return next((folder for folder in folders if measurements_file(folder).is_file()), None)
+    return next((folder for folder in _folders(preset) if measurements_file(folder).is_file()), None)
+
+
+def _folders(preset: Preset) -> list[Path]:
+    """Results folder and stored results of a preset, which may not exist."""
+    return [Path(preset.results), *(folder / "stored" for folder in preset.folders)]
+
+
+def _numbers(results: Path, name: str) -> Path | None:
+    """Measurements of a table: those of its last build, else all; None without any."""
+    collected, whole = file_below(results, f"collected/tables/{name}.csv"), measurements_file(results)
+    return next((path for path in (collected, whole) if path.is_file()), None)
 
 
 def table_of(preset: Preset, name: str, results: Path) -> Table:
     """A table of a preset from a results folder, which may hold no measurements (published numbers alone)."""
-    path = measurements_file(results)
     return make_table(
         preset.layout("tables", name),
-        path if path.is_file() else None,
+        _numbers(results, name),
         preset.sheet,
         spec=product(preset, "tables", name).spec,
         results=results,
