@@ -208,7 +208,7 @@ def _write_moments(path: Path, asset: str, protocols: Sequence[Protocol]) -> Non
     for protocol in protocols:
         for metric in protocol.metrics:
             source = protocol.sources.get(str(metric.reference))
-            if source is not None and source.asset == asset:
+            if source is not None and source.asset == asset and source.entry not in moments:
                 size = 1024 if metric.extractor.startswith("dinov2") else 2048
                 rows = np.random.default_rng(0).standard_normal((2 * size, size))
                 moments[source.entry] = {"mu": rows.mean(0), "sigma": np.cov(rows, rowvar=False)}

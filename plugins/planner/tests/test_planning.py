@@ -1,5 +1,6 @@
 """Plans and doctors: costs of Snakemake's jobs, wall time, missing requirements; nothing is run."""
 
+import contextlib
 import math
 import re
 import types
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from sida.config.lookup import ROOT
+from sida.errors import UserError
 from sida.eval.contrasts import seeds_to_detect
 from sida.eval.results.retraining import load_retraining
 from sida.machine import why_no_gpu
@@ -15,7 +17,8 @@ from sida.plugins.planner import doctor
 from sida.plugins.planner.plan import Plan, Planned, make_plan, show_plan, wall_hours
 from sida.workflow.cli import main
 from sida.workflow.planning.costs import Cost, Costs
-from sida.workflow.preset.files import find_preset
+from sida.workflow.preset.files import find_preset, presets
+from sida.workflow.preset.targets import Targets
 from tests.workflow.workspace import TINY, put, shipped
 
 PAPER = shipped("paper")
@@ -176,6 +179,29 @@ def test_the_doctor_says_what_is_missing_and_how_to_mend_it(verdicts, tmp_path, 
     assert verdicts("cifar10-uncond-sida-a1", "inception")["assets"].verdict == "missing"
     # Counts of classes replace the images of a method that sees none.
     assert verdicts("ffhq64-sid-a1.2")["data"].verdict == "ok"
+
+
+@pytest.mark.parametrize("name", sorted(presets()))
+def test_files_in_the_cache_change_only_what_is_to_download(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    preset = shipped(name)
+    answers, assets = [], list[str]()
+    with contextlib.suppress(UserError):  # a preset without downloads
+        assets = Targets(preset).paths_of("downloads")
+    for state in ("empty", "full"):
+        monkeypatch.setenv("SIDA_CACHE", str(tmp_path / state))
+        costs = Costs(preset)
+        jobs = {path: costs.fetch(path.rpartition("/")[2].removesuffix(".json")) for path in assets}
+        for job in jobs.values() if state == "full" else ():
+            put(costs.registry[job.name].path)
+        monkeypatch.setattr(doctor, "make_plan", lambda *args: Plan(preset, (), costs, 1, jobs))  # noqa: B023
+        monkeypatch.setattr(doctor, "check_reachable", lambda names: None)
+        found = doctor.examine([], [])
+        answers.append([finding for finding in found if finding.subject not in ("assets", "disk")])
+        if assets:
+            downloads = {finding.verdict for finding in found if finding.subject == "assets"}
+            assert (downloads == {"ok"}) == (state == "full")
+    assert answers[0] == answers[1]
 
 
 def test_the_doctor_compares_the_card_with_torch(verdicts, monkeypatch):
