@@ -217,10 +217,10 @@ class Files:
             others = collections.Counter(PurePosixPath(name).suffix or name for name in self.names)
             counts = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(4))
             rest = "; ".join(filter(None, (self.left_out, f"other files: {counts}" if counts else "")))
-            arrays_there = next((suffix for suffix in (".npz", ".npy") if suffix in others), None)
             unread = not kind and not UNREAD.isdisjoint(map(str.lower, others))
             remedy = _REMEDIES.get(kind, "convert them to PNG" if unread else _EXPORT)
-            remedy = self._joining(arrays_there) if arrays_there else remedy
+            if any(suffix in others for suffix in (".npz", ".npy")):
+                remedy = f"{'name' if self.is_folder else 'unpack it, and name'} one of them, or join all in one array"
             raise UserError(self.path, f"{fault}; {rest}" if rest else fault, remedy)
         return np.array(indices, dtype=np.int64)
 
@@ -228,21 +228,6 @@ class Files:
         """Kind of a file of the folder by its first bytes and its name."""
         with open_ordinary(os.path.join(self.path, name)) as file:
             return kind_of_file(name, file.read(START))
-
-    def _joining(self, suffix: str) -> str:
-        """Remedy for files of arrays: a command that joins them, of an npz the first array.
-
-        Each has one image or several; arrays of classes beside them cannot be joined with images.
-        """
-        if not self.is_folder:
-            return "unpack it, and name one of them"
-        if any("label" in name.lower() for name in self.names):
-            return "name the file of the images"
-        each = "np.load(f)" if suffix == ".npy" else "next(iter(np.load(f).values()))"
-        files = f"sorted(glob.glob({json.dumps(f'{self.path}/**/*{suffix}', ensure_ascii=False)}, recursive=True))"
-        joined = f"[a.reshape(-1, *a.shape[-3:]) for a in ({each} for f in {files})]"
-        code = f'import glob, numpy as np; np.savez("all.npz", np.concatenate({joined}))'
-        return f"name one of them, or join them: python -c {shlex.quote(code)}"
 
     @property
     def size(self) -> int:

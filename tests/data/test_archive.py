@@ -1,8 +1,6 @@
 import io
 import json
 import shlex
-import subprocess
-import sys
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +10,6 @@ import pytest
 from PIL import Image
 
 from sida.data import archive, dataset, load_dataset
-from sida.data.archive import Files
 from sida.eval.measuring.stores import open_images
 from sida.files.atomic import sha256_file
 from tests.golden.vectors import GOLDEN
@@ -190,19 +187,6 @@ def test_faults_of_single_images_name_the_image(tmp_path):
         data = open_zip(write_zip(tmp_path / "a.zip", members(pictures()) | {"00000/img00000002.png": content}))
         assert data.images([0, 1, 3, 4]).shape == (4, 3, 8, 8)
         refused(f"img00000002.png: .*{message}", data.images, [1, 2])
-
-
-@pytest.mark.parametrize("suffix", [".npz", ".npy"])
-def test_a_folder_of_arrays_is_joined_by_the_command_that_is_told(tmp_path, suffix):
-    for number, name in enumerate(("rang 0", "l'été/rang 1")):
-        path = tmp_path / "mes images" / f"{name}{suffix}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        images = pictures(3, seed=number)
-        np.save(path, images) if suffix == ".npy" else np.savez(path, samples=images)
-    error = refused("arrays?, not pictures", Files(tmp_path / "mes images").pictures)
-    told = shlex.split(str(error).partition("join them: ")[2])
-    subprocess.run([sys.executable, *told[1:]], cwd=tmp_path, check=True)
-    assert open_images(tmp_path / "all.npz").count == 6
 
 
 def test_an_array_in_the_place_of_an_archive_is_prepared_by_the_command_that_is_told(tmp_path):
