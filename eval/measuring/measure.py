@@ -29,7 +29,7 @@ from sida.eval.measuring.references import (
     records_of,
 )
 from sida.eval.measuring.source import ImageBatch, Source
-from sida.eval.measuring.sources import DataSource, MeasureSpec, NetworkSource
+from sida.eval.measuring.sources import DataSource, FileImages, FunctionImages, MeasureSpec, NetworkSource
 from sida.eval.measuring.stores import ImageStore, open_images
 from sida.eval.measuring.trial import KeptBatches, TrialSums, compute_metrics, cpu_threads, run_pass
 from sida.eval.metrics.kinds import Mean
@@ -118,17 +118,16 @@ class Measurer:
         """Source of the images."""
         if self._opened is not None:
             return self._opened
-        kind, sampler = self.spec.sampler["kind"], self.spec.sampler
-        repeats = bool(sampler.get("allow_duplicates", False))
-        if kind == "data":
-            return DataSource(self.dataset, self.spec.vae, self.spec.device, self.protocol.rounds)
-        if kind == "python":
-            return CallableSource(sampler["callable"], sampler.get("kwargs", {}), repeats)
-        if kind == "images":
-            store = open_images(sampler["path"], sampler.get("labels") != "none")
-            store.allow_duplicates = repeats
-            store.arrange(sampler.get("groups"), self.protocol.num_samples, self.protocol.trials)
+        sampler = self.spec.read_sampler
+        if isinstance(sampler, FunctionImages):
+            return CallableSource(sampler.callable, sampler.kwargs, sampler.allow_duplicates)
+        if isinstance(sampler, FileImages):
+            store = open_images(sampler.path, sampler.labels != "none")
+            store.allow_duplicates = sampler.allow_duplicates
+            store.arrange(sampler.groups, self.protocol.num_samples, self.protocol.trials)
             return store
+        if not sampler.needs_network:
+            return DataSource(self.dataset, self.spec.vae, self.spec.device, self.protocol.rounds)
         return NetworkSource(self.spec, lambda: self.dataset)
 
     @functools.cached_property

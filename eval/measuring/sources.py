@@ -5,18 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sida.config.families import NULL_LABEL
 from sida.config.feature_entries import UNKNOWN
 from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
-from sida.config.settings import Count, Natural, Settings
+from sida.config.settings import Count, Natural, Settings, from_mapping
 from sida.data.dataset import read_sketch
 from sida.data.load import check_labels
 from sida.errors import SettingError, UserError, suggestion
 from sida.eval.measuring.protocol import Protocol, load_protocol
 from sida.eval.measuring.references import data_digest
 from sida.eval.measuring.source import ImageBatch, Source
+from sida.eval.measuring.stores import Groups
 from sida.files.atomic import sha256_file
 from sida.methods.method import Exposure
 from sida.methods.registry import exposure_of_training
@@ -30,7 +31,46 @@ if TYPE_CHECKING:
 
 
 NETWORK_SAMPLERS = [kind for kind, facts in SAMPLER_KINDS.items() if facts.network]
-SAMPLERS = (*SAMPLER_KINDS, "python", "images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileImages(Settings):
+    """The sampler ``images``: images in files.
+
+    Attributes:
+        kind: ``images``.
+        path: Folder or file.
+        groups: Meaning of folders, see :meth:`~sida.eval.measuring.stores.ImageStore.arrange`.
+        labels: ``none`` leaves classes out; ``auto``, like null, reads them where they are.
+        allow_duplicates: Whether equal images are accepted.
+    """
+
+    kind: Literal["images"]
+    path: str
+    groups: Groups | None = None
+    labels: Literal["auto", "none"] | None = None
+    allow_duplicates: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionImages(Settings):
+    """The sampler ``python``: images that a function draws.
+
+    Attributes:
+        kind: ``python``.
+        callable: ``module:object``.
+        kwargs: Further arguments of each call.
+        allow_duplicates: Whether equal images of different seeds are accepted.
+    """
+
+    kind: Literal["python"]
+    callable: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    allow_duplicates: bool = False
+
+
+_WITHOUT_NETWORK: dict[str, type[FileImages | FunctionImages]] = {"python": FunctionImages, "images": FileImages}
+SAMPLERS = (*SAMPLER_KINDS, *_WITHOUT_NETWORK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +80,7 @@ class MeasureSpec(Settings):
     Attributes:
         run: Id of the row.
         method: ``teacher``, ``sid``, ``sida``, ``sid2a``, ``data`` or the name of another method.
-        sampler: ``{kind: one_step, init_sigma}``, ``{kind: heun, num_steps, ...}``, ``{kind: data}``,
-            ``{kind: python, callable: "module:function", kwargs}`` or ``{kind: images, path, groups,
-            labels}``.
+        sampler: Mapping of :class:`~sida.config.samplers.Sampler`, :class:`FunctionImages` or :class:`FileImages`.
         protocol: Name, path or content of the protocol; the object has the loaded protocol.
         dataset: Data set for labels, image size, and references that are computed here.
         network: File of the network; None for other sources.
@@ -77,23 +115,26 @@ class MeasureSpec(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        kind = self.sampler.get("kind")
+        kind = str(self.sampler.get("kind"))
         if kind not in SAMPLERS:
-            raise SettingError("sampler.kind", f"no such sampler '{kind}'{suggestion(str(kind), SAMPLERS)}")
+            raise SettingError("sampler.kind", f"no such sampler '{kind}'{suggestion(kind, SAMPLERS)}")
+        _ = self.read_sampler
         if (kind in NETWORK_SAMPLERS) != (self.network is not None):
             needs = "a file" if kind in NETWORK_SAMPLERS else "null"
             raise SettingError("network", f"must be {needs} for sampler '{kind}'")
-        stepping = {name: "num_steps" for name, facts in SAMPLER_KINDS.items() if facts.steps > 1}
-        key = {"python": "callable", "images": "path", **stepping}.get(str(kind))
-        if key and key not in self.sampler:
-            raise SettingError(f"sampler.{key}", "is missing", f"sampler '{kind}' needs it")
-        if self.sampler.get("groups") not in (None, "trials", "classes"):
-            raise SettingError("sampler.groups", f"is {self.sampler['groups']!r}", "give trials or classes")
-        if self.sampler.get("labels") not in (None, "auto", "none"):
-            raise SettingError("sampler.labels", f"is {self.sampler['labels']!r}", "give auto or none")
         if self.dataset is None and kind == "data":
             raise SettingError("dataset", "is missing", "sampler 'data' resamples it")
         object.__setattr__(self, "protocol", load_protocol(self.protocol))
+
+    @property
+    def read_sampler(self) -> Sampler | FileImages | FunctionImages:
+        """The sampler as settings.
+
+        Raises:
+            UserError: A key is unknown or missing, or a value is wrong.
+        """
+        settings = _WITHOUT_NETWORK.get(str(self.sampler["kind"]))
+        return read_sampler(self.sampler) if settings is None else from_mapping(settings, self.sampler, "sampler")
 
 
 def exposure_of_decoder(drawer: Drawer) -> str:
