@@ -49,7 +49,7 @@ test: $(STAMP) ## the test-suite (about 5 minutes on two cores)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(STAMP) ## the slow tests alone, but for the first day and those on SLURM (about half an hour on two cores)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow --ignore tests/slurm --ignore plugins/planner/tests/test_first_day.py $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow --ignore tests/slurm --ignore-glob '*/test_first_day*' $(PYTEST_ARGS)
 
 test-kernels: $(STAMP) ## the numerical tests with the kernels of processors with AVX2 and without
 	@if grep -qs avx512f /proc/cpuinfo; then $(AVX2) $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(NUMERICAL) $(PYTEST_ARGS); \
@@ -64,7 +64,7 @@ first-day: $(STAMP) ## the first day with a network: downloads and a first look,
 
 test-slurm: $(STAMP) ## the workflow on a real SLURM on this machine (installs it by apt-get, as root)
 	@SLURM_LOCAL_ACCOUNTING=1 tests/slurm/slurm-local install
-	@SIDA_TEST_SLURM=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS) tests/slurm
+	@SIDA_TEST_SLURM=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS) tests/slurm plugins/planner/tests/test_first_day_slurm.py
 
 test-versions: $(STAMP) ## a quick part of the tests with the oldest supported versions (.venv-oldest, 6 GB)
 	@test -x .venv-oldest/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv-oldest
