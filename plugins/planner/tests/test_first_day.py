@@ -5,8 +5,8 @@ the hashes of stand-ins whose originals have a registered hash. The code of DINO
 is the one of a day on which the code at its address is another.
 
 Of `released`, a row of each kind in Tables 1, 3, 4 and 7 is measured: EDM's teachers and generators, and of one size of
-EDM2 a teacher with guidance and a generator; and a teacher with autoguidance. Of `paper`, a row of each family of
-pixels is trained: here ImageNet 64×64 and AFHQ-v2, and CIFAR-10 on SLURM (``test_first_day_slurm.py``).
+EDM2 a teacher with guidance and a generator; and a teacher with autoguidance. Of `paper`, a row of each family is
+trained: here ImageNet 64×64, AFHQ-v2 and EDM2, and CIFAR-10 on SLURM (``test_first_day_slurm.py``).
 """
 
 import io
@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ from PIL import Image
 
 from sida.config.lookup import ROOT
 from sida.config.settings import load_yaml
-from sida.data.prepare import TRAINING
+from sida.data.pictures import encode_png
+from sida.data.prepare import TRAINING, write_archive
 from sida.files.atomic import sha256_file
 from sida.plugins.planner import rehearsal, stand_ins
 from sida.plugins.planner.small import AUTOENCODER, trains
@@ -52,12 +54,14 @@ ROWS = {
     "teachers": (["teacher-edm2-s-autog-dino"], {"fd_dinov2"}),
 }
 RELEASED = [*dict.fromkeys(name for names, _ in ROWS.values() for name in names)]
-#: Trainings of `paper` and their tables. AFHQ-v2 is fetched; ImageNet is put by hand, as the published tar of tars.
-TRAININGS = {"imagenet64-sida-a1": "table3", "afhq64-sida-a1": "table6"}
+#: Trainings of `paper` and their tables. CIFAR-10 and AFHQ-v2 are fetched; ImageNet is put by hand, as the published
+#: tar of tars or as an archive of pictures that the workflow encodes into latents.
+PIXELS = {"imagenet64-sida-a1": "table3", "afhq64-sida-a1": "table6"}
+ENCODED = {LATENTS: "table4"}
 #: Files of a training of SiD2A: teacher, generator and data.
 SID2A = ["teacher-edm-cifar10-uncond", "cifar10-uncond-sid-a1.2", "cifar10-python"]
 #: Images of the archives of trainings.
-ARCHIVES = {"cifar10-32x32": 20, "afhqv2-64x64": 4, "imagenet-64x64": 1000}
+ARCHIVES = {"cifar10-32x32": 20, "afhqv2-64x64": 4, "imagenet-64x64": 1000, "img512": 8, "img512-sd": 8}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +95,9 @@ def day(request, tmp_path, monkeypatch, inception):
     monkeypatch.setattr(rehearsal, "_write_datasets", _data_of_the_user)
     if name == "paper":
         # The published list has the class of each image of the archive.
-        classes = {"labels": [[f"{number}.png", number] for number in range(ARCHIVES["imagenet-64x64"])]}
+        images = ARCHIVES["img512-sd" if LATENTS in rows else "imagenet-64x64"]
+        labels = np.linspace(0, 999, images).astype(int).tolist()
+        classes = {"labels": [[f"{number}.png", label] for number, label in enumerate(labels)]}
         monkeypatch.setattr(stand_ins, "_write_labels", lambda path, *_: path.write_text(json.dumps(classes)))
     files = [find_preset(name)]
     preset, _ = rehearsal.write_rehearsal(files, rows)
@@ -158,6 +164,9 @@ def _data_of_the_user(preset, folder):
         path = folder / "cache" / REGISTRY[name].target
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)
+    pictures = (encode_png(random.integers(0, 256, (512, 512, 3), dtype=np.uint8)) for _ in range(8))
+    Path("datasets").mkdir()
+    write_archive(Path("datasets/img512.zip"), pictures, np.linspace(0, 999, 8).astype(int).tolist())
     counts = {f"datasets/{name}.zip": count for name, count in ARCHIVES.items()}
     entries = load_yaml(ROOT / "config/datasets.yaml").items()
     return {
@@ -264,13 +273,16 @@ def test_sid2a_is_trained_from_a_released_generator_and_measured(day, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "day", [("paper", [*TRAININGS], [f"tables/{table}.tex" for table in TRAININGS.values()])], indirect=True
+    ("day", "tables"),
+    [(("paper", [*rows], [f"tables/{table}.tex" for table in rows.values()]), rows) for rows in (PIXELS, ENCODED)],
+    indirect=["day"],
+    ids=["pixels", "latents"],
 )
-def test_a_row_of_each_family_of_pixels_is_trained_and_measured(day, tmp_path):
+def test_a_row_of_each_family_is_trained_and_measured(day, tables, tmp_path):
     hosts, run = day
     status, _ = run(SIDA_ALLOW_CODE=str(hosts.cache))
     assert status == 0
     results = tmp_path / "work/results/rehearsal-paper"
-    for name, table in TRAININGS.items():
+    for name, table in tables.items():
         assert len((results / f"students/{name}/evaluations.jsonl").read_text().splitlines()) > 1
         assert (name, "fid") in measured_of(results, table)
