@@ -83,8 +83,9 @@ def settings_in(where: str) -> Iterator[None]:
 
 def inside(where: str, key: str) -> str:
     """The full name of a key: ``preset.yaml: seed`` in a file, ``recipes.sid.lr`` in a mapping."""
-    joint = " " if where.endswith(":") else ": " if where.endswith((".yaml", ".yml", ".json")) else "."
-    return f"{where}{joint}{key}"
+    if where.endswith(":"):
+        return f"{where} {key}"
+    return f"{where}: {key}" if where.endswith((".yaml", ".yml", ".json")) else f"{where}.{key}"
 
 
 class Preempted(KeyboardInterrupt):

@@ -144,8 +144,8 @@ def in_order(folder: Path, kind: str, suffix: str) -> list[Path]:
     """
 
     def key(path: Path) -> list[str | int]:
-        rank = 0 if path.stem == "main" else 1 if _NUMBERED.search(path.stem) else 2
-        parts: list[str | int] = [rank]
+        # main, then numbered ones, then others.
+        parts: list[str | int] = [path.stem != "main", not _NUMBERED.search(path.stem)]
         return parts + [int(part) if part.isdecimal() else part for part in _NATURAL.split(path.stem)]
 
     names = [name for name in ordinary_files(folder) if name.startswith(f"{kind}/") and name.endswith(suffix)]

@@ -65,9 +65,12 @@ def memorisation(generated: torch.Tensor, training: torch.Tensor, held_out: torc
     # U of Mann and Whitney for two sets of one distribution: mean nm / 2, variance nm (n + m + 1) / 12.
     z = (wins - pairs / 2) / (pairs * (len(distances) + len(references) + 1) / 12) ** 0.5
     median, median_held_out = float(distances.quantile(0.5)), float(references.quantile(0.5))
+    ratio = 1.0
+    if median != median_held_out:
+        ratio = median / median_held_out if median_held_out else float("inf")
     return MemorisationResult(
         share=wins / pairs,
-        ratio=median / median_held_out if median_held_out else float("inf") if median else 1.0,
+        ratio=ratio,
         tail=float((distances < references.quantile(_TAIL)).double().mean()),
         z=z,
         median_generated=median,

@@ -69,7 +69,7 @@ def first_picture(data: str, resolution: int | None, teacher: Mapping[str, Any] 
     if resolution is not None:
         return FirstPicture(resolution)
     if (arrays := find_arrays(data, "train", labels=False)) is not None:
-        return FirstPicture(arrays.read(0, 1).shape[-1])
+        return FirstPicture(arrays.read(slice(1)).shape[-1])
     files = Files(data)
     if holds_cifar10(files):
         return FirstPicture(32)

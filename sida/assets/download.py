@@ -173,7 +173,9 @@ class Download:
             self.part.unlink(missing_ok=True)
         version = self._version(url)
         # Without a hash the last bytes are requested again, to compare them with the bytes that have arrived.
-        begin = self.arrived if self.sha256 else max(0, self.arrived - _COMPARED) if version else 0
+        begin = self.arrived
+        if not self.sha256:
+            begin = max(0, self.arrived - _COMPARED) if version else 0
         headers = {"Range": f"bytes={begin}-"} if begin else {}
         headers |= {"If-Range": version} if begin and version else {}
         with (

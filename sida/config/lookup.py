@@ -333,4 +333,6 @@ def code_sha256(module: ModuleType | None, target: Any) -> str | None:
         source = inspect.getsourcefile(code) if getattr(code, "__file__", None) else None
         files |= {Path(source).resolve()} if source else set()
     digests = sorted(map(sha256_file, files))
-    return digests[0] if len(digests) == 1 else sha256_json(digests) if digests else None
+    if len(digests) > 1:
+        return sha256_json(digests)
+    return digests[0] if digests else None

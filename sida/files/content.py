@@ -75,7 +75,7 @@ def placeholder_in(start: bytes) -> Placeholder | None:
         return Placeholder("JSON, settings of diffusers", "name the folder that save_pretrained wrote")
     if re.search(r"^(import \w|from [\w.]+ import |def \w+\()", plain, re.MULTILINE):
         return Placeholder("Python code", "name its function as MODULE:FUNCTION")
-    kind = "a message in XML" if plain.startswith("<") else "JSON" if plain[0] in "{[" else "a text"
+    kind = {"<": "a message in XML", "{": "JSON", "[": "JSON"}.get(plain[0], "a text")
     remedy = "is it the right file? Servers send texts instead of files: download it again"
     return Placeholder(f"{kind} ('{begin}')", remedy)
 

@@ -339,7 +339,7 @@ def open_guide(
 
 def guide_digest(guide: str | Path | None) -> str | None:
     """Digest of a network file, the word ``null``, or None without a guide."""
-    return NULL_LABEL if guide == NULL_LABEL else None if guide is None else sha256_file(guide)
+    return sha256_file(guide) if guide not in (None, NULL_LABEL) else guide
 
 
 def decoder_digest(vae: str | None) -> str | None:
