@@ -23,6 +23,7 @@ from tests.data.test_archive import png, tar_of, write_folder, write_zip
 from tests.eval.measuring.specs import noise
 from tests.eval.metric_networks import images
 from tests.near import is_copy, same_integers
+from tests.plugins import needs
 from tests.refused import command, refused
 
 
@@ -369,6 +370,10 @@ UNFIT = {
 }
 
 
+def _plugins_of(words):
+    return ["planner"] * words.startswith("new ") + ["judges"] * ("pair-quick" in words)
+
+
 @pytest.fixture(scope="module")
 def unfit_files(tmp_path_factory):
     """A folder with images that some protocol or command cannot take."""
@@ -386,7 +391,7 @@ def unfit_files(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("words", UNFIT)
+@pytest.mark.parametrize("words", [pytest.param(words, marks=needs(*_plugins_of(words))) for words in UNFIT])
 def test_images_that_cannot_be_scored_or_prepared_are_one_line(unfit_files, monkeypatch, words):
     monkeypatch.chdir(unfit_files)
     monkeypatch.setenv("SIDA_OFFLINE", "1")
