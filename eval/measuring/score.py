@@ -1,8 +1,8 @@
 """Scores image files and generators under a protocol, with the code and checks of the workflow's measurements."""
 
+import contextlib
 import dataclasses
 import os
-import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,9 +53,15 @@ class Score:
     unfinished: Path | None = None
 
     def forget_trials(self) -> None:
-        """Removes the records of the trials; for callers that have written the result."""
+        """Removes the records of the trials; for callers that have written the result.
+
+        Hidden files stay: another score of equal images may be writing there.
+        """
         if self.unfinished is not None:
-            shutil.rmtree(self.unfinished, ignore_errors=True)
+            # Files come before their folders.
+            for path in [*sorted(self.unfinished.rglob("[!.]*"), reverse=True), self.unfinished]:
+                with contextlib.suppress(OSError):
+                    path.rmdir() if path.is_dir() else path.unlink()
 
     def values(self, key: str) -> list[float]:
         """Values of a metric over trials; empty if it could not be measured."""

@@ -116,10 +116,11 @@ class ImageStore(Source):
         """
         folders = _folders(self._names)
         names = sorted(np.unique(folders), key=_by_number)
+        are_several = (asked or min(self.count // size, most)) > 1
         if groups == "classes":
             self._reorder(np.random.default_rng(0).permutation(self.count), "dealt, seed 0")
             self._remarks += ("images were dealt in a random order (seed 0), since their folders are classes",)
-        elif groups is None and len(names) > 1 and (asked or min(self.count // size, most)) > 1:
+        elif groups is None and len(names) > 1 and are_several:
             fault = f"its folders ({', '.join(names[:3]):.60}) may be trials or classes"
             raise UserError(self.path, fault, "give --groups trials or --groups classes")
         elif groups == "trials" and len(names) > 1:
@@ -134,6 +135,8 @@ class ImageStore(Source):
             self._reorder(np.concatenate([*first_ones, *(part[size:] for part in parts)]), "trials by its folders")
             self._remarks += (f"its folders are {len(parts)} trials of {size:,} images",)
             self.trials = len(parts)
+        elif are_several and self.classes is not None and (steps := np.diff(self.classes)).any() and (steps >= 0).all():
+            self._remarks += ("its images are sorted by class, so that a trial has few classes: give --groups classes",)
 
     def _reorder(self, positions: np.ndarray, order: str) -> None:
         self._positions, self.order = positions, order

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from sida.eval.measuring.functions import CallableSource
+from sida.eval.measuring.protocol import load_protocol
 from sida.eval.measuring.score import score_images
 from sida.eval.measuring.source import ImageBatch
 from sida.eval.measuring.stores import as_pixels, open_images
@@ -322,6 +323,12 @@ def test_images_sorted_by_class_are_dealt_where_an_option_says_so(tmp_path, digi
         assert "order" not in kept.records[0]["source"]
         # The splits of the score tell.
         assert any("--groups classes" in line for line in kept.warnings())
+    # A protocol without splits tells of several trials.
+    for trials in (1, 2):
+        scored = score_images(
+            tmp_path / "labels.npz", load_protocol("digits").part(["fd"]), num_samples=200, trials=trials
+        )
+        assert any("--groups classes" in line for line in scored.warnings()) == (trials == 2)
 
 
 @pytest.mark.parametrize("scope", [{}, {"__name__": "cell_1"}, {"__name__": None}])
