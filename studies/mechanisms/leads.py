@@ -229,6 +229,15 @@ def in_words(one: Lead | None) -> str:
     return f"{percent(one.value)} % ({percent(one.low)} to {percent(one.high)})" + " °" * one.is_open
 
 
+def gap_in_words(reference: Sequence[float] | None, values: Sequence[float] | None) -> str:
+    """A lead with its interval, or of one pair of trainings without one; empty where a side has no values."""
+    if not reference or not values:
+        return ""
+    if min(len(reference), len(values)) > 1:
+        return in_words(lead(reference, values))
+    return f"{percent(1 - geometric_mean(values) / geometric_mean(reference))} %, one pair"
+
+
 def ratio_in_words(one: Lead | None) -> str:
     """FD of trainings by that of others, with its interval, as :func:`in_words`."""
     if one is None:

@@ -20,6 +20,7 @@ from studies.mechanisms.leads import (
     Lead,
     cells_of,
     facts_of,
+    gap_in_words,
     geometric_mean,
     in_words,
     lead,
@@ -43,41 +44,55 @@ def _all(values: Sequence[float] | None) -> str:
     return ", ".join(f"{value:.2f}" for value in values or ())
 
 
-#: Cells of the short table: teacher and weight.
-SHORT = (("d10", 0.3), ("d10", 0.01), ("d40", 0.3), ("d200", 3.0))
+#: Cells of the short table: data set, teacher and weight.
+SHORT = (
+    (DIGITS, "d10", 0.3),
+    (DIGITS, "d10", 0.01),
+    (DIGITS, "d40", 0.3),
+    (DIGITS, "d200", 3.0),
+    (FASHION, "t10", 3.0),
+    (COLOUR, "t10", 0.3),
+)
 
 
-def short_table(data: Data) -> str:
+def short_table() -> str:
     """FD, lead and recall of the kept networks of :data:`SHORT`, and the lead at the end of the trainings.
 
     FD is the geometric mean over the trainings, recall the mean over them.
     """
-    heads = ["images of the teacher's training", "λ_adv", "FD: SiD", "SiDA", "SiDA lower by, 95 %"]
-    heads += ["at the trainings' end", "recall: SiD", "SiDA", "trainings"]
-    lines, cells = [], cells_of(data)
-    for teacher, weight in SHORT:
+    heads = ["pictures", "images of the teacher's training", "λ_adv", "FD: SiD", "SiDA", "SiDA lower by, 95 %"]
+    heads += ["at the trainings' end", "to held-out images", "recall: SiD", "SiDA", "trainings"]
+    lines = []
+    for data, teacher, weight in SHORT:
+        cells = cells_of(data)
         sides = [cells[teacher, w] for w in (0.0, weight)]
         fd, recall = ([values_of(data, side, metric) or [] for side in sides] for metric in ("fd", "recall"))
-        leads = (lead_of(data, cells, teacher, weight, images=images) for images in (None, data.end))
-        line = [f"{data.grades[teacher]} thousand", f"{weight:g}", *(f"{geometric_mean(side):.1f}" for side in fd)]
-        line += [*map(in_words, leads), *(f"{fmean(side):.2f}" for side in recall)]
+        line = [data.name, f"{data.grades[teacher]} thousand", f"{weight:g}"]
+        line += [f"{geometric_mean(side):.1f}" for side in fd]
+        for metric, images in (("fd", None), ("fd", data.end), ("fd_heldout", None)):
+            line.append(gap_in_words(*(values_of(data, side, metric, images) for side in sides)))
+        line += [f"{fmean(side):.2f}" for side in recall]
         lines.append([*line, " and ".join(str(len(side)) for side in sides)])
-    return markdown(heads, lines, 0)
+    return markdown(heads, lines)
+
+
+#: Distances besides FD, where they are measured, by the heading of their lead.
+FURTHER = {"fd_heldout": "held out", "fd_glyphs_heldout": "held out, unseen features", "fd_pixel": "in pixels"}
 
 
 def leads_table(data: Data) -> str:
     """The trained cells: FD of each kept network and at each end, and leads with intervals; then missing cells."""
     cells, missing = cells_of(data), []
-    is_held_out = any(metric == "fd_heldout" for _, metric in means_of(data))
+    further = {key: head for key, head in FURTHER.items() if any(metric == key for _, metric in means_of(data))}
     heads = ["teacher", "its FD", "weight", "FD of each kept network", "lead, 95 %"]
-    heads += ["held out"] * is_held_out + ["in pixels", f"FD of each at {data.end} thousand images", "lead there, 95 %"]
+    heads += [*further.values(), f"FD of each at {data.end} thousand images", "lead there, 95 %"]
     lines = []
     for teacher, grade in data.grades.items():
         fd, trained = teacher_fd(data, teacher), [w for w in data.weights if (teacher, w) in cells]
         for weight in trained:
             line = [f"{grade} thousand", "not measured" if fd is None else f"{fd:.1f}", f"{weight:g}"]
             line.append(_all(values_of(data, cells[teacher, weight])))
-            kept = ["fd", *["fd_heldout"] * is_held_out, "fd_pixel"]
+            kept = ("fd", *further)
             line += [in_words(lead_of(data, cells, teacher, weight, metric)) if weight else "" for metric in kept]
             line.append(_all(values_of(data, cells[teacher, weight], images=data.end)))
             line.append(in_words(lead_of(data, cells, teacher, weight, images=data.end)) if weight else "")
@@ -119,6 +134,9 @@ KEPT = {
     "accuracy": ("accuracy in %", 100, 0),
     "precision": ("precision", 1, 2),
     "recall": ("recall", 1, 2),
+    "copies": ("nearer than held out", 1, 2),
+    "copies_pixel": ("nearer, in pixels", 1, 2),
+    "copies_tail": ("near copies", 1, 2),
 }
 
 
@@ -138,14 +156,15 @@ def kept_table(data: Data) -> str:
             if of_teacher == teacher and recipe in PARTS
         }
     groups |= {FRAMES[recipe]: [*runs] for (recipe, _), runs in trainings.items() if recipe in FRAMES}
-    heads, lines = ["", "kept after thousand images", *(head for head, _, _ in KEPT.values())], []
+    shown = {key: about for key, about in KEPT.items() if any(metric == key for _, metric in means)}
+    heads, lines = ["", "kept after thousand images", *(head for head, _, _ in shown.values())], []
     for label, runs in groups.items():
         if not all((run, "fd") in means for run in runs):
             continue
         kept = [facts_of(data)[run].get("kept_at", "") for run in runs]
         is_teacher = label.startswith("teacher")
         line = [label, "" if is_teacher or not all(kept) else _span([float(at) / 1000 for at in kept], 0)]
-        for metric, (_, factor, digits) in KEPT.items():
+        for metric, (_, factor, digits) in shown.items():
             line.append(_span([factor * means[run, metric] for run in runs], digits))
         lines.append(line)
     return markdown(heads, lines)
@@ -292,7 +311,7 @@ def _of_cells(runs: Iterable[str]) -> str:
 
 def main() -> None:
     """Prints the tables."""
-    print(short_table(DIGITS))
+    print(short_table())
     for data in (DIGITS, *WIDE, FASHION, COLOUR):
         print(f"\n{data.name}\n\n{leads_table(data)}\n\n{time_table(data)}\n\n{kept_table(data)}")
     print(f"\n{parts_table(DIGITS)}\n\n{parts_table(DIGITS, DIGITS.end)}")

@@ -20,6 +20,8 @@ PAGE, PREDICTIONS, SETTINGS, POWER, COLOURED = (
     (FOLDER / f"{name}.md").read_text() for name in ("README", "predictions", "settings", "power", "colour")
 )
 FIRST = (ROOT / "README.md").read_text()
+#: Cells of the digits in the short table.
+SHORT = [(teacher, weight) for data, teacher, weight in tables.SHORT if data is DIGITS]
 CELLS, TRAININGS = leads.cells_of(DIGITS), leads.trainings_of(DIGITS)
 
 
@@ -44,28 +46,42 @@ def test_the_tables_are_on_the_pages(capsys):
     names = {data.name for data in (DIGITS, *WIDE, FASHION, COLOUR)}
     for line in capsys.readouterr().out.splitlines():
         assert line in text or line in names, line
-    short = tables.short_table(DIGITS)
+    short = tables.short_table()
     assert short in FIRST
     assert short in PAGE
 
 
-def test_the_page_on_colour_pictures_says_what_its_pair_shows():
-    sid, sida = (next(iter(leads.cells_of(COLOUR)["t10", weight])) for weight in (0.0, 0.3))
-    means, end = leads.means_of(COLOUR), COLOUR.end
-    ratio = {key: means[sida, key] / means[sid, key] for key in ("fd", "fd_heldout")}
-    last = leads.curve_of(COLOUR, sida)[end] / leads.curve_of(COLOUR, sid)[end]
-    answer = f"{ratio['fd']:.2f} times SiD's FD to training pictures and {ratio['fd_heldout']:.2f} times to held-out"
-    assert f"{answer} ones; at {end} thousand images it has {last:.2f} times." in COLOURED
-    lead_here, held_out = (f"{100 * (1 - one):.1f}".replace("-", "−") for one in ratio.values())
-    assert f"the leads to training and held-out pictures are {lead_here} and {held_out} %" in COLOURED
-    shares = leads.shares_of(COLOUR, sida)
-    quarters = [mean(share for at, share in shares.items() if end / 4 * n < at <= end / 4 * (n + 1)) for n in range(4)]
-    *first, fourth = (percent(share) for share in quarters)
-    assert f"the adversarial term has {', '.join(first)} and {fourth} % of the generator's gradient" in COLOURED
-    pixels = [f"{means[run, 'fd_pixel']:.1f}" for run in (sida, sid)]
-    assert f"**In pixels SiDA is farther**: {pixels[0]} against {pixels[1]}." in COLOURED
-    recall = [f"{means[run, 'recall']:.2f}" for run in (sida, sid)]
-    assert f"recall is {recall[0]} against {recall[1]}" in COLOURED
+def test_the_page_on_colour_pictures_says_what_its_pairs_show():
+    cells, means, end = leads.cells_of(COLOUR), leads.means_of(COLOUR), COLOUR.end
+    pairs = [*zip(cells["t10", 0.0], cells["t10", 0.3], strict=True)]
+    both = lambda texts: " and ".join(texts)
+    ratios = {key: [means[sida, key] / means[sid, key] for sid, sida in pairs] for key in ("fd", "fd_heldout")}
+    kept, held_out = (both(f"{ratio:.2f}" for ratio in values) for values in ratios.values())
+    last = both(f"{cells['t10', 0.3][sida][end] / cells['t10', 0.0][sid][end]:.2f}" for sid, sida in pairs)
+    answer = (
+        f"have {kept} times SiD's FD to training pictures, and {held_out} times to held-out ones; at {end} thousand"
+    )
+    assert f"{answer} images they have {last} times." in COLOURED
+    one = lead_of(COLOUR, cells, "t10", 0.3)
+    assert f"from {percent(one.low)} to {percent(one.high)} %" in COLOURED
+    words = in_words(one).removesuffix(" °")
+    assert f"show no lead: {words}" in PAGE
+    assert f"show no lead: {words}." in FIRST
+    of_pairs = zip(*([f"{100 * (1 - ratio):.1f}".replace("-", "−") for ratio in values] for values in ratios.values()))
+    told = ", and ".join(f"{both(leads_here)} %" for leads_here in of_pairs)
+    assert f"the leads to training and held-out pictures are {told} |" in COLOURED
+    quarters = []
+    for _, sida in pairs:
+        shares = leads.shares_of(COLOUR, sida)
+        parts = ([s for at, s in shares.items() if end / 4 * n < at <= end / 4 * (n + 1)] for n in range(4))
+        quarters.append([percent(mean(part)) for part in parts])
+    told = ", and ".join(f"{', '.join(first)} and {fourth} %" for *first, fourth in quarters)
+    assert f"the adversarial term has {told} of the generator's gradient" in COLOURED
+    against = lambda key, digits: ", and ".join(
+        f"{means[sida, key]:.{digits}f} against {means[sid, key]:.{digits}f}" for sid, sida in pairs
+    )
+    assert f"**In pixels the pairs differ**: SiDA has {against('fd_pixel', 1)}." in COLOURED
+    assert f"recall is {against('recall', 2)} |" in COLOURED
 
 
 @pytest.mark.parametrize(("data", "teacher"), [(DIGITS, "d10"), (FASHION, "t10")])
@@ -106,7 +122,7 @@ def test_the_map_shows_each_cell_by_both_protocols_with_open_marks_for_two_train
 
 
 def test_the_answer_is_that_of_the_stored_rows():
-    kept = {key: lead_of(DIGITS, CELLS, *key) for key in tables.SHORT}
+    kept = {(teacher, weight): lead_of(DIGITS, CELLS, teacher, weight) for teacher, weight in SHORT}
     light, middle, strong = (kept[key] for key in (("d10", 0.3), ("d40", 0.3), ("d200", 3.0)))
     heavy, papers = (lead_of(DIGITS, CELLS, "d10", weight) for weight in (3.0, 0.01))
     weak = f"It is {percent(light.value)} % from the weakest of three teachers"
@@ -324,7 +340,7 @@ def test_verdicts_of_predictions_are_those_of_the_stored_rows():
     assert lead_of(DIGITS, CELLS, "d10", 3.0, images=50).low < 0.3 < lead_of(DIGITS, CELLS, "d10", 3.0).low
     assert f"contains 0, as predicted: {strong[0]}, kept {strong[1]}." in PREDICTIONS
     at_end, kept = (
-        [percent(lead_of(DIGITS, CELLS, *cell, images=images).value) for cell in tables.SHORT] for images in (50, None)
+        [percent(lead_of(DIGITS, CELLS, *cell, images=images).value) for cell in SHORT] for images in (50, None)
     )
     assert f"({at_end[0]} and {at_end[2]} % with weight 0.3, {at_end[3]} % with weight 3; kept" in PREDICTIONS
     assert f"kept {kept[0]}, {kept[2]}, and {kept[3]} %)" in PREDICTIONS
