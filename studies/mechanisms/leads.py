@@ -69,6 +69,8 @@ FASHION = Data(
     (0.0, 0.3, 3.0),
 )
 COLOUR = Data("colour pictures", "colour.tsv", "mechanisms-colour/stored", FASHION.images, {"t10": 10}, (0.0, 0.3))
+#: The digits with 300 held out from every training, the feature network's too.
+SPLIT = Data("8×8 digits, 300 held out", "split.tsv", "mechanisms-split/stored", DIGITS.images, {"d10": 10}, (0.0, 0.3))
 #: Ten times the width: the rates that the rule of the width gives, and four times these.
 WIDE = [
     Data(

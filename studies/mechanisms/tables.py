@@ -14,6 +14,7 @@ from studies.mechanisms.leads import (
     FRAMES,
     PARTS,
     PARTS_WEIGHT,
+    SPLIT,
     WIDE,
     Curve,
     Data,
@@ -50,6 +51,7 @@ SHORT = (
     (DIGITS, "d10", 0.01),
     (DIGITS, "d40", 0.3),
     (DIGITS, "d200", 3.0),
+    (SPLIT, "d10", 0.3),
     (FASHION, "t10", 3.0),
     (COLOUR, "t10", 0.3),
 )
@@ -312,10 +314,11 @@ def _of_cells(runs: Iterable[str]) -> str:
 def main() -> None:
     """Prints the tables."""
     print(short_table())
-    for data in (DIGITS, *WIDE, FASHION, COLOUR):
+    for data in (DIGITS, SPLIT, *WIDE, FASHION, COLOUR):
         print(f"\n{data.name}\n\n{leads_table(data)}\n\n{time_table(data)}\n\n{kept_table(data)}")
     print(f"\n{parts_table(DIGITS)}\n\n{parts_table(DIGITS, DIGITS.end)}")
-    print(f"\n{scatter_table(DIGITS)}\n\n{power_table(DIGITS)}\n\n{machines_table((DIGITS, WIDE[0], FASHION, COLOUR))}")
+    print(f"\n{scatter_table(DIGITS)}\n\n{power_table(DIGITS)}")
+    print(f"\n{machines_table((DIGITS, SPLIT, WIDE[0], FASHION, COLOUR))}")
 
 
 if __name__ == "__main__":

@@ -218,11 +218,12 @@ def trial_agreement(
 
 def _lines(comparisons: list[Comparison], elsewhere: bool) -> list[str]:
     """The table, and counts of agreement; ``elsewhere``: stored numbers are of another kind of processor."""
-    lines = [f"{'metric':<16}{'printed':<20}{'measured here':<20}agreement"]
+    width = max([14, *(len(one.metric) for one in comparisons)]) + 2
+    lines = [f"{'metric':<{width}}{'printed':<20}{'measured here':<20}agreement"]
     for one in comparisons:
         share = "" if one.share is None else f", {one.share:.1g} standard deviations over trials"
         words = "to the last digit" if one.same else f"a trial differs by up to {one.difference:.2g}{share}"
-        lines.append(f"{one.metric:<16}{one.printed:<20}{one.here:<20}{words}")
+        lines.append(f"{one.metric:<{width}}{one.printed:<20}{one.here:<20}{words}")
     num_same, num_printed = sum(one.same for one in comparisons), sum(one.as_printed for one in comparisons)
     counts = f"{num_same} of {len(comparisons)} numbers agree to the last digit, {num_printed} as printed"
     if elsewhere:

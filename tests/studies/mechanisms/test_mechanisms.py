@@ -13,11 +13,22 @@ from sida.config.lookup import ROOT
 from sida.eval.contrasts import chances
 from sida.files.atomic import read_jsonl
 from studies.mechanisms import leads, pictures, tables
-from studies.mechanisms.leads import COLOUR, DIGITS, FASHION, WIDE, in_words, lead, lead_of, percent, ratio_in_words
+from studies.mechanisms.leads import (
+    COLOUR,
+    DIGITS,
+    FASHION,
+    SPLIT,
+    WIDE,
+    in_words,
+    lead,
+    lead_of,
+    percent,
+    ratio_in_words,
+)
 
 FOLDER = ROOT / "studies/mechanisms"
-PAGE, PREDICTIONS, SETTINGS, POWER, COLOURED = (
-    (FOLDER / f"{name}.md").read_text() for name in ("README", "predictions", "settings", "power", "colour")
+PAGE, PREDICTIONS, SETTINGS, POWER, COLOURED, HELD_OUT = (
+    (FOLDER / f"{name}.md").read_text() for name in ("README", "predictions", "settings", "power", "colour", "held-out")
 )
 FIRST = (ROOT / "README.md").read_text()
 #: Cells of the digits in the short table.
@@ -42,13 +53,31 @@ def recalls(runs, data=DIGITS):
 
 def test_the_tables_are_on_the_pages(capsys):
     tables.main()
-    text = PAGE + SETTINGS + POWER + COLOURED
-    names = {data.name for data in (DIGITS, *WIDE, FASHION, COLOUR)}
+    text = PAGE + SETTINGS + POWER + COLOURED + HELD_OUT
+    names = {data.name for data in (DIGITS, SPLIT, *WIDE, FASHION, COLOUR)}
     for line in capsys.readouterr().out.splitlines():
         assert line in text or line in names, line
     short = tables.short_table()
     assert short in FIRST
     assert short in PAGE
+
+
+def test_the_page_on_held_out_digits_says_what_its_pairs_show():
+    cells, means = leads.cells_of(SPLIT), leads.means_of(SPLIT)
+    words = lambda metric, images=None: in_words(lead_of(SPLIT, cells, "d10", 0.3, metric, images)).removesuffix(" °")
+    seen, unseen = words("fd"), words("fd_heldout")
+    assert f"SiDA leads by {seen} to training images and by {unseen} to held-out ones, where" in HELD_OUT
+    assert f"real training digits have an FD of {means['data', 'fd_heldout']:.1f}." in HELD_OUT
+    other, at_end = words("fd_glyphs_heldout"), words("fd", SPLIT.end)
+    assert f"it leads by {other} to held-out images. At the end it leads by {at_end} to training images." in HELD_OUT
+    assert f"by {unseen} to held-out images, with two trainings a side ([held out]" in PAGE
+    assert f"To 300 digits that no training saw, SiDA's FD is {unseen} below SiD's (two trainings each)." in FIRST
+    sid, sida = ([*cells["d10", weight]] for weight in (0.0, 0.3))
+    of = lambda metric, runs=sida, digits=2: span([means[run, metric] for run in runs], digits)
+    shares = f"{of('copies')} in the features of `glyphs` and {of('copies_pixel')} in pixels, is below 0.5; "
+    assert f"{shares}{of('copies_tail', digits=3)} are nearer than the nearest 5 %" in HELD_OUT
+    assert max(means[run, metric] for run in sida for metric in ("copies", "copies_pixel")) < 0.5
+    assert f"{of('recall')} against {of('recall', sid)} of held-out images." in HELD_OUT
 
 
 def test_the_page_on_colour_pictures_says_what_its_pairs_show():
