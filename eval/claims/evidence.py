@@ -216,7 +216,7 @@ class Evidence:
             return self._side_of_seeds(operand, self.runs_of(operand, seeds), metric, images)
         number = self.number(operand, metric, images)
         std, trials = number.estimate.std or 0.0, number.estimate.trials
-        # An evaluation's noise is that of the measurement, which has more trials.
+        # The scatter of an evaluation is that of the measurement's trials, which are more.
         df = trials - 1.0 if number.printed else max(1.0, len(self.measurements.lines(number.runs[0], metric)) - 1.0)
         rivals = [self.runs.get(rival) for rival in other.rows_in(self.runs)] if other else []
         retraining = [] if number.is_one_network(rivals) else [self.scatter(metric, number.estimate.mean)]

@@ -22,6 +22,7 @@ from sida.data.archive import Files
 from sida.data.arrays import holds_images
 from sida.errors import UserError
 from sida.files.content import NETWORK, first_bytes, kind_of_file
+from sida.networks.folders import NETWORK_FILES
 
 if TYPE_CHECKING:
     # A wrong name is refused without torch.
@@ -105,8 +106,7 @@ def names_network(source: str) -> bool:
     """
     path = Path(source)
     if path.is_dir():
-        names = ("network.safetensors", "generator/network.safetensors", *additions("network_folders"))
-        return any((path / name).is_file() for name in names)
+        return any((path / name).is_file() for name in (*NETWORK_FILES, *additions("network_folders")))
     start, images = b"", False
     with contextlib.suppress(UserError):
         start, images = first_bytes(path), holds_images(path)

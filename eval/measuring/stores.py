@@ -119,7 +119,7 @@ class ImageStore(Source):
         are_several = (asked or min(self.count // size, most)) > 1
         if groups == "classes":
             self._reorder(np.random.default_rng(0).permutation(self.count), "dealt, seed 0")
-            self._remarks += ("images were dealt in a random order (seed 0), since their folders are classes",)
+            self._remarks += ("images were dealt in a random order (seed 0), as --groups classes asks",)
         elif groups is None and len(names) > 1 and are_several:
             fault = f"its folders ({', '.join(names[:3]):.60}) may be trials or classes"
             raise UserError(self.path, fault, "give --groups trials or --groups classes")

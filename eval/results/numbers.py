@@ -58,6 +58,18 @@ class Agreement:
     higher: bool = False
     lowest: float | None = None
 
+    @classmethod
+    def by_rule(cls, metric: str, difference: float, error: float, floor: float) -> Self:
+        """The agreement by rule EQ.
+
+        Args:
+            metric: Key of the metric.
+            difference: Measured − published.
+            error: Standard error of the difference.
+            floor: Least tolerance, of metrics that are printed with more than two decimals.
+        """
+        return cls(difference, COARSE.get(metric, max(3 * error, floor)), metric in HIGHER_IS_BETTER)
+
     @property
     def outcome(self) -> AgreementOutcome:
         """Result: agrees within the combined uncertainty, better, or worse."""
@@ -226,14 +238,11 @@ def agreement(estimate: Estimate, published: Published, trainings: int = 0) -> A
         trainings: Trainings of this suite that were measured; 0: the released network, whose number is printed.
     """
     metric = published.metric.lower()
-    difference, higher = estimate.mean - published.value, metric in HIGHER_IS_BETTER
-    if metric in COARSE:
-        return Agreement(difference, COARSE[metric], higher)
     variance = (estimate.std or 0.0) ** 2 / estimate.trials
-    if trainings:
+    if trainings and metric not in COARSE:
         # The printed generator is another training; the spread of several trainings here has their own scatter.
         variance += (load_retraining(RETRAINING).std[metric] * published.value) ** 2 * (2 if trainings == 1 else 1)
     if published.std:
-        error = math.sqrt(variance + float(published.std) ** 2 / PUBLISHED_TRIALS)
-        return Agreement(difference, max(3 * error, 0.01 * abs(published.value)), higher)
-    return Agreement(difference, max(3 * math.sqrt(variance), 0.02 * abs(published.value)), higher)
+        variance += float(published.std) ** 2 / PUBLISHED_TRIALS
+    floor = (0.01 if published.std else 0.02) * abs(published.value)
+    return Agreement.by_rule(metric, estimate.mean - published.value, math.sqrt(variance), floor)

@@ -23,7 +23,7 @@ from sida.eval.measuring.protocol import protocol_named
 from sida.eval.results.csv_files import read_csv
 from sida.eval.results.exchange import read_numbers
 from sida.eval.results.identity import UNKNOWN, Identity, comparable, lacks_digest, reason_against
-from sida.eval.results.numbers import COARSE, HIGHER_IS_BETTER, Agreement
+from sida.eval.results.numbers import HIGHER_IS_BETTER, Agreement
 from sida.eval.results.published import PUBLISHED, Published, load_published
 from sida.eval.results.sheet import exposure_of
 from sida.eval.results.summary import Estimate, Measurements
@@ -395,15 +395,12 @@ def agreement_of_two(here: Estimate, there: Estimate, metric: str) -> Agreement 
         there: Mean over trials of equal identity, by another group.
         metric: Key of the metric.
     """
-    difference, higher = here.mean - there.mean, metric in HIGHER_IS_BETTER
     if here.standard_error is None or there.standard_error is None:
         return "a single trial does not show the noise"
     if any(one.standard_error > MOST_ERROR * abs(one.mean) for one in (here, there) if one.standard_error):
         return f"a standard error above {100 * MOST_ERROR:g} % agrees with too much"
-    if metric in COARSE:
-        return Agreement(difference, COARSE[metric], higher)
     error = math.hypot(here.standard_error, there.standard_error)
-    return Agreement(difference, max(3 * error, 0.01 * abs(there.mean)), higher)
+    return Agreement.by_rule(metric, here.mean - there.mean, error, 0.01 * abs(there.mean))
 
 
 def _of_same_images(one: Sent, other: Sent, metric: str) -> bool:

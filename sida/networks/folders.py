@@ -15,6 +15,9 @@ from sida.assets.registry import asset_at, names_on_hub
 from sida.config.lookup import our_object
 from sida.config.registries import additions, missing_plugins, refuse_missing
 
+#: A network's file in a folder of a run, and in one of `sida export`.
+NETWORK_FILES = ("network.safetensors", "generator/network.safetensors")
+
 
 class NetworkFolder(abc.ABC):
     """An opened folder.

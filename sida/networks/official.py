@@ -33,7 +33,7 @@ from sida.networks.file import (
     read_metadata,
     write_state_dict,
 )
-from sida.networks.folders import NetworkFolder, open_folder
+from sida.networks.folders import NETWORK_FILES, NetworkFolder, open_folder
 from sida.networks.wrappers import OTHER, unprefixed, unwrapped
 
 # The suite's class for outermost classes of the released files with another name. SiDA's variants only add outputs.
@@ -49,8 +49,6 @@ _CLASSES = {
     "ECMPrecond": "ECTPrecond",
 }
 _SHARED_ARGUMENTS = 3
-#: Network of a folder: of a run, or of `sida export`.
-_OF_FOLDER = ("network.safetensors", "generator/network.safetensors")
 
 
 def network_config(file: ForeignWeights, network_class: str | None = None) -> dict[str, Any]:
@@ -126,13 +124,13 @@ def find_source(source: str, key: str = "ema") -> tuple[Path | NetworkFolder, As
     if (path.is_dir() or source.startswith("hf://")) and (folder := open_folder(source, key)):
         return folder, None
     if path.is_dir():
-        existing = next((path / name for name in _OF_FOLDER if (path / name).is_file()), None)
+        existing = next((path / name for name in NETWORK_FILES if (path / name).is_file()), None)
         if existing is None:
             if next(path.glob("*.distcp"), None):
                 join = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
                 fault = "is a checkpoint of torch.distributed.checkpoint, in parts"
                 raise UserError(source, fault, f"join them first: {join} {source} net.pt")
-            names = ", ".join([_OF_FOLDER[0], *additions("network_folders")])
+            names = ", ".join([NETWORK_FILES[0], *additions("network_folders")])
             raise UserError(source, f"is a folder without {names}", "name the network's file, or the folder above")
         return existing, None
     if path.exists() and not is_address(source):

@@ -129,7 +129,7 @@ def test_few_parts_have_the_wide_tails_of_students_t():
     choice = choose([0.0, 2.0], [effects, 2.0 - effects])
     gap, error = choice.gaps[1], choice.errors[1]
     assert choice.better[1] == pytest.approx(scipy.stats.t.cdf(-gap / error, 2))
-    # The scatter of two values is half of their squared distance; the noise's is that of the difference.
+    # Two values scatter by half of their squared distance, and their noise by half of its squared error.
     shrunk = gap * math.sqrt(max(0.0, 1 - error**2 / gap**2))
     assert choice.other == pytest.approx(scipy.stats.t.cdf(-shrunk / error, 2), abs=0.012)
 
