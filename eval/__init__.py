@@ -8,14 +8,10 @@ import sys
 import warnings
 
 from sida import late_names
-from sida.config.judges import JUDGE_DIGESTS, JUDGE_ENTRY, MAKE_JUDGES
 from sida.config.lookup import FOR_FILES
 from sida.eval.measuring.monitor_settings import MONITOR, MonitorSettings
 
 FOR_FILES[MONITOR] = MonitorSettings
-MAKE_JUDGES.register("sida.eval.measuring.judges:make_judges")
-JUDGE_DIGESTS.register("sida.eval.measuring.judges:judge_digests")
-JUDGE_ENTRY.register("sida.eval.features.registry:extractor_entry")
 
 __getattr__, __dir__ = late_names("sida.eval")
 

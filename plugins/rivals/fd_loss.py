@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 from sida import sampling, training
-from sida.config.judges import JUDGE_DIGESTS, JUDGE_ENTRY, MAKE_JUDGES, Judge
 from sida.config.recipe import StudentConfig
 from sida.config.settings import Count, NotNegative, Range, Settings
 from sida.errors import SettingError, UserError
+from sida.eval.features.registry import extractor_entry, make_extractors
 from sida.late import Tensor, torch
+from sida.machine import tf32
 from sida.methods.method import Exposure, Method, Parts, Passes
 from sida.noise import Draws, uniform, uniform_labels, unit_noise
 
 #: Added to a distance before a loss is divided by it.
 NORM_EPS = 0.01
+#: Real images in a batch of a judge.
+_BATCH = 500
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,11 +59,11 @@ class FDLossOptions(Settings):
     def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
         """Options as they enter a run's digest: with the digests of the judges."""
         judges = options.get("judges", FDLossOptions.judges)
-        return {**options, "judges": JUDGE_DIGESTS(judges)}
+        return {**options, "judges": {name: judge.sha256 for name, judge in make_extractors(judges).items()}}
 
     def assets(self, resolution: int) -> list[str]:
         """Registered downloads of a training."""
-        return [asset for judge in self.judges for asset in JUDGE_ENTRY(judge).assets]
+        return [asset for judge in self.judges for asset in extractor_entry(judge).assets]
 
     def loss_networks(self, resolution: int) -> list[str]:
         """Networks whose gradients train the generator."""
@@ -68,7 +71,7 @@ class FDLossOptions(Settings):
 
     def feature_gflop(self, resolution: int) -> float:
         """Operations of an iteration in the judges, forward and backward, in GFLOP per image."""
-        return sum(2 * JUDGE_ENTRY(judge).gflop for judge in self.judges)
+        return sum(2 * extractor_entry(judge).gflop for judge in self.judges)
 
     def check(self, config: StudentConfig) -> None:
         """Refuses settings that do not fit a distance, which is not a sum over images.
@@ -80,6 +83,47 @@ class FDLossOptions(Settings):
             raise SettingError("batch_gpu", "a distance needs all images of a step at once", "remove it")
         if self.statistics == "queue" and config.batch_size > self.population:
             raise SettingError("options.population", "must be at least batch_size", f"take {config.batch_size}")
+
+
+class Judge(NamedTuple):
+    """A feature network, with moments of the real images' features.
+
+    Attributes:
+        features: Function from images in 0..255 that are not rounded, float ``(N, C, H, W)``, to features ``(N, F)``,
+            with gradient.
+        mean: Mean of the real images' features, float64 ``(F,)``.
+        cov: Covariance with the divisor N − 1, float64 ``(F, F)``.
+    """
+
+    features: Callable[[Tensor], Tensor]
+    mean: Tensor
+    cov: Tensor
+
+
+def make_judges(names: Sequence[str], dataset: Mapping[str, Any], device: torch.device) -> dict[str, Judge]:
+    """Makes judges, with the moments of all images of a data set.
+
+    Args:
+        names: Extractors.
+        dataset: Data-set spec.
+        device: Device of the networks and of the moments.
+
+    Raises:
+        UserError: An extractor that does not exist or has no gradient, or a data set that cannot be read.
+    """
+    from sida.data import load_dataset
+    from sida.eval.measuring.references import ImageSet, features_of
+
+    extractors = make_extractors(names, device)
+    for extractor in extractors.values():
+        extractor.check_gradient()
+    images = ImageSet.of_dataset(load_dataset(dataset))
+    with tf32(False):
+        sums, _ = features_of(images.batches(_BATCH), images.count, extractors, [*extractors], [])
+    moments = {
+        name: [torch.from_numpy(part).to(device) for part in (each.mean, each.cov)] for name, each in sums.items()
+    }
+    return {name: Judge(extractor.differentiable, *moments[name]) for name, extractor in extractors.items()}
 
 
 class FrechetTerm:
@@ -260,7 +304,7 @@ def make_fd_loss(parts: Parts) -> training.StudentTrainer:
         UserError: A judge does not exist, has no gradient, or does not take the data's images.
     """
     config, options = parts.config, parts.options
-    judges = MAKE_JUDGES(options.judges, config.dataset, parts.device)
+    judges = make_judges(options.judges, config.dataset, parts.device)
     terms = {name: FrechetTerm(judge, options) for name, judge in judges.items()}
     generator = parts.optimized(parts.copy(parts.initial, config.weight_norm))
 
