@@ -243,6 +243,18 @@ def test_what_trainings_and_measurements_read():
     assert training(paper, "edm2-xs-sida").needs["files"]
 
 
+def test_a_training_reads_the_images_of_a_reference_that_it_measures(tmp_path):
+    shape = {"kind": "zip", "path": "mine.zip", "resolution": 8, "channels": 1, "label_dim": 10}
+    counted = {"num_images": 50, "counts": "labels-imagenet", "made_from": {"source": "cifar10-python"}}
+    changes = {"datasets": {"mine": shape | counted}, "dataset": "mine", "protocol": "p.yaml"}
+    changes |= {"tables": [], "figures": []}
+    own = read_extended(ROOT / "tests/workflow/tiny-protocol.yaml", by_name=True)
+    stored = {"kind": "statistics", "asset": "fid-ref-cifar10"}
+    for reference, files in ((stored, []), ({"kind": "dataset"}, ["mine.zip"])):
+        preset = study(tmp_path, changes | {"p.yaml": own | {"references": {"data": reference}}})
+        assert training(preset, "sid-a1.0").needs["files"] == files
+
+
 def test_an_archive_is_an_input_of_what_draws_its_classes(tmp_path):
     shape = {"kind": "zip", "path": "mine.zip", "resolution": 8, "label_dim": 10}
     data = {"datasets": {"mine": shape | {"made_from": {"source": "cifar10-python"}}}, "dataset": "mine"}

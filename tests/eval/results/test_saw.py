@@ -318,6 +318,13 @@ def test_a_start_and_optional_judges_are_part_of_a_row(tmp_path):
     assert losses == {"first": ("inception",), "second": ("inception",), "third": ("digits_backbone",), "fourth": ()}
 
 
+def test_the_choice_of_a_start_is_not_that_of_the_row_that_starts_from_it(tmp_path):
+    second = ROWS["sid2a-a1.0"] | {"init": "first", "recipe": "plain"}
+    found = seen(tmp_path, {"first": SID | {"saw": "loss:inception"}, "second": second})
+    assert found["first"].choice
+    assert found["second"] == Exposure(loss=("inception",))
+
+
 @needs("judges")
 @pytest.mark.parametrize(("selection", "network"), [("fd", "digits"), ("fd_glyphs", "glyphs")])
 def test_the_metric_that_chooses_a_file_is_part_of_a_row(tmp_path, selection, network):
