@@ -9,6 +9,7 @@ equally many images.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -51,6 +52,11 @@ class Data:
         """Thousands of images of the trainings."""
         return self.images[-1]
 
+    def grade_of(self, teacher: str) -> str:
+        """Length of a teacher's training: ``10 thousand``, of a second one of equal length ``10 thousand, another``."""
+        before = [*self.grades.values()][: [*self.grades].index(teacher)]
+        return f"{self.grades[teacher]} thousand" + ", another" * (self.grades[teacher] in before)
+
 
 DIGITS = Data(
     "8×8 digits",
@@ -70,7 +76,23 @@ FASHION = Data(
 )
 COLOUR = Data("colour pictures", "colour.tsv", "mechanisms-colour/stored", FASHION.images, {"t10": 10}, (0.0, 0.3))
 #: The digits with 300 held out from every training, the feature network's too.
-SPLIT = Data("8×8 digits, 300 held out", "split.tsv", "mechanisms-split/stored", DIGITS.images, {"d10": 10}, (0.0, 0.3))
+SPLIT = Data(
+    "8×8 digits, 300 held out",
+    "split.tsv",
+    "mechanisms-split/stored",
+    DIGITS.images,
+    {"d10": 10, "d10b": 10},
+    (0.0, 0.3),
+)
+#: The same from a teacher of 40 thousand images, in trainings of twice the length.
+LATER = Data(
+    "8×8 digits, 300 held out, twice as long",
+    "later.tsv",
+    "mechanisms-later/stored",
+    tuple(range(10, 110, 10)),
+    {"d40": 40},
+    (0.0, 0.3),
+)
 #: Ten times the width: the rates that the rule of the width gives, and four times these.
 WIDE = [
     Data(
@@ -216,6 +238,18 @@ def lead_of(
     sides = [values_of(data, cells.get((teacher, w), {}), metric, images) for w in (0.0, weight)]
     known = [side for side in sides if side and len(side) > 1]
     return lead(*known) if len(known) == 2 else None
+
+
+def pooled_lead(data: Data, weight: float, metric: str = "fd") -> Lead:
+    """Lead over all teachers by kept networks, each training nested in its teacher; the teachers have equal weight."""
+    cells, sides = cells_of(data), []
+    for w in (weight, 0.0):
+        values = {teacher: values_of(data, cells[teacher, w], metric) or [] for teacher in data.grades}
+        numbers = itertools.count()
+        sides.append({teacher: {next(numbers): math.log(v) for v in known} for teacher, known in values.items()})
+    gap = difference(*sides)
+    value, high, low = (1 - math.exp(end) for end in (gap.value, gap.low, gap.high))
+    return Lead(value, low, high, gap.p_value(), min(sum(map(len, side.values())) for side in sides))
 
 
 def percent(value: float) -> str:

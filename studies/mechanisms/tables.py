@@ -52,6 +52,7 @@ SHORT = (
     (DIGITS, "d40", 0.3),
     (DIGITS, "d200", 3.0),
     (SPLIT, "d10", 0.3),
+    (SPLIT, "d10b", 0.3),
     (FASHION, "t10", 3.0),
     (COLOUR, "t10", 0.3),
 )
@@ -69,7 +70,7 @@ def short_table() -> str:
         cells = cells_of(data)
         sides = [cells[teacher, w] for w in (0.0, weight)]
         fd, recall = ([values_of(data, side, metric) or [] for side in sides] for metric in ("fd", "recall"))
-        line = [data.name, f"{data.grades[teacher]} thousand", f"{weight:g}"]
+        line = [data.name, data.grade_of(teacher), f"{weight:g}"]
         line += [f"{geometric_mean(side):.1f}" for side in fd]
         for metric, images in (("fd", None), ("fd", data.end), ("fd_heldout", None)):
             line.append(gap_in_words(*(values_of(data, side, metric, images) for side in sides)))
@@ -89,10 +90,11 @@ def leads_table(data: Data) -> str:
     heads = ["teacher", "its FD", "weight", "FD of each kept network", "lead, 95 %"]
     heads += [*further.values(), f"FD of each at {data.end} thousand images", "lead there, 95 %"]
     lines = []
-    for teacher, grade in data.grades.items():
+    for teacher in data.grades:
+        grade = data.grade_of(teacher)
         fd, trained = teacher_fd(data, teacher), [w for w in data.weights if (teacher, w) in cells]
         for weight in trained:
-            line = [f"{grade} thousand", "not measured" if fd is None else f"{fd:.1f}", f"{weight:g}"]
+            line = [grade, "not measured" if fd is None else f"{fd:.1f}", f"{weight:g}"]
             line.append(_all(values_of(data, cells[teacher, weight])))
             kept = ("fd", *further)
             line += [in_words(lead_of(data, cells, teacher, weight, metric)) if weight else "" for metric in kept]
@@ -100,7 +102,7 @@ def leads_table(data: Data) -> str:
             line.append(in_words(lead_of(data, cells, teacher, weight, images=data.end)) if weight else "")
             lines.append(line)
         if rest := [f"{weight:g}" for weight in data.weights if weight not in trained]:
-            missing.append(f"weight{'s' * (len(rest) > 1)} {', '.join(rest)} from {grade} thousand")
+            missing.append(f"weight{'s' * (len(rest) > 1)} {', '.join(rest)} from {grade}")
     return markdown(heads, lines, 0) + (f"\n\nNot trained: {'; '.join(missing)}." if missing else "")
 
 
@@ -109,12 +111,12 @@ def time_table(data: Data) -> str:
     cells, lines = cells_of(data), []
     heads = ["teacher", "weight", *(f"{images}" for images in data.images)]
     heads += ["SiD's lowest FD", "SiD there after", "SiDA there after"]
-    for teacher, grade in data.grades.items():
+    for teacher in data.grades:
         for weight in data.weights[1:]:
             if (teacher, weight) not in cells:
                 continue
             leads = (lead_of(data, cells, teacher, weight, images=images) for images in data.images)
-            line = [f"{grade} thousand", f"{weight:g}"]
+            line = [data.grade_of(teacher), f"{weight:g}"]
             line += ["" if one is None else f"{percent(one.value)} %" for one in leads]
             sid = [*cells[teacher, 0.0].values()]
             level = geometric_mean(min(curve.values()) for curve in sid)
@@ -145,15 +147,16 @@ KEPT = {
 def kept_table(data: Data) -> str:
     """The kept networks: when they were kept, and lowest and highest mean of each cell."""
     means, cells, trainings, groups = means_of(data), cells_of(data), trainings_of(data), {"real images": ["data"]}
-    for teacher, grade in data.grades.items():
-        groups[f"teacher of {grade} thousand"] = [f"teacher-{teacher}"]
+    for teacher in data.grades:
+        grade = data.grade_of(teacher)
+        groups[f"teacher of {grade}"] = [f"teacher-{teacher}"]
         groups |= {
-            f"weight {weight:g}, from {grade} thousand": [*cells[teacher, weight]]
+            f"weight {weight:g}, from {grade}": [*cells[teacher, weight]]
             for weight in data.weights
             if (teacher, weight) in cells
         }
         groups |= {
-            f"{PARTS[recipe]}, from {grade} thousand": [*runs]
+            f"{PARTS[recipe]}, from {grade}": [*runs]
             for (recipe, of_teacher), runs in trainings.items()
             if of_teacher == teacher and recipe in PARTS
         }
@@ -205,7 +208,7 @@ def parts_table(data: Data, images: int | None = None) -> str:
     def line(label: str, teacher: str, runs: dict[str, Curve], *numbers: str) -> list[str]:
         words = ", ".join(first_below(curve, REACHED) for curve in runs.values()) if images else ""
         words = words or _span(values_of(data, runs, "recall") or [], 2)
-        return [label, f"{data.grades[teacher]} thousand", _all(values_of(data, runs, images=images)), *numbers, words]
+        return [label, data.grade_of(teacher), _all(values_of(data, runs, images=images)), *numbers, words]
 
     weak = next(iter(data.grades))
     sida = lead_of(data, cells, weak, PARTS_WEIGHT, images=images)
@@ -228,11 +231,10 @@ def p_in_words(p: float) -> str:
 def scatter_table(data: Data) -> str:
     """Standard deviation of the logarithm of FD over the trainings of each cell and part."""
     cells = {
-        f"weight {weight:g}, from {data.grades[teacher]} thousand": runs
-        for (teacher, weight), runs in cells_of(data).items()
+        f"weight {weight:g}, from {data.grade_of(teacher)}": runs for (teacher, weight), runs in cells_of(data).items()
     }
     parts = {
-        f"{PARTS[recipe]}, from {data.grades[teacher]} thousand": runs
+        f"{PARTS[recipe]}, from {data.grade_of(teacher)}": runs
         for (recipe, teacher), runs in trainings_of(data).items()
         if recipe in PARTS
     }
