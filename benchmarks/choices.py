@@ -19,8 +19,8 @@ from sida.config.lookup import ROOT
 from sida.eval.measuring.measure import Measurer, measure
 from sida.eval.measuring.protocol import read_protocol
 from sida.eval.measuring.score import score_images
-from sida.eval.results.measurements import long_rows
-from sida.eval.results.summary import measurements_text
+from sida.eval.results.measurements import measurements_text
+from sida.eval.results.trial_files import long_rows
 from sida.files.atomic import write_text
 from sida.workflow.preset import load_preset
 from sida.workflow.preset.jobs import measurement

@@ -14,8 +14,8 @@ from sida.eval.measuring.score import Score, score_images
 from sida.eval.measuring.score_plan import NetworkFile
 from sida.eval.measuring.source import names_function, names_network
 from sida.eval.measuring.stores import Groups, ImageStore, MemoryStore, open_images
-from sida.eval.results.measurements import long_rows
-from sida.eval.results.summary import MEASUREMENT_COLUMNS
+from sida.eval.results.measurements import MEASUREMENT_COLUMNS
+from sida.eval.results.trial_files import long_rows
 from sida.eval.tables.scores import latex_row, markdown_row, row_columns
 from sida.sampling.job import LoadedGenerator, open_device
 

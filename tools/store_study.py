@@ -19,7 +19,7 @@ from typing import Any
 from sida.errors import UserError
 from sida.eval.report.page import reduced_png
 from sida.eval.results.logs import PACKED, logs_of
-from sida.eval.results.measurements import collect, long_rows
+from sida.eval.results.measurements import load_measurements, measurements_file, measurements_text
 from sida.eval.results.stored import (
     FROM_STORED,
     STORED,
@@ -29,7 +29,7 @@ from sida.eval.results.stored import (
     stored_rows,
     unchanged_rows,
 )
-from sida.eval.results.summary import load_measurements, measurements_file, measurements_text
+from sida.eval.results.trial_files import collect, long_rows
 from sida.files.atomic import atomic_folder, atomic_path, jsonl_text, sha256_file, write_hashed_json, write_text
 from sida.files.tensors import read_tensors, write_tensors
 from sida.workflow.commands.check import ORIGINAL, compared_again, stored_spec

@@ -16,11 +16,11 @@ from sida.eval.claims.finding import Operand, Side, exact
 from sida.eval.contrasts import NotMeasuredError
 from sida.eval.results.identity import Identity, comparable, reason_against
 from sida.eval.results.logs import Point, has_log, has_metric, log_path, logged_level, read_evaluations, read_log
+from sida.eval.results.measurements import Estimate, Measurements
 from sida.eval.results.numbers import Number, trainings_of
 from sida.eval.results.published import Published, published_number
 from sida.eval.results.retraining import Retraining
 from sida.eval.results.sheet import SheetRow
-from sida.eval.results.summary import Estimate, Measurements
 
 #: Columns in which the training seeds of one generator are equal.
 _SETTINGS = ("method", "alpha", "recipe", "sampler", "guide", "dataset", "protocol")

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from sida.eval.contrasts import DECIDING, Blocks, Interval, difference, interval_of, joint, mean_interval
 from sida.eval.results.conditions import check_columns, matching
+from sida.eval.results.measurements import Estimate
 from sida.eval.results.sheet import SheetRow
-from sida.eval.results.summary import Estimate
 
 Outcome = Literal["supported", "contradicted", "not decided here"]
 UNDECIDED: Outcome = "not decided here"
@@ -165,7 +165,7 @@ class Finding:
     operands: tuple[Operand, ...] = ()
 
 
-def decided(
+def finding_of(
     interval: Interval, text: str, numbers: Mapping[str, Any], low: float = 0.0, high: float = math.inf
 ) -> Finding:
     """Decides by a value whose whole interval must lie between two bounds.

@@ -24,7 +24,7 @@ from typing import Any, Literal, ParamSpec
 
 from sida.config.lookup import docstring
 from sida.eval.claims.evidence import Evidence
-from sida.eval.claims.finding import UNDECIDED, Finding, Operand, Outcome, Side, decided, show
+from sida.eval.claims.finding import UNDECIDED, Finding, Operand, Outcome, Side, finding_of, show
 from sida.eval.contrasts import DECIDING, NotMeasuredError, interval_of, joint
 from sida.eval.results.logs import Point, first_at_or_below
 from sida.eval.results.numbers import compare
@@ -144,7 +144,7 @@ def better(
     text += f", after {images:,} images each" if images is not None else ""
     text += f"; gain {gain:.3g}" + (f", after {allowed:.2g} for rounding {sure:.3g}" if allowed else "")
     numbers = {"a": left.mean, "b": right.mean, "gain": gain}
-    finding = decided(first.minus(second, sure, 1.0, 1.0), text, numbers)
+    finding = finding_of(first.minus(second, sure, 1.0, 1.0), text, numbers)
     # Without any noise the interval of equal means ends at 0.
     return finding if sure else dataclasses.replace(finding, outcome=UNDECIDED)
 
@@ -201,7 +201,7 @@ def ratio(
     text += f", after {images:,} images each" if images is not None else ""
     text += f"; ratio {value:.3f}, claimed {bounds_text}"
     interval = top.minus(bottom, value, 1 / bottom.mean, value / bottom.mean)
-    return decided(interval, text, {"a": top.mean, "b": bottom.mean, "ratio": value}, low, high)
+    return finding_of(interval, text, {"a": top.mean, "b": bottom.mean, "ratio": value}, low, high)
 
 
 @_rule("REACHES")

@@ -13,8 +13,8 @@ from sida.eval.claims.evidence import Evidence
 from sida.eval.claims.finding import NO_RULE, UNDECIDED, Finding, Outcome
 from sida.eval.claims.rules import RULES, rule_text
 from sida.eval.contrasts import survivors
+from sida.eval.results.measurements import Measurements, load_measurements
 from sida.eval.results.sheet import SheetRow, read_runs
-from sida.eval.results.summary import Measurements, load_measurements
 from sida.eval.tables.render import markdown, spelled, template
 from sida.files.atomic import json_text, read_hashed_json, write_files
 from sida.files.text_files import with_hash
@@ -124,7 +124,7 @@ def decide_claims(
         raise UserError(f"--out {out}", "must end in .md", ".json is written beside it")
     measured = load_measurements(measurements) if measurements else Measurements([], "no measurements")
     sheet = {run.run: run for run in read_runs(runs)} if runs else {}
-    record = decided(claims, measured, sheet, results)
+    record = verdicts_of_file(claims, measured, sheet, results)
     texts = verdict_texts(record)
     write_files({out.with_suffix(suffix): text for suffix, text in texts.items()})
     return [out.with_suffix(suffix) for suffix in texts], verdict_counts(one["verdict"] for one in record["claims"])
@@ -135,7 +135,7 @@ def verdict_texts(record: Mapping[str, Any]) -> dict[str, str]:
     return {".md": verdicts_markdown(record), ".json": json_text(with_hash(record))}
 
 
-def decided(
+def verdicts_of_file(
     claims: str | Path, measured: Measurements, sheet: Mapping[str, SheetRow], results: str | Path | None
 ) -> dict[str, Any]:
     """Decides the claims of a file; returns the record of the verdicts.

@@ -18,8 +18,8 @@ def _measure_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _measure(args: argparse.Namespace) -> int:
     """Measures trials and prints their number."""
+    from sida.eval.measuring.generators import MeasureSpec
     from sida.eval.measuring.measure import measure
-    from sida.eval.measuring.sources import MeasureSpec
 
     spec = from_mapping(MeasureSpec, load_spec(args.spec), "--spec")
     trials = parse_trials(args.trials, spec.protocol.trials)
@@ -52,9 +52,9 @@ def _collect_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _collect(args: argparse.Namespace) -> int:
     """Collects the measurements and prints their number."""
-    from sida.eval.results.measurements import collect, write_csv
+    from sida.eval.results.measurements import measurements_file
     from sida.eval.results.stored import taken
-    from sida.eval.results.summary import measurements_file
+    from sida.eval.results.trial_files import collect, write_csv
     from sida.files.ordinary import refuse_same
 
     for folder in args.stored[:1]:

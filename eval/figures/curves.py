@@ -14,9 +14,9 @@ from sida.eval.results.conditions import Needs, Planned, check_columns, matching
 from sida.eval.results.csv_files import csv_text
 from sida.eval.results.identity import comparable, require_comparable
 from sida.eval.results.logs import Curve, Point, pool
+from sida.eval.results.measurements import Estimate, Measurement
 from sida.eval.results.published import load_published, published_number
 from sida.eval.results.sheet import SheetRow
-from sida.eval.results.summary import Estimate, Measurement
 
 
 @dataclass(frozen=True)

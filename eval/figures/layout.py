@@ -21,8 +21,8 @@ from sida.eval.figures import style
 from sida.eval.results.conditions import Needs, Planned, check_columns
 from sida.eval.results.extended import read_extended
 from sida.eval.results.logs import Point, has_log, has_metric, kept_images, log_path, read_evaluations
+from sida.eval.results.measurements import Measurements, measured_in
 from sida.eval.results.sheet import SheetRow, read_runs
-from sida.eval.results.summary import Measurements, measured_in
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-    from sida.eval.measuring.sources import DataSource
+    from sida.eval.measuring.generators import DataSource
 
 
 @dataclass(frozen=True)
@@ -236,8 +236,8 @@ def draw_grid(layout: SamplesFigure, generator: Mapping[str, Any], title: str) -
     """
     import torch
 
+    from sida.eval.measuring.generators import DataSource, NetworkSource
     from sida.eval.measuring.measure import Measurer
-    from sida.eval.measuring.sources import DataSource, NetworkSource
     from sida.eval.measuring.trial import cpu_threads
     from sida.machine import tf32
     from sida.sampling import row_classes

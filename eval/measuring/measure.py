@@ -20,6 +20,7 @@ from sida.eval.features.base import Extractor
 from sida.eval.features.pixels import PixelExtractor
 from sida.eval.features.registry import make_extractors
 from sida.eval.measuring.functions import CallableSource
+from sida.eval.measuring.generators import DataSource, FileImages, FunctionImages, MeasureSpec, NetworkSource
 from sida.eval.measuring.protocol import Protocol
 from sida.eval.measuring.references import (
     Reference,
@@ -29,12 +30,11 @@ from sida.eval.measuring.references import (
     records_of,
 )
 from sida.eval.measuring.source import ImageBatch, Source
-from sida.eval.measuring.sources import DataSource, FileImages, FunctionImages, MeasureSpec, NetworkSource
 from sida.eval.measuring.stores import ImageStore, open_images
 from sida.eval.measuring.trial import KeptBatches, TrialSums, compute_metrics, cpu_threads, run_pass
 from sida.eval.metrics.kinds import Mean
 from sida.eval.results.identity import Identity, joined
-from sida.eval.results.measurements import is_kept, read_measurement, trial_path, write_measurement
+from sida.eval.results.trial_files import is_kept, read_measurement, trial_path, write_measurement
 from sida.files.atomic import sha256_json
 from sida.files.ordinary import UnreadableError
 from sida.files.parts import PartFolder

@@ -21,9 +21,9 @@ from sida.eval.measuring.stores import ImageStore
 from sida.eval.measuring.trial import cpu_threads
 from sida.eval.metrics.metric import Metric
 from sida.eval.results.identity import Identity, read_exposure
-from sida.eval.results.measurements import read_measurement, record_identity, trial_path
+from sida.eval.results.measurements import Estimate
 from sida.eval.results.sheet import official_exposure
-from sida.eval.results.summary import Estimate
+from sida.eval.results.trial_files import read_measurement, record_identity, trial_path
 from sida.files.atomic import sha256_json
 from sida.methods.method import Exposure
 

@@ -12,10 +12,10 @@ from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.eval.features.registry import ON_PROCESSOR
 from sida.eval.measuring.functions import CallableSource, callable_name
+from sida.eval.measuring.generators import MeasureSpec
 from sida.eval.measuring.measure import Measurer, check_second, check_size
 from sida.eval.measuring.protocol import Protocol, load_protocol
 from sida.eval.measuring.source import names_function
-from sida.eval.measuring.sources import MeasureSpec
 from sida.eval.measuring.stores import Groups, ImageStore, open_images
 from sida.eval.results.identity import read_exposure
 from sida.sampling.job import LoadedGenerator
@@ -108,7 +108,7 @@ def plan_score(
         labels: ``none`` leaves classes of images in files out; ``auto``, the default, reads them where they are.
         saw: Networks of the generator's exposure (``docs/score.md``); by default from the method in the header of a
             network file, if it is a method of this suite, else unknown.
-        **settings: Other fields of :class:`~sida.eval.measuring.sources.MeasureSpec` (dataset, device, ...).
+        **settings: Other fields of :class:`~sida.eval.measuring.generators.MeasureSpec` (dataset, device, ...).
 
     Raises:
         UserError: Images that cannot be measured under this protocol; the message names the file and the remedy.

@@ -19,7 +19,7 @@ from sida.eval.claims.rules import RULES, rule_text
 from sida.eval.claims.write import CHANCE, VERDICT_MARKS, read_verdicts
 from sida.eval.report.paper import figure_caption, generators, in_order, origin
 from sida.eval.results.csv_files import read_csv
-from sida.eval.results.summary import Measurements, measured_in, measurements_file
+from sida.eval.results.measurements import Measurements, measured_in, measurements_file
 from sida.eval.tables.render import html_text, spelled, template
 from sida.files.atomic import write_text
 from sida.files.convert import convert

@@ -23,7 +23,7 @@ from sida.eval.figures.layout import load_figure_layout
 from sida.eval.results.bibliography import bibliography_items
 from sida.eval.results.csv_files import read_csv
 from sida.eval.results.logs import has_log, log_path, read_log
-from sida.eval.results.summary import Measurements, image_seeds, measured_days, measured_in
+from sida.eval.results.measurements import Measurements, image_seeds, measured_days, measured_in
 from sida.eval.tables.latex import escape
 from sida.eval.tables.render import template
 from sida.files.atomic import copy_file, write_text

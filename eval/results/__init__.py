@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sida.eval.results.logs import logs_of
-from sida.eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, load_measurements
+from sida.eval.results.measurements import FURTHER, MEASUREMENT_COLUMNS, load_measurements
 from sida.files.atomic import read_hashed_json
 from sida.files.ordinary import file_below
 

@@ -11,9 +11,9 @@ from sida.config.lookup import our_object
 from sida.config.registries import additions
 from sida.config.settings import Count, Finite, Name, Pattern, Settings, from_mapping
 from sida.errors import SettingError, UserError
-from sida.eval.results.measurements import RESCORE, long_rows, score_of
+from sida.eval.results.measurements import Measurement, Measurements, checked_lines
 from sida.eval.results.published import Published
-from sida.eval.results.summary import Measurement, Measurements, checked_lines
+from sida.eval.results.trial_files import RESCORE, long_rows, score_of
 from sida.files.atomic import read_hashed_json
 from sida.files.content import START, kind_of_file, placeholder_in
 from sida.files.ordinary import open_ordinary
@@ -86,7 +86,7 @@ def exchanged(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Measurements of one generator as :class:`ExchangedMetric` mappings, a mapping for each metric.
 
     Args:
-        records: Trials, as :func:`sida.eval.results.measurements.long_rows` takes them.
+        records: Trials, as :func:`sida.eval.results.trial_files.long_rows` takes them.
     """
     metrics: dict[str, dict[str, Any]] = {}
     for row in long_rows(records):
@@ -127,7 +127,7 @@ def read_added(path: str | Path) -> Added:
     if the content is of another form.
 
     Raises:
-        UserError: As :func:`read_exchanged` and :func:`sida.eval.results.measurements.score_of`, a reader refuses it,
+        UserError: As :func:`read_exchanged` and :func:`sida.eval.results.trial_files.score_of`, a reader refuses it,
             or the file is of another format.
     """
     source = str(path)

@@ -16,7 +16,7 @@ from statistics import median, stdev
 from typing import Any
 
 from sida.errors import UserError, exact
-from sida.eval.results.summary import Estimate
+from sida.eval.results.measurements import Estimate
 from sida.files.atomic import read_jsonl
 from sida.files.ordinary import file_below, ordinary_files
 

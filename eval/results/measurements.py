@@ -1,279 +1,349 @@
-"""Measurement files: one JSON object per generator and trial, and the long table that collects them."""
+"""Reads ``measurements.csv`` and computes means and sample standard deviations over trials.
 
-import contextlib
+The file is long and tidy: one line per (run, trial, metric). All tables, figures and verdicts take their numbers from
+:class:`Measurements`, so its checks (duplicates, gaps between trials, NaN) apply to all of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
 import math
-import numbers
-import os
-import re
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from sida.errors import UserError, say, suggestion
-from sida.eval.results.identity import NO_DIGEST, Identity, comparable, identity_of, joined, lacks_digest
-from sida.eval.results.summary import Measurements, checked_lines, measurements_of, measurements_text
-from sida.files.atomic import read_hashed_json, set_aside, write_hashed_json, write_text
-from sida.files.ordinary import UnreadableError, ordinary_files
-from sida.files.text_files import DamagedError
+from sida.config.settings import Finite, Natural, Pattern, from_texts
+from sida.errors import SettingError, UserError, settings_in, suggestion
+from sida.eval.metrics.kinds import value_fault
+from sida.eval.results.csv_files import csv_text, parse_csv
+from sida.eval.results.identity import Identity, comparable, read_exposure
+from sida.files.ordinary import file_below
+from sida.files.text_files import read_text
 
-_FORMAT = "sida-measurement/1"
-_AGAIN = "measure this trial again"
-#: Remedy for a damaged file of ``sida score``.
-RESCORE = "score the images again"
-
-
-def trial_path(folder: str | os.PathLike[str], trial: int) -> Path:
-    """Path of a trial: ``<folder>/trial-<t>.json``."""
-    return Path(folder) / f"trial-{trial}.json"
+#: Digest of a file; empty where there is none or it is unknown.
+_Digest = Annotated[str, Pattern("[0-9a-f]*", "a digest in hexadecimal digits")]
+#: Settings of a sampler, such as ``num_steps=4``.
+_Settings = Annotated[str, Pattern(r"([a-z_]+=\w+(,[a-z_]+=\w+)*)?", "settings such as num_steps=4")]
+#: See :attr:`sida.eval.results.identity.Identity.held_out`.
+_Share = Annotated[str, Pattern(r"(\d+/[1-9]\d*|unknown)?", "such as 3/50, or unknown")]
 
 
-def write_measurement(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
-    """Writes a measurement atomically.
+@dataclass(frozen=True)
+class Measurement:
+    """One line of ``measurements.csv``: a metric of one trial of one generator."""
 
-    Raises:
-        UserError: A metric is not finite.
-    """
-    for key, value in record["metrics"].items():
-        if not math.isfinite(value):
-            raise UserError(path, f"metric '{key}' is {value}", "the generator's images or features are broken")
-    write_hashed_json(path, {**record, "format": _FORMAT})
+    run: str
+    method: str
+    trial: Natural
+    metric: str
+    value: Finite
+    _: KW_ONLY
+    n: Natural
+    seed_first: Natural | None = None
+    seed_last: Natural | None = None
+    nfe: Natural | None = None
+    kept_at: Natural | None = None  # images seen by the network that its training kept
+    protocol: str
+    settings: str
+    classes: str
+    resolution: str
+    reference_sha256: _Digest
+    extractor_sha256: _Digest = ""  # empty for a metric without a feature network
+    network_sha256: str
+    device: str
+    code_version: str
+    date: str
+    origin: str = ""  # the group that measured it; empty for this suite
+    saw: str = ""  # networks that the generator was exposed to, where the record has them
+    held_out: _Share = ""
+    order: str = ""  # order of images of files, where it is not the stored one
+    trained: _Settings = ""  # steps of the generator's training where the sampler takes others
+    trained_on: str = ""  # device of the generator's training, as its network says; empty if unknown
 
-
-def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads and checks a measurement.
-
-    Raises:
-        UserError: The file is missing or damaged, or a field is missing or wrong.
-    """
-    path = Path(path)
-    record = read_hashed_json(path, _AGAIN)
-    try:
-        _ = [{**record.get(key, {})} for key in ("details", "source", "held_out")], record["spec_sha256"]
-        fault = contradiction(record)
-        checked_lines(long_rows([record]), str(path))
-        # A metric without a value has the reason in its details.
-        metrics = record["protocol"].get("fields", {}).get("metrics", {})
-        keys = {*record["metrics"], *record.get("details", {})}
-        missing = [key for key in metrics if key not in keys] or ([] if metrics or keys else ["*"])
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(path, f"is not a measurement of a trial ({error})", _AGAIN) from None
-    if fault or missing:
-        raise UserError(path, fault or f"metrics.{missing[0]}: was not measured", _AGAIN)
-    return record
-
-
-def contradiction(record: Mapping[str, Any]) -> str | None:
-    """Reason why the fields of a measurement contradict each other (number of images, seeds, metrics), or None."""
-    fields, n, trial = record["protocol"].get("fields", {}), record["n"], record["trial"]
-    size, seed0, metrics = fields.get("num_samples", n), fields.get("seed0"), fields.get("metrics")
-    if n != size:
-        return f"n: {n} images, and its protocol takes {size}"
-    has_seeds = seed0 is not None and not _is_of_files(record)
-    if has_seeds and record["seeds"] != [seed0 + trial * n, seed0 + (trial + 1) * n - 1]:
-        return f"seeds: {record['seeds']} do not belong to trial {trial}, whose seeds start at {seed0 + trial * n}"
-    unknown = [key for key in record["metrics"] if metrics is not None and key not in metrics]
-    return f"metrics.{unknown[0]}: its protocol has no such metric" if unknown else None
-
-
-def _is_of_files(record: Mapping[str, Any]) -> bool:
-    """Whether a trial has images in files, whose seeds are unknown; earlier records have their positions as seeds."""
-    return record.get("sampler", {}).get("kind") == "images"
-
-
-def is_kept(
-    path: str | os.PathLike[str], spec_sha256: str, identities: Mapping[str, Identity], names: Mapping[str, Any]
-) -> bool:
-    """Whether a file has the measurement of a trial; fields that decide no value are updated in it.
-
-    Args:
-        path: File of a trial, which may be missing.
-        spec_sha256: Digest of what decides the images of the trial.
-        identities: Identities of the metrics by key.
-        names: Fields that decide no value (label, family, protocol, ...).
-
-    Raises:
-        UnreadableError: The file cannot be read. Its content may be valid, so it is not measured again.
-    """
-    if not Path(path).is_file():
-        return False
-    try:
-        record = read_measurement(path)
-    except UnreadableError:
-        raise
-    except UserError as error:
-        say(f"{error} (which is done now)")
-        return False
-    keys = {*record["metrics"], *record.get("details", {})}
-    if record["spec_sha256"] != spec_sha256 or not keys <= identities.keys():
-        return False
-    if any(key not in keys or record_identity(record, key) != identity for key, identity in identities.items()):
-        return False
-    if any(record.get(key) != value for key, value in names.items()):
-        write_measurement(path, {**record, **names})
-    return True
-
-
-def collect(folder: str | os.PathLike[str], runs: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Reads and checks all ``<folder>/<run>/trial-<t>.json``, in order of runs (else by name) and trials.
-
-    An empty list of runs gives no records, for presets that measure nothing.
-
-    Raises:
-        UserError: No measurements, a link, a damaged file, a file in the wrong place, or trials of one run that are
-            not comparable (other protocol, generator, reference or version of the code).
-    """
-    folder = Path(folder)
-    if runs is not None and not runs:
-        return []
-    if not folder.is_dir():
-        raise UserError(folder, "no such folder of measurements", "measure first (sida measure)")
-    present: dict[str, list[Path]] = {}
-    for name in ordinary_files(folder):
-        if match := re.fullmatch(r"([^/]+)/trial-[^/]*\.json", name):
-            present.setdefault(match[1], []).append(folder / name)
-    if runs is None:
-        runs = sorted(present)
-    for run in runs:
-        if run not in present:
-            raise UserError(folder / run, f"no measurements of run '{run}'{suggestion(run, present)}")
-    if not runs:
-        raise UserError(folder, "holds no measurements", "measure first (sida measure)")
-    return [record for run in runs for record in _read_run(run, present[run])]
-
-
-def _read_run(run: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
-    records: list[dict[str, Any]] = []
-    for path in sorted(paths, key=lambda path: (len(path.name), path.name)):
-        try:
-            record = read_measurement(path)
-        except DamagedError as error:
-            note = ""
-            # A read-only folder keeps the file.
-            with contextlib.suppress(OSError):
-                note = f" (set aside as {set_aside(path).name}: the same workflow command measures it)"
-            raise UserError(error.where, error.fault, f"{error.remedy}{note}") from None
-        if record["run"] != run or path.name != trial_path(path.parent, record["trial"]).name:
-            raise UserError(
-                path, f"holds trial {record['trial']} of run '{record['run']}'", "was it copied? measure it again"
-            )
-        _check_same(records[0] if records else record, record, path)
-        records.append(record)
-    return records
-
-
-def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) -> None:
-    """Requires that trials of one run have equal metrics, generator, identities and (if known) version of the code."""
-    metrics = [list(dict.fromkeys([*record["metrics"], *record.get("details", {})])) for record in (first, other)]
-    changes = []
-    for key in metrics[0] if first is not other else ():
-        identity = record_identity(first, key)
-        why = comparable(identity, record_identity(other, key)) or (NO_DIGEST if lacks_digest(identity) else None)
-        changes += [f"{key} ({why})"] if why and key in metrics[1] else []
-    changes += [f"metric '{key}'" for key in sorted({*metrics[0]} ^ {*metrics[1]})]
-    changes += ["network_sha256"] if first.get("network_sha256") != other.get("network_sha256") else []
-    codes = [record["environment"].get("code") for record in (first, other)]
-    if all(codes) and codes[0] != codes[1]:  # old records do not have the version
-        changes.append(f"the version of the code ({codes[0]}, {codes[1]})")
-    # The remaining difference is the source of the images: sampler, guide, data, function or files.
-    if not changes and first["spec_sha256"] != other["spec_sha256"]:
-        fields = differences(first.get("source", {}), other.get("source", {}), "source.")
-        changes.append("; ".join(fields) or "spec_sha256")
-    if changes:
-        raise UserError(
-            path,
-            f"differs from trial {first['trial']} of the same run in {', '.join(changes)}",
-            "delete the older trials and measure again",
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """Identity of the value; equal for all trials of a run and metric."""
+        return Identity(
+            protocol=self.protocol,
+            settings=self.settings,
+            n=self.n,
+            seed0=None if self.seed_first is None else self.seed_first - self.trial * self.n,
+            classes=self.classes,
+            resolution=self.resolution,
+            reference=self.reference_sha256,
+            extractor=self.extractor_sha256,
+            held_out=self.held_out,
         )
 
 
-def record_identity(record: Mapping[str, Any], metric: str) -> Identity:
-    """Identity of a metric in a measurement."""
-    facts = record["protocol"].get("fields", {}).get("metrics", {}).get(metric, {})
-    reference = record.get("metric_references", {}).get(metric) or {}
-    # A mean has the networks of the metrics that it combines.
-    parts = facts["of"].values() if isinstance(facts.get("of"), dict) else [facts]
-    extractor = joined([record["extractors"].get(part.get("extractor")) or "" for part in parts])
-    return identity_of(record["protocol"], metric, reference.get("sha256"), extractor)
+#: Columns that follow where a line has a value in one of them.
+FURTHER = ("origin", "saw", "held_out", "order", "trained", "trained_on")
+#: Columns of all measurements of this suite.
+MEASUREMENT_COLUMNS = tuple(column.name for column in fields(Measurement) if column.name not in FURTHER)
+_OPTIONAL = {"kept_at"}
+#: Columns about the generator, which all lines of a run have in common.
+_OF_GENERATOR = ("method", "nfe", "kept_at", "network_sha256", "trained", "saw")
+#: Columns whose cells may be empty: they have no value then.
+_NUMBERS = ("n", "seed_first", "seed_last", "nfe", "kept_at")
 
 
-def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per record and metric, with the keys of :data:`sida.eval.results.summary.MEASUREMENT_COLUMNS`.
+@dataclass(frozen=True)
+class Estimate:
+    """Mean of a metric over trials with the sample standard deviation (ddof 1; ``None`` for a single trial)."""
 
-    Raises:
-        TypeError: A number is a text, true or false.
-    """
-    rows = []
-    for record in records:
-        optional = {name: record.get(name) or 0 for name in ("nfe", "kept_at")}
-        first, last = (None, None) if _is_of_files(record) else record["seeds"]
-        seeds = {} if _is_of_files(record) else {"first seed": first, "last seed": last}
-        counts = {"trial": record["trial"], "n": record["n"], **seeds, **optional, **record["metrics"]}
-        for name, value in counts.items():
-            if isinstance(value, bool) or not isinstance(value, numbers.Real):
-                raise TypeError(f"{name} is {value!r:.40}, not a number")
-        images = {
-            name: record.get(name) for name in ("run", "method", "trial", "n", "nfe", "kept_at", "network_sha256")
-        }
-        images |= {"seed_first": first, "seed_last": last, "saw": record.get("saw") or None}
-        images |= {"order": record.get("source", {}).get("order")}
-        images |= {name: record.get(name) for name in ("trained", "trained_on")}
-        for metric, value in record["metrics"].items():
-            identity, environment = record_identity(record, metric), record["environment"]
-            facts = {name: environment.get(name) for name in ("device", "code_version", "date")}
-            facts["held_out"] = record.get("held_out", {}).get(metric)
-            facts |= {name: getattr(identity, name) for name in ("protocol", "settings", "classes", "resolution")}
-            files = {"reference_sha256": identity.reference or None, "extractor_sha256": identity.extractor or None}
-            rows.append({**images, "metric": metric, "value": repr(float(value)), **facts, **files})
-    return rows
+    mean: float
+    std: float | None
+    trials: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        """Summarises at least one value."""
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+    @property
+    def standard_error(self) -> float | None:
+        """Standard error of the mean; ``None`` for a single trial."""
+        return None if self.std is None else self.std / math.sqrt(self.trials)
 
 
-def write_csv(
-    path: str | os.PathLike[str], records: Sequence[Mapping[str, Any]], more_rows: Sequence[Mapping[str, Any]] = ()
-) -> int:
-    """Writes the long table atomically; returns its number of rows.
+def image_seeds(rows: Iterable[Measurement]) -> list[int]:
+    """First and last image seeds of all lines that have them."""
+    return [seed for row in rows for seed in (row.seed_first, row.seed_last) if seed is not None]
+
+
+def kept_at(rows: Iterable[Measurement]) -> dict[str, int | None]:
+    """Images seen by the kept network of each run; 0: the start of the training, None: unknown, or no training."""
+    return {row.run: row.kept_at for row in rows}
+
+
+def measurements_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Text of ``measurements.csv``: the columns of all rows, and of :data:`FURTHER` those with a value in a row."""
+    columns = (*MEASUREMENT_COLUMNS, *(name for name in FURTHER if any(row.get(name) for row in rows)))
+    return csv_text(columns, [{name: row.get(name) for name in columns} for row in rows])
+
+
+def measured_days(rows: Iterable[Measurement]) -> str:
+    """Day of the measurements, or the first and the last day: ``2026-11-20 to 2026-11-21``."""
+    days = sorted({row.date[:10] for row in rows})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+
+class Measurements:
+    """Measured values: lines of one or several presets, by run and by metric of a run.
 
     Args:
-        path: CSV file.
-        records: Measurements of this suite.
-        more_rows: Rows from elsewhere (:func:`sida.eval.results.stored.taken`), which the column ``origin`` marks.
+        rows: The lines.
+        source: File named in errors.
 
     Raises:
-        UserError: A run from elsewhere has the name of one of this suite, or of another origin.
+        UserError: Trials of a metric that are not 0, 1, 2, ... once each, or that contradict each other (other
+            settings, equal or overlapping seeds), or lines of one run about two generators (another network, ``nfe`` or
+            ``saw``).
     """
-    rows, origins = long_rows(records), {record["run"]: "" for record in records}
-    for row in more_rows:
-        if origins.setdefault(row["run"], row["origin"]) != row["origin"]:
-            raise UserError(path, f"two origins have a run '{row['run']}'", f"rename one ('{row['origin']}')")
-    write_text(path, measurements_text([*rows, *more_rows]))
-    return len(rows) + len(more_rows)
+
+    def __init__(self, rows: Iterable[Measurement], source: str = "measurements.csv") -> None:
+        self.source = source
+        self.rows = list(rows)
+        self._runs: dict[str, list[Measurement]] = {}
+        self._lines: dict[tuple[str, str], list[Measurement]] = {}
+        self._estimates: dict[tuple[str, str], Estimate] = {}  # the rules of curves ask at each evaluation
+        for row in self.rows:
+            self._runs.setdefault(row.run, []).append(row)
+            self._lines.setdefault((row.run, row.metric), []).append(row)
+        for (run, metric), lines in self._lines.items():
+            lines.sort(key=lambda line: line.trial)
+            if fault := _contradiction(lines):
+                remedy = "measure it and collect the measurements again"
+                raise UserError(source, f"run '{run}', metric '{metric}': {fault}", remedy)
+        for run, lines in self._runs.items():
+            if fault := _two_generators(lines):
+                raise UserError(source, f"run '{run}': {fault}", "give each generator a run of its own, or correct it")
+
+    @property
+    def runs(self) -> list[str]:
+        """Measured runs in the order of the file."""
+        return list(self._runs)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Measured metrics in the order of the file."""
+        return list(dict.fromkeys(row.metric for row in self.rows))
+
+    def has(self, run: str, metric: str) -> bool:
+        """Whether a metric was measured for a run."""
+        return (run, metric) in self._lines
+
+    def of_run(self, run: str) -> list[Measurement]:
+        """All lines of a run."""
+        return list(self._runs.get(run, ()))
+
+    def lines(self, run: str, metric: str) -> list[Measurement]:
+        """The lines of a metric of a run, by trial (empty when not measured)."""
+        return list(self._lines.get((run, metric), ()))
+
+    def one_network(self, runs: Iterable[str]) -> tuple[str, str] | None:
+        """Two of some runs whose network is one file, so that they are one training; None without such a pair."""
+        networks: dict[str, str] = {}
+        for run in runs:
+            # All lines of a run have one network.
+            digest = next((row.network_sha256 for row in self._runs.get(run, ())), "")
+            if digest and (other := networks.setdefault(digest, run)) != run:
+                return other, run
+        return None
+
+    def identity(self, run: str, metric: str) -> Identity:
+        """Identity of a metric of a measured run, equal for its trials.
+
+        Raises:
+            UserError: The run or metric was not measured.
+        """
+        self.estimate(run, metric)
+        return self._lines[run, metric][0].identity
+
+    def estimate(self, run: str, metric: str, where: str = "") -> Estimate:
+        """Mean ± sample std over the trials of a metric.
+
+        Args:
+            run: Id of a measured run.
+            metric: Key of a measured metric.
+            where: File and key that asked, e.g. ``"config/tables/main.yaml: columns[3].metric"``.
+
+        Raises:
+            UserError: The run or metric was not measured, or a trial does not have this metric.
+        """
+        if known := self._estimates.get((run, metric)):
+            return known
+        if run not in self._runs:
+            raise UserError(where, f"run '{run}' has no measurement in {self.source}{suggestion(run, self.runs)}")
+        if not self.has(run, metric):
+            hint = suggestion(metric, {row.metric for row in self._runs[run]})
+            fault = f"metric '{metric}' was not measured for run '{run}' in {self.source}{hint}"
+            raise UserError(where, fault, "add it to the protocol or remove it here")
+        values = [line.value for line in self._lines[run, metric]]
+        if len(values) <= max(row.trial for row in self._runs[run]):
+            fault = f"run '{run}': trial {len(values)} has no metric '{metric}' in {self.source}"
+            raise UserError(where, fault, "measure it again")
+        estimate = self._estimates[run, metric] = Estimate.of(values)
+        return estimate
+
+    def nfe(self, run: str) -> int | None:
+        """Network evaluations per image of a run; ``None`` for the data themselves."""
+        return next((row.nfe for row in self._runs.get(run, ())), None)
+
+    def trained(self, run: str) -> str:
+        """Steps of a generator's training where it was measured with others, such as ``num_steps=4``; else empty."""
+        return next((row.trained for row in self._runs.get(run, ())), "")
 
 
-def score_of(record: Mapping[str, Any], path: str) -> Measurements:
-    """Measurements of the content of a file of ``sida score --out``, whose path is named in errors.
+def measurements_file(path: str | Path) -> Path:
+    """File with the measurements of a results folder, or the file itself; its ``.gz`` if only that is there.
 
     Raises:
-        UserError: The file is of another kind, or its numbers contradict each other.
+        UserError: In a folder it is a link, a pipe or a device.
     """
-    try:
-        fault = next(filter(None, map(contradiction, record["measurements"])), None)
-        rows = long_rows(record["measurements"])
-    except (LookupError, TypeError, ValueError, AttributeError):
-        rows, fault = [], None
-    if fault:
-        raise UserError(path, fault, RESCORE)
-    if not rows:
-        raise UserError(path, "is not a result of sida score", "give its --out")
-    return measurements_of(rows, path)
+    path = Path(path)
+    if path.is_dir():
+        path, packed = (file_below(path, f"measurements.csv{suffix}") for suffix in ("", ".gz"))
+    else:
+        packed = path.with_name(f"{path.name}.gz")
+    return packed if packed.is_file() and not path.is_file() else path
 
 
-def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Names of the fields in which two mappings differ, e.g. ``"sampler.num_steps: 18 != 10"``."""
-    texts = []
-    for key in sorted({*first, *second}):
-        mine, theirs = first.get(key, "absent"), second.get(key, "absent")
-        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-            texts += differences(mine, theirs, f"{prefix}{key}.")
-        elif mine != theirs:
-            values_text = ["a mapping" if isinstance(value, Mapping) else str(value) for value in (mine, theirs)]
-            texts.append(f"{prefix}{key}: {' != '.join(values_text)}")
-    return texts
+def _contradiction(lines: Sequence[Measurement]) -> str | None:
+    """Reason why lines, sorted by trial, cannot be the trials of one run and metric, or None."""
+    first = lines[0]
+    for number, line in enumerate(lines):
+        if line.trial != number:
+            return f"trial {line.trial} occurs twice" if line.trial < number else f"trial {number} is missing"
+        start, last = line.seed_first, line.seed_last
+        if start is not None and last is not None and last - start + 1 != line.n:
+            return f"trial {number} has {line.n:,} images, and the seeds {start} to {last}"
+    with_seeds = [line for line in lines if line.seed_first is not None]
+    ends = sorted((line.seed_first or 0, line.seed_last or line.seed_first or 0, line.trial) for line in with_seeds)
+    for (_, last_seed, one), (next_seed, _, other) in itertools.pairwise(ends):
+        if next_seed <= last_seed:
+            return f"trials {one} and {other} have equal or overlapping seeds"
+    for line in lines:
+        if why := comparable(first.identity, line.identity):
+            return f"trials {first.trial} and {line.trial} are not comparable ({why})"
+    if len(lines) > 1 and first.settings.startswith("frechet") and len({line.value for line in lines}) == 1:
+        return f"all {len(lines)} trials have the value {first.value!r}, which other images cannot give"
+    return None
+
+
+def _two_generators(lines: Sequence[Measurement]) -> str | None:
+    """Reason why lines cannot be about one generator, or None; readers take such a column from one of them."""
+    for name in _OF_GENERATOR:
+        values = list(dict.fromkeys(getattr(line, name) for line in lines))
+        if name == "saw" and len(values) > 1:
+            # Networks have no order, and several names.
+            values = list({frozenset(str(read_exposure(words)).split()): words for words in values}.values())
+        if len(values) > 1:
+            return f"{name}: {' and '.join(repr('' if value is None else str(value)) for value in values)}"
+    return None
+
+
+def load_measurements(path: str | Path) -> Measurements:
+    """Reads ``measurements.csv``, also compressed (``.gz``).
+
+    Args:
+        path: The file, or its folder.
+
+    Raises:
+        UserError: Missing file or column, a damaged row, a cell of the wrong type, NaN or infinity (file and line are
+            named), duplicates or missing trials.
+    """
+    path = measurements_file(path)
+    if not path.is_file():
+        raise UserError(path, "no such measurements", "run `sida measure` or the workflow first")
+    return Measurements(_parsed(read_text(path, newline=""), str(path)), str(path))
+
+
+def measured_in(path: str | Path | None) -> Measurements:
+    """The measurements of a file or folder as :func:`load_measurements` reads them; none if they do not exist."""
+    if path is None or not measurements_file(path).is_file():
+        return Measurements([], "no measurements")
+    return load_measurements(path)
+
+
+def measurements_of(rows: Iterable[Mapping[str, Any]], source: str) -> Measurements:
+    """Checks rows by column as lines of a ``measurements.csv``; see :func:`load_measurements`."""
+    return Measurements(checked_lines(rows, source), source)
+
+
+def checked_lines(rows: Iterable[Mapping[str, Any]], source: str) -> list[Measurement]:
+    """Checks each row by column as a line of a ``measurements.csv``.
+
+    Raises:
+        UserError: A column is missing, or a cell is of the wrong type; the message names run and trial.
+    """
+    _, lines = parse_csv(csv_text((*MEASUREMENT_COLUMNS, *FURTHER), rows), source)
+    return [_line(record, f"{source}: run '{record['run']}', trial {record['trial']}") for _, record in lines]
+
+
+@functools.lru_cache(2)
+def _parsed(text: str, path: str) -> tuple[Measurement, ...]:
+    """Parses the text; cached, since pages read one file for each of their tables and figures."""
+    columns, lines = parse_csv(text, path)
+    if missing := [name for name in MEASUREMENT_COLUMNS if name not in {*columns, *_OPTIONAL}]:
+        raise UserError(path, f"column '{missing[0]}' is missing", "collect the measurements again")
+    return tuple(_line(record, f"{path}:{line}") for line, record in lines)
+
+
+def _line(record: Mapping[str, str | None], where: str) -> Measurement:
+    cells = {name: record.get(name, "") for name in (*MEASUREMENT_COLUMNS, *FURTHER)}
+    if missing := [name for name in MEASUREMENT_COLUMNS if cells[name] is None]:
+        remedy = "the file was cut off: delete it, so that it is collected again"
+        raise UserError(where, f"column '{missing[0]}' is missing in this line", remedy)
+    texts = {name: (text or "").strip() for name, text in cells.items()}
+    values = {name: text for name, text in texts.items() if text or name not in _NUMBERS}
+    line = from_texts(Measurement, values, f"{where}:")
+    if reason := value_fault(line.settings, line.value):
+        raise SettingError(f"{where}: value", *reason)
+    if line.saw:
+        with settings_in(where):
+            read_exposure(line.saw)
+    return line

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from sida.eval.results.identity import Identity, comparable
+from sida.eval.results.measurements import Estimate, Measurement, Measurements
 from sida.eval.results.published import Published
 from sida.eval.results.retraining import Retraining, load_retraining
 from sida.eval.results.sheet import SheetRow, exposure_of
-from sida.eval.results.summary import Estimate, Measurement, Measurements
 from sida.methods.method import Exposure
 
 #: Evaluations behind a printed spread.

@@ -25,7 +25,7 @@ from sida.config.settings import (
 from sida.errors import UserError
 from sida.eval.results.csv_files import FORMULA
 from sida.eval.results.identity import read_exposure
-from sida.eval.results.summary import Measurement
+from sida.eval.results.measurements import Measurement
 from sida.files.text_files import MOST_LINES, check_amount, first_double, read_text
 from sida.methods.method import Exposure
 from sida.methods.registry import METHODS

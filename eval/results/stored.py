@@ -18,7 +18,7 @@ from sida.config.lookup import ROOT
 from sida.errors import UserError
 from sida.eval.results.csv_files import read_csv
 from sida.eval.results.logs import logs_of
-from sida.eval.results.summary import load_measurements, measurements_file
+from sida.eval.results.measurements import load_measurements, measurements_file
 from sida.files.atomic import jsonl_text, read_hashed_json
 from sida.files.ordinary import file_below, open_ordinary, ordinary_files
 
@@ -83,7 +83,7 @@ def stored_rows(folder: str | Path) -> list[dict[str, str]]:
     """Rows of the measurements of a results folder, as texts by column.
 
     Raises:
-        UserError: A row is faulty, or occurs twice (:func:`sida.eval.results.summary.load_measurements`).
+        UserError: A row is faulty, or occurs twice (:func:`sida.eval.results.measurements.load_measurements`).
     """
     load_measurements(folder)
     return [row for _, row in read_csv(measurements_file(folder))[1]]

@@ -16,17 +16,17 @@ from sida.errors import UserError, suggestion
 from sida.eval.results.bibliography import metric_keys
 from sida.eval.results.conditions import Planned
 from sida.eval.results.identity import Identity, require_comparable
-from sida.eval.results.numbers import RETRAINING, Agreement, Number
-from sida.eval.results.published import Published, published_number
-from sida.eval.results.retraining import Retraining, load_retraining
-from sida.eval.results.sheet import SheetRow, read_runs
-from sida.eval.results.summary import (
+from sida.eval.results.measurements import (
     Measurements,
     image_seeds,
     kept_at,
     load_measurements,
     measurements_file,
 )
+from sida.eval.results.numbers import RETRAINING, Agreement, Number
+from sida.eval.results.published import Published, published_number
+from sida.eval.results.retraining import Retraining, load_retraining
+from sida.eval.results.sheet import SheetRow, read_runs
 from sida.eval.tables.bold import ranked
 from sida.eval.tables.cells import (
     AUDIT_LEGEND,

@@ -13,10 +13,10 @@ from typing import Literal
 
 from sida.errors import UserError, suggestion
 from sida.eval.results.identity import Identity, comparable
+from sida.eval.results.measurements import Measurements
 from sida.eval.results.numbers import LEGEND, Agreement, Number, compare
 from sida.eval.results.published import Published, published_number
 from sida.eval.results.sheet import SheetRow
-from sida.eval.results.summary import Measurements
 from sida.eval.tables.layout import ColumnSpec, Mode, RowSpec, TableLayout, expand
 from sida.eval.tables.model import BLANK, DASH, Cell, Column, Rank, Row
 
@@ -68,7 +68,7 @@ class TableLine:
     run: SheetRow | None
     nfe: int | None
     cells: dict[str, CellNumbers]
-    trained: str = ""  # see sida.eval.results.summary.Measurements.trained
+    trained: str = ""  # see sida.eval.results.measurements.Measurements.trained
     where: str = ""  # place in the layout
     first: str = ""  # id of the first run of its cells
 

@@ -12,8 +12,8 @@ from sida.config.settings import Range, from_mapping
 from sida.errors import SettingError, UserError, suggestion
 from sida.eval.results.conditions import Needs, Planned, check_columns, matching, with_other_seeds
 from sida.eval.results.extended import read_extended
+from sida.eval.results.measurements import Measurements
 from sida.eval.results.sheet import SheetRow
-from sida.eval.results.summary import Measurements
 from sida.eval.tables.model import Table
 
 Mode = Literal["paper", "audit", "measured"]

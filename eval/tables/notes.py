@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from sida.errors import counted
 from sida.eval.results.identity import NO_DIGEST, UNKNOWN, Identity, comparable, lacks_digest, reason_against
+from sida.eval.results.measurements import Measurement, image_seeds, kept_at, measured_days
 from sida.eval.results.numbers import Number
 from sida.eval.results.published import Published
 from sida.eval.results.stored import FROM_STORED
-from sida.eval.results.summary import Measurement, image_seeds, kept_at, measured_days
 from sida.eval.tables.cells import TableLine, mark_of
 from sida.eval.tables.layout import TableLayout
 

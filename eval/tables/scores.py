@@ -11,11 +11,11 @@ from sida.config.named_files import find_file
 from sida.errors import UserError
 from sida.eval.measuring.protocol import load_protocol
 from sida.eval.results.exchange import Added, read_added
+from sida.eval.results.measurements import Estimate, Measurements
 from sida.eval.results.numbers import Number
 from sida.eval.results.published import Published
 from sida.eval.results.sheet import SheetRow, check_cells
 from sida.eval.results.stored import FROM_STORED
-from sida.eval.results.summary import Estimate, Measurements
 from sida.eval.tables.cells import heading, nfe_text, printed_cell, require_in_column, resolve
 from sida.eval.tables.latex import escape, latex_cell
 from sida.eval.tables.layout import ColumnSpec, RowSpec, TableLayout, expand, load_layout

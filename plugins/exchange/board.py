@@ -23,10 +23,10 @@ from sida.eval.measuring.protocol import protocol_named
 from sida.eval.results.csv_files import read_csv
 from sida.eval.results.exchange import read_numbers
 from sida.eval.results.identity import UNKNOWN, Identity, comparable, lacks_digest, reason_against
+from sida.eval.results.measurements import Estimate, Measurements
 from sida.eval.results.numbers import HIGHER_IS_BETTER, Agreement
 from sida.eval.results.published import PUBLISHED, Published, load_published
 from sida.eval.results.sheet import exposure_of
-from sida.eval.results.summary import Estimate, Measurements
 from sida.files.ordinary import ordinary_files
 from sida.methods.method import Exposure
 from sida.methods.registry import METHODS

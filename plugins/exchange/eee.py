@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sida.errors import UserError
+from sida.eval.results.measurements import Measurement, checked_lines
 from sida.eval.results.published import Published
 from sida.eval.results.sheet import check_cells
-from sida.eval.results.summary import Measurement, checked_lines
 from sida.files.text_files import number_in, parse_json
 
 SCHEMA_VERSION = "0.3.0"

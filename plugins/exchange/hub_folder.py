@@ -30,8 +30,8 @@ from sida.eval.measuring.functions import CallableSource, ProgramFile
 from sida.eval.measuring.protocol import protocol_named
 from sida.eval.measuring.source import names_function
 from sida.eval.results.bibliography import cited_label
-from sida.eval.results.measurements import RESCORE, score_of
-from sida.eval.results.summary import Measurement, Measurements, measured_in
+from sida.eval.results.measurements import Measurement, Measurements, measured_in
+from sida.eval.results.trial_files import RESCORE, score_of
 from sida.eval.tables.build import make_table
 from sida.eval.tables.render import markdown_cell, template, to_markdown
 from sida.files.atomic import atomic_folder, read_hashed_json, write_json, write_text

@@ -24,10 +24,10 @@ from typing import Any
 from sida.errors import UserError
 from sida.eval.measuring.protocol import protocol_named
 from sida.eval.metrics.kinds import METRIC_KINDS
+from sida.eval.results.measurements import Estimate, Measurement, Measurements
 from sida.eval.results.numbers import HIGHER_IS_BETTER
 from sida.eval.results.published import Published
 from sida.eval.results.sheet import SheetRow, exposure_of
-from sida.eval.results.summary import Estimate, Measurement, Measurements
 from sida.machine import code_version
 from sida.plugins.exchange.eee import LINES, PRINTED, PRINTED_STD, SCHEMA_VERSION
 

@@ -15,7 +15,7 @@ from sida.eval.measuring.score import Score, run_score
 from sida.eval.measuring.score_plan import NetworkFile, ScorePlan, chosen_protocol, plan_score
 from sida.eval.metrics.metric import Metric
 from sida.eval.results.identity import read_exposure
-from sida.eval.results.measurements import read_measurement, trial_path
+from sida.eval.results.trial_files import read_measurement, trial_path
 from sida.methods.method import Exposure
 from sida.plugins.sweep.choice import Choice, choose
 from sida.plugins.sweep.kinds import Extrapolated

@@ -22,7 +22,7 @@ from sida.machine import generator
 from sida.networks.described import check_null_label
 from sida.networks.file import NETWORKS, architecture, build_on_meta
 from sida.sampling.job import open_device
-from sida.training.run import check_shapes
+from sida.training.run_folder import check_shapes
 
 #: Classes whose state dicts have the same names, so that a file does not say which it is.
 SAME_NAMES = ("SiTPrecond", "REPAPrecond", "DiTPrecond")

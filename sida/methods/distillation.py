@@ -39,7 +39,7 @@ from sida.training.evaluation import Evaluation, evaluation_facts
 from sida.training.iteration import StudentTrainer
 from sida.training.loop import Run
 from sida.training.processes import Ranks
-from sida.training.run import check_shapes, class_source, new_network, run_digest
+from sida.training.run_folder import check_shapes, class_source, new_network, run_digest
 
 #: Settings that are gone, with the values that digests go on recording.
 _GONE = {"real_source": "data", "compile": False}
@@ -107,7 +107,7 @@ def distill(
         if resolved.evaluation is not None:
             place = f"{where}.evaluation"
             evaluation = Evaluation(resolved.evaluation, dataset, trainer.sampler, resolved.device, place)
-            trainer.evaluate, trainer.evaluation = evaluation, evaluation.settings
+            trainer.evaluate, trainer.evaluation_points = evaluation, evaluation.settings
         return trainer
 
     resolved_run = Run(resolved, run.folder, device, dataset)

@@ -55,7 +55,7 @@ class Trainer:
         sampler: Sampler of the pictures.
         evaluate: Measures the product on the ranks, until this rank is asked to end; the average with the lowest
             selection value is the run's result. None makes the last average the result.
-        evaluation: Times of evaluations.
+        evaluation_points: Times of evaluations.
         provenance: Metadata of the product that only this kind of training has.
         max_nan_share: Largest permitted share of samples dropped for a NaN.
         begun: Images after which all phases of the method have begun, and evaluations count for ``patience``.
@@ -67,7 +67,7 @@ class Trainer:
     through_all = False
     sampler: Sampler
     evaluate: Callable[[torch.nn.Module, Interruption, Ranks], dict[str, Any]] | None = None
-    evaluation: EvaluationPoints | None = None
+    evaluation_points: EvaluationPoints | None = None
     provenance: Mapping[str, Any] = {}
     max_nan_share = 1.0
     faults: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext

@@ -27,7 +27,7 @@ from sida.training.iteration import Trainer
 from sida.training.logs import TickMeter
 from sida.training.optimizer import NamedTensors
 from sida.training.processes import Interruption, RankLostError, Ranks, StopRequest, joined
-from sida.training.run import BEST, RunFolder, copied
+from sida.training.run_folder import BEST, RunFolder, copied
 from sida.training.schedule import points_passed
 
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
@@ -135,7 +135,7 @@ class TrainingLoop:
 
     def _events(self, interruption: Interruption) -> None:
         self.files.check()
-        config, record, plan = self.config, self.record, self.trainer.evaluation
+        config, record, plan = self.config, self.record, self.trainer.evaluation_points
         self._tick_if_due()
         last = record.evaluations[-1]["nimg"] if record.evaluations else None
         if evaluated := plan is not None and self._due(last, plan.every_kimg, plan.per_decade):
@@ -179,7 +179,7 @@ class TrainingLoop:
         Raises:
             UserError: The run is hopeless, and no result is wanted.
         """
-        train, plan = self.record.train, self.trainer.evaluation
+        train, plan = self.record.train, self.trainer.evaluation_points
         if train and (fault := logs.hopeless(train[-1], self.trainer.max_nan_share)):
             if not self.publish_diverged:
                 remedy = "lower lr or the loss weights, or take it as it is with on_divergence: publish"
@@ -374,7 +374,7 @@ class Run(Generic[AnyConfig]):
             digest: Digest of everything that decides the result.
             start: Makes the trainer, once the folder is locked and the run is known to be unfinished.
             parents: SHA-256 of the networks from which a student starts.
-            set_aside: See :class:`sida.training.run.RunFolder`.
+            set_aside: See :class:`sida.training.run_folder.RunFolder`.
             sketches: Sketches of the images that the parents have seen; None is unknown.
             known: Further facts for the header of the network's file.
 

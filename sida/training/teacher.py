@@ -34,7 +34,7 @@ from sida.training.logs import LogRecords, lost
 from sida.training.loop import Run
 from sida.training.optimizer import Average, OptimizedNetwork
 from sida.training.processes import Ranks
-from sida.training.run import new_network, teacher_digest
+from sida.training.run_folder import new_network, teacher_digest
 from sida.training.schedule import Schedule, teacher_learning_rate
 from sida.training.steps import OptimizerStep
 

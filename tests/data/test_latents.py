@@ -17,8 +17,8 @@ from sida.data import LatentDecoder, LatentEncoder, LatentScaling, load_dataset
 from sida.data.dataset import InMemory
 from sida.data.pictures import encode_png
 from sida.data.prepare import encode_dataset
+from sida.eval.measuring.generators import DataSource
 from sida.eval.measuring.protocol import load_protocol
-from sida.eval.measuring.sources import DataSource
 from sida.eval.results.identity import comparable
 from sida.methods.method import Exposure
 from sida.methods.registry import exposure_of_training
@@ -26,7 +26,7 @@ from sida.networks import build_network
 from sida.networks.file import read_metadata
 from sida.sampling import Drawer
 from sida.training import train_teacher
-from sida.training.run import check_shapes
+from sida.training.run_folder import check_shapes
 from tests.data.test_archive import npy, write_zip
 from tests.near import assert_levels, assert_near, is_copy, same_bits
 from tests.networks.made import SMALL, random_network

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sida.data import load_dataset
+from sida.eval.results.measurements import load_measurements
 from sida.eval.results.sheet import read_runs
-from sida.eval.results.summary import load_measurements
 from sida.workflow.cli import main
 from tests.eval.measuring.specs import DIGITS
 from tests.eval.metric_networks import tiny_dino

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT
+from sida.eval.results.measurements import MEASUREMENT_COLUMNS
 from sida.eval.results.published import protocols
-from sida.eval.results.summary import MEASUREMENT_COLUMNS
 from sida.eval.tables.cells import resolve
 from sida.eval.tables.layout import load_layout
 from sida.files.atomic import sha256_json

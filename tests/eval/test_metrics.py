@@ -19,7 +19,7 @@ from sida.eval.metrics.inception_score import InceptionScoreSums, inception_scor
 from sida.eval.metrics.kernel_distance import kernel_distance
 from sida.eval.metrics.kinds import METRIC_KINDS, value_fault
 from sida.eval.metrics.precision_recall import neighbour_shares, radii
-from sida.eval.results.measurements import record_identity
+from sida.eval.results.trial_files import record_identity
 from tests.golden.vectors import load
 from tests.near import assert_near
 from tests.refused import refused

@@ -41,14 +41,14 @@ from sida.eval.measuring.stores import open_images
 from sida.eval.metrics.statistics import FeatureStatistics
 from sida.eval.results.csv_files import read_csv
 from sida.eval.results.logs import read_evaluations, read_log
-from sida.eval.results.measurements import collect, write_measurement
 from sida.eval.results.sheet import read_runs
+from sida.eval.results.trial_files import collect, write_measurement
 from sida.files import convert
 from sida.files.atomic import append_jsonl, jsonl_text, write_text
 from sida.networks.file import load_network, save_network
 from sida.networks.official import import_network
 from sida.sampling.store import Samples, SampleStore, open_sample_store
-from sida.training.run import RunFolder
+from sida.training.run_folder import RunFolder
 from tests.data.test_archive import members, npy, pictures, png, tar_of, write_folder, write_zip, zip_of
 from tests.disks import DAMAGES
 from tests.eval.synthetic_output import trial_record

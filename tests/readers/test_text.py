@@ -13,11 +13,11 @@ from sida.config.lookup import ROOT
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping, load_spec, load_yaml
 from sida.eval.measuring.monitor_settings import MONITOR
+from sida.eval.results.measurements import load_measurements
 from sida.eval.results.sheet import read_runs
-from sida.eval.results.summary import load_measurements
 from sida.files.atomic import by_content
 from sida.files.text_files import yaml_text
-from sida.training.run import teacher_digest
+from sida.training.run_folder import teacher_digest
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.refused import command, refusal, refused, refusing
 from tests.training.toy import TEACHER

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from sida.config.lookup import ROOT
-from sida.eval.claims.write import decided, verdict_texts
+from sida.eval.claims.write import verdict_texts, verdicts_of_file
+from sida.eval.results.measurements import load_measurements
 from sida.eval.results.stored import read_stored, unchanged_rows
-from sida.eval.results.summary import load_measurements
 from sida.eval.tables.build import make_table
 from sida.eval.tables.latex import to_latex
 from sida.eval.tables.render import to_csv, to_html, to_markdown
@@ -52,7 +52,9 @@ def test_stored_verdicts_are_those_of_todays_rules(path):
     assert len(JUDGED) == 4
     stored, preset = stored_results([path]), load_preset(path)
     (measurements,) = stored.glob("measurements.csv*")
-    texts = verdict_texts(decided(preset.settings.claims, load_measurements(measurements), preset.judged, stored))
+    texts = verdict_texts(
+        verdicts_of_file(preset.settings.claims, load_measurements(measurements), preset.judged, stored)
+    )
     assert texts[".md"] == (stored / "claims.md").read_text()
     ours, theirs = (json.loads(text) for text in (texts[".json"], (stored / "claims.json").read_text()))
     # A hash of all digits, of which the last ones are the processor's.

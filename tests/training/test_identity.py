@@ -13,7 +13,7 @@ from sida.methods.distillation import student_digest
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks.file import load_network, read_metadata, save_network
 from sida.training import TeacherConfig, train_teacher
-from sida.training.run import teacher_digest
+from sida.training.run_folder import teacher_digest
 from tests.training.toy import DATASET, NETWORK, SID_STUDENT, STUDENT, TEACHER
 
 METRIC = {"key": "fd", "kind": "frechet", "extractor": "pixels", "reference": "data"}

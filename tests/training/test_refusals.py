@@ -15,7 +15,7 @@ from sida.training import TeacherConfig, train_teacher
 from sida.training.batches import StepBatches
 from sida.training.evaluation import evaluation_facts
 from sida.training.processes import ALONE, StopRequest
-from sida.training.run import RunFolder, check_shapes
+from sida.training.run_folder import RunFolder, check_shapes
 from sida.training.schedule import Phase, Schedule, linear_decay, points_passed
 from sida.training.steps import OptimizerStep
 from tests.refused import refused

@@ -9,7 +9,7 @@ import torch
 from sida.training import logs
 from sida.training.logs import IterationRecord, TickMeter
 from sida.training.processes import Ranks
-from sida.training.run import RunFolder
+from sida.training.run_folder import RunFolder
 
 HEALTHY = {"nimg": 1000, "samples": 200, "nan_count": 0, "steps": 40, "bad_steps": 0}
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from sida.files.atomic import try_lock, wait_for_lock
-from sida.training import TeacherConfig, run, train_teacher
-from sida.training.run import RunFolder
+from sida.training import TeacherConfig, run_folder, train_teacher
+from sida.training.run_folder import RunFolder
 from sida.workflow.cli import main
 from tests import disks
 from tests.refused import command, refused
@@ -190,7 +190,9 @@ def test_the_lock_is_held_while_a_state_is_written(tmp_path, monkeypatch):
 def test_a_snapshot_that_cannot_be_written_is_told_and_no_state_claims_it(tmp_path, monkeypatch):
     """What failed in the background ends the run with one line, and nothing behind it is written."""
     with monkeypatch.context() as patch:
-        patch.setattr(run, "write_state_dict", raising(OSError(28, "No space left on device", "network-0000000208")))
+        patch.setattr(
+            run_folder, "write_state_dict", raising(OSError(28, "No space left on device", "network-0000000208"))
+        )
         arguments = ["train-teacher", "--spec", json.dumps(TEACHER), "--out", tmp_path]
         refused("network-0000000208: No space left", command, *arguments)
     assert not states(tmp_path)

@@ -10,8 +10,8 @@ import sida
 from sida.config.lookup import ALLOW
 from sida.config.samplers import GeneratorSteps, read_sampler
 from sida.eval.measuring.measure import measure
-from sida.eval.results.measurements import long_rows
-from sida.eval.results.summary import measurements_of
+from sida.eval.results.measurements import measurements_of
+from sida.eval.results.trial_files import long_rows
 from sida.eval.tables.cells import nfe_text
 from sida.methods import distill
 from sida.methods.method import STEPS

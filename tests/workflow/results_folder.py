@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from sida.config.lookup import ROOT
-from sida.eval.results.measurements import collect, write_csv, write_measurement
+from sida.eval.results.trial_files import collect, write_csv, write_measurement
 from sida.files.atomic import jsonl_text, sha256_file, write_json, write_text
 from sida.networks import build_network
 from sida.networks.file import save_network

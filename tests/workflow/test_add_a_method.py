@@ -9,7 +9,7 @@ import pytest
 
 from sida.config.lookup import ROOT
 from sida.eval.measuring.measure import measure
-from sida.eval.results.measurements import collect, write_csv
+from sida.eval.results.trial_files import collect, write_csv
 from sida.eval.tables.build import make_table
 from sida.eval.tables.render import to_markdown
 from sida.workflow.preset import Preset, load_preset

@@ -15,8 +15,8 @@ import yaml
 from sida.config.lookup import ROOT
 from sida.eval.results import load
 from sida.eval.results.logs import has_log, logs_of, read_evaluations, read_log
+from sida.eval.results.measurements import load_measurements
 from sida.eval.results.stored import FROM_STORED, read_stored, stored_rows, taken
-from sida.eval.results.summary import load_measurements
 from sida.files.atomic import jsonl_text, write_hashed_json
 from sida.machine import environment
 from sida.networks.file import load_network

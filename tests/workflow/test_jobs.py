@@ -22,7 +22,7 @@ from sida.eval.tables.build import make_table
 from sida.methods import DistillConfig
 from sida.methods.distillation import student_digest
 from sida.training import TeacherConfig
-from sida.training.run import teacher_digest
+from sida.training.run_folder import teacher_digest
 from sida.workflow.preset import load_preset, preset_from
 from sida.workflow.preset.jobs import (
     find_needs,

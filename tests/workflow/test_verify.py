@@ -11,7 +11,7 @@ import pytest
 from sida.config.lookup import ROOT
 from sida.eval.results.csv_files import csv_text, read_csv
 from sida.eval.results.extended import read_extended
-from sida.eval.results.measurements import read_measurement, write_measurement
+from sida.eval.results.trial_files import read_measurement, write_measurement
 from sida.files.atomic import read_hashed_json, write_hashed_json, write_json, write_text
 from sida.files.ordinary import ordinary_files
 from sida.files.text_files import HASH_KEY

@@ -17,13 +17,13 @@ from sida.config.named_files import search_folders
 from sida.config.settings import from_mapping, names_object
 from sida.errors import UserError
 from sida.eval.claims.claim import STUDIES
-from sida.eval.claims.write import decided, verdict_texts
+from sida.eval.claims.write import verdict_texts, verdicts_of_file
 from sida.eval.figures.layout import Sources, figure_layout
 from sida.eval.results.csv_files import read_csv
 from sida.eval.results.extended import read_extended
-from sida.eval.results.measurements import read_measurement
+from sida.eval.results.measurements import Measurements, load_measurements, measured_in
 from sida.eval.results.sheet import SheetRow
-from sida.eval.results.summary import Measurements, load_measurements, measured_in
+from sida.eval.results.trial_files import read_measurement
 from sida.eval.tables.build import RENDERERS, make_table
 from sida.eval.tables.hyperparameters import HyperLayout
 from sida.eval.tables.layout import table_layout
@@ -168,7 +168,7 @@ def _claims(report: Report) -> dict[str, str]:
         raise _NotComparedError("its claims are code from outside")
     collected = folder / "measurements.csv"
     measured = load_measurements(collected) if collected.name in report.hashes else Measurements([], "no measurements")
-    return verdict_texts(decided(ROOT / "studies" / spec["study"] / "claims.py", measured, rows, folder))
+    return verdict_texts(verdicts_of_file(ROOT / "studies" / spec["study"] / "claims.py", measured, rows, folder))
 
 
 def _uncompared(folder: Path, name: str) -> str | None:

@@ -14,9 +14,9 @@ from sida.data.archive import is_intact_zip
 from sida.errors import Progress, UserError
 from sida.eval.results.csv_files import csv_text, parse_csv, read_csv
 from sida.eval.results.identity import require_comparable
-from sida.eval.results.measurements import long_rows, read_measurement
+from sida.eval.results.measurements import FURTHER, MEASUREMENT_COLUMNS, load_measurements
 from sida.eval.results.stored import STORED
-from sida.eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, load_measurements
+from sida.eval.results.trial_files import long_rows, read_measurement
 from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
 from sida.files.ordinary import file_below, ordinary_files
 from sida.files.tensors import read_tensor_header, verify_tensors

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sida.cli.main import Verb, existing
 from sida.config.settings import load_spec
 from sida.errors import UserError, suggestion
-from sida.eval.results.summary import measurements_file
+from sida.eval.results.measurements import measurements_file
 from sida.eval.tables.build import UnmeasuredError, make_table
 from sida.eval.tables.render import terminal_text, to_terminal
 from sida.files.atomic import write_hashed_json

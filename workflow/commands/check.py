@@ -18,8 +18,8 @@ from sida.errors import UserError, say, suggestion
 from sida.eval.commands._options import parse_trials
 from sida.eval.measuring.protocol import load_protocol
 from sida.eval.results.extended import read_extended
+from sida.eval.results.measurements import Estimate, measurements_file
 from sida.eval.results.stored import STORED, read_stored, stored_rows, unchanged_rows
-from sida.eval.results.summary import Estimate, measurements_file
 from sida.files.atomic import sha256_file
 from sida.files.ordinary import file_below
 from sida.machine import environment

@@ -60,7 +60,7 @@ def network_cost(network: Mapping[str, Any]) -> NetworkCost:
     kwargs = {key: value for key, value in network["kwargs"].items() if key != "dropout"}
     source: Mapping[str, Any] = {}
     if names_object(network["class"]):
-        from sida.training.run import class_source
+        from sida.training.run_folder import class_source
 
         source = class_source(network, "network")
     return _counted(json.dumps({**network, "kwargs": kwargs, **source}, sort_keys=True))

@@ -23,7 +23,7 @@ from sida.eval.figures.layout import load_figure_layout
 from sida.eval.measuring.protocol import Protocol, ReferenceSource
 from sida.eval.results.conditions import Planned
 from sida.eval.results.identity import Identity
-from sida.eval.results.summary import Measurements
+from sida.eval.results.measurements import Measurements
 from sida.eval.tables.layout import load_table_layout
 from sida.methods.registry import DistillConfig, checked_method, resolve_settings
 from sida.workflow.preset.jobs import layout_needs, teacher_training, training

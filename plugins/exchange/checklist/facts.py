@@ -19,10 +19,10 @@ from sida.config.lookup import ROOT
 from sida.config.settings import load_spec
 from sida.errors import UserError
 from sida.eval.results.logs import has_log, log_path, read_log
-from sida.eval.results.measurements import read_measurement
+from sida.eval.results.measurements import measured_in
 from sida.eval.results.retraining import load_retraining
 from sida.eval.results.stored import STORED, unchanged_rows
-from sida.eval.results.summary import measured_in
+from sida.eval.results.trial_files import read_measurement
 from sida.eval.tables.model import Table
 from sida.files.atomic import read_hashed_json
 from sida.files.ordinary import file_below, ordinary_files

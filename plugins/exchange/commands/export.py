@@ -13,8 +13,8 @@ from sida.config.lookup import typed_object
 from sida.errors import UserError
 from sida.eval.commands._options import pairs
 from sida.eval.results.exchange import read_numbers
+from sida.eval.results.measurements import Measurements, load_measurements, measured_in, measurements_file
 from sida.eval.results.published import PUBLISHED_DAY, load_published
-from sida.eval.results.summary import Measurements, load_measurements, measured_in, measurements_file
 from sida.files.atomic import atomic_folder, sha256_file, write_json
 from sida.files.ordinary import file_below
 from sida.plugins.exchange.hub_results import read_benchmarks
@@ -24,8 +24,8 @@ from sida.workflow.preset import load_preset
 from sida.workflow.preset.files import find_preset
 
 if TYPE_CHECKING:
+    from sida.eval.results.measurements import Measurements
     from sida.eval.results.sheet import SheetRow
-    from sida.eval.results.summary import Measurements
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,8 +15,8 @@ from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
 from sida.eval.results.csv_files import read_csv
+from sida.eval.results.measurements import Estimate, measurements_text
 from sida.eval.results.published import PUBLISHED, load_published, protocols
-from sida.eval.results.summary import Estimate, measurements_text
 from sida.plugins.exchange.board import (
     TRAINING,
     About,

@@ -8,7 +8,7 @@ import pytest
 
 from sida.config.lookup import ROOT
 from sida.eval.results.logs import read_log
-from sida.eval.results.summary import load_measurements
+from sida.eval.results.measurements import load_measurements
 from sida.files.atomic import read_hashed_json, write_hashed_json
 from sida.workflow.preset import load_preset
 from sida.workflow.preset.files import find_preset

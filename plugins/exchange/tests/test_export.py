@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard
 
 import sida
 from sida.config.samplers import Sampler
-from sida.eval.results.measurements import write_csv
+from sida.eval.results.trial_files import write_csv
 from sida.files.atomic import sha256_file
 from sida.plugins.exchange.hub_folder import model_source
 from sida.workflow.cli import main

@@ -10,8 +10,8 @@ import pytest
 
 from sida.config.lookup import ROOT
 from sida.eval.results.exchange import read_added, read_numbers
+from sida.eval.results.measurements import load_measurements
 from sida.eval.results.published import load_published
-from sida.eval.results.summary import load_measurements
 from sida.plugins.exchange.tests.validators import validate_records
 from tests.eval.synthetic_output import csv_rows
 from tests.refused import command, refused

@@ -16,7 +16,7 @@ from sida.eval.measuring.references import Reference
 from sida.eval.metrics.kinds import METRIC_KINDS
 from sida.eval.metrics.metric import Sides
 from sida.eval.metrics.statistics import FeatureStatistics
-from sida.eval.results.measurements import long_rows, record_identity
+from sida.eval.results.trial_files import long_rows, record_identity
 from sida.files.atomic import json_text
 from sida.plugins.judges.memorisation import memorisation, nearest
 from sida.plugins.judges.sliced import sliced_distance

@@ -8,8 +8,8 @@ import scipy.stats
 
 from sida.config.registries import FOLDER
 from sida.eval.contrasts import holm
+from sida.eval.results.measurements import load_measurements
 from sida.eval.results.stored import read_stored
-from sida.eval.results.summary import load_measurements
 from sida.workflow.preset import load_preset
 from sida.workflow.preset.specs import row_digest
 

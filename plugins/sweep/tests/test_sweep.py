@@ -7,7 +7,7 @@ import yaml
 
 from sida.eval.measuring.measure import Measurer
 from sida.eval.measuring.protocol import load_protocol
-from sida.eval.results.measurements import score_of
+from sida.eval.results.trial_files import score_of
 from sida.networks.file import read_metadata, save_network
 from sida.plugins.sweep.grid import make_averages, read_grid
 from sida.plugins.sweep.sweep import search_protocol

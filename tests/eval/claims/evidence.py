@@ -11,10 +11,10 @@ from sida.eval.claims.evidence import Evidence
 from sida.eval.claims.finding import Operand
 from sida.eval.claims.rules import RULES
 from sida.eval.claims.write import Verdict, decide
+from sida.eval.results.measurements import Measurement, Measurements
 from sida.eval.results.published import load_published
 from sida.eval.results.retraining import Retraining
 from sida.eval.results.sheet import SheetRow
-from sida.eval.results.summary import Measurement, Measurements
 
 PUBLISHED = load_published()
 A, B = Operand(run="a"), Operand(run="b")

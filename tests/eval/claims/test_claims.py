@@ -23,9 +23,9 @@ from sida.eval.claims.write import (
     verdicts_markdown,
     verdicts_record,
 )
+from sida.eval.results.measurements import Estimate, Measurement, Measurements, load_measurements
 from sida.eval.results.retraining import load_retraining
 from sida.eval.results.sheet import SheetRow, read_runs
-from sida.eval.results.summary import Estimate, Measurement, Measurements, load_measurements
 from sida.files.text_files import with_hash
 from tests.eval.claims.evidence import STILL, claim, claim_of, curve, evidence, lines, made, rows_of, spread
 from tests.eval.synthetic_output import planned_lines

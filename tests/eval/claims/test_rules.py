@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sida.eval.claims.evidence import Evidence
-from sida.eval.claims.finding import Finding, Operand, decided
+from sida.eval.claims.finding import Finding, Operand, finding_of
 from sida.eval.claims.write import combined
 from sida.eval.contrasts import Interval
 from sida.eval.results.retraining import Retraining
@@ -123,7 +123,7 @@ def test_rules_on_single_generators_count_noise_and_rounding(a, b, part, expecte
 
 def test_p_is_that_of_the_bound_that_the_estimate_would_have_to_pass():
     ratio = Interval(1.02, 0.004, 30.0, 1.009, 1.031)
-    found = decided(ratio, "", {}, high=1.005)
+    found = finding_of(ratio, "", {}, high=1.005)
     assert found.outcome == "contradicted"
     assert found.numbers["p"] == pytest.approx(ratio.p_value(1.005))
 
@@ -638,7 +638,7 @@ def test_ends_of_an_interval_on_its_bounds_are_within_and_p_is_of_the_nearer_bou
     ):
         middle = (low + high) / 2
         interval = Interval(middle, 0.1, 9.0, low, high)
-        found = decided(interval, "x", {"a": 7}, *bounds)
+        found = finding_of(interval, "x", {"a": 7}, *bounds)
         assert found.outcome == expected
         assert found.numbers["p"] == pytest.approx(max(map(interval.p_value, bounds)))
         assert {key: found.numbers[key] for key in ("a", "low", "high", "df")} == {
@@ -648,15 +648,15 @@ def test_ends_of_an_interval_on_its_bounds_are_within_and_p_is_of_the_nearer_bou
             "df": 9,
         }
     # Without noise there is no p, and without a bound, too.
-    exact = decided(Interval(1.5, 0.0, 9.0, 1.5, 1.5), "x", {})
+    exact = finding_of(Interval(1.5, 0.0, 9.0, 1.5, 1.5), "x", {})
     assert (exact.outcome, exact.evidence) == ("supported", "x, 95 % interval 1.5 to 1.5")
     assert "p" not in exact.numbers
-    assert "p" not in decided(Interval(1.5, 0.1, 9.0, 1.4, 1.6), "x", {}, -math.inf).numbers
+    assert "p" not in finding_of(Interval(1.5, 0.1, 9.0, 1.4, 1.6), "x", {}, -math.inf).numbers
 
 
 def test_a_small_p_is_printed_as_a_bound():
     words = [
-        decided(Interval(value, 0.1, 1e9, 0.0, 1.0), "x", {}).evidence.partition(" (p ")[2] for value in (0.4, 0.2)
+        finding_of(Interval(value, 0.1, 1e9, 0.0, 1.0), "x", {}).evidence.partition(" (p ")[2] for value in (0.4, 0.2)
     ]
     assert words == ["< 0.0001)", f"{2 * stats.norm.sf(2):.2g})"]
 

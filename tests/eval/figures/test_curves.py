@@ -19,8 +19,8 @@ from sida.eval.figures.layout import Sources, load_figure_layout
 from sida.eval.figures.plot import KEPT_LABEL, NO_DATA, draw_curves
 from sida.eval.results.csv_files import parse_csv
 from sida.eval.results.logs import Curve, Point, pool, read_evaluations
+from sida.eval.results.measurements import Estimate, load_measurements
 from sida.eval.results.sheet import read_runs
-from sida.eval.results.summary import Estimate, load_measurements
 from sida.files.atomic import sha256_file
 from sida.workflow.cli import main
 from tests.eval.synthetic_output import CURVES, csv_rows, inputs_of, measurement_lines, write_csv, write_jsonl

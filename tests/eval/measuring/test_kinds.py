@@ -13,7 +13,7 @@ from sida.eval.measuring.measure import measure
 from sida.eval.measuring.monitor import make_monitor, monitor_facts
 from sida.eval.measuring.protocol import load_protocol
 from sida.eval.metrics.metric import Metric
-from sida.eval.results.measurements import long_rows
+from sida.eval.results.trial_files import long_rows
 from sida.networks import build_network
 from sida.networks.file import save_network
 from tests.eval.measuring.specs import DIGITS, data_spec, metric, protocol

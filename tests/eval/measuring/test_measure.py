@@ -16,14 +16,14 @@ from sida.data.archive import dataset_json
 from sida.eval.features import get_extractor
 from sida.eval.measuring import trial as trials_of
 from sida.eval.measuring.functions import CallableSource, as_batch
+from sida.eval.measuring.generators import DataSource, NetworkSource
 from sida.eval.measuring.measure import Measurer, measure
 from sida.eval.measuring.protocol import load_protocol
-from sida.eval.measuring.sources import DataSource, NetworkSource
 from sida.eval.metrics.frechet import frechet_distance
 from sida.eval.metrics.inception_score import inception_score
 from sida.eval.metrics.precision_recall import neighbour_shares
-from sida.eval.results.measurements import collect, read_measurement, trial_path
-from sida.eval.results.summary import MEASUREMENT_COLUMNS
+from sida.eval.results.measurements import MEASUREMENT_COLUMNS
+from sida.eval.results.trial_files import collect, read_measurement, trial_path
 from sida.files import text_files
 from sida.files.atomic import sha256_file
 from sida.files.ordinary import UnreadableError

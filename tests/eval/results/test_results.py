@@ -20,11 +20,11 @@ from sida.eval.results import load
 from sida.eval.results.bibliography import SUITE, bibliography, cited_label, references
 from sida.eval.results.exchange import exchanged, read_exchanged, read_numbers
 from sida.eval.results.logs import kept_images, logged_level, read_evaluations, read_log
-from sida.eval.results.measurements import read_measurement, write_csv
+from sida.eval.results.measurements import MEASUREMENT_COLUMNS, Estimate, load_measurements
 from sida.eval.results.numbers import RETRAINING, agreement
 from sida.eval.results.published import load_published
 from sida.eval.results.retraining import load_retraining
-from sida.eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements
+from sida.eval.results.trial_files import read_measurement, write_csv
 from sida.eval.tables.build import make_table
 from sida.eval.tables.latex import to_latex
 from sida.files.atomic import write_hashed_json

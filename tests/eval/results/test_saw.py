@@ -14,10 +14,10 @@ from sida.config.named_files import find_file
 from sida.config.samplers import read_sampler
 from sida.eval.claims.finding import Operand
 from sida.eval.features import EXTRACTORS
-from sida.eval.measuring.sources import exposure_of_decoder, exposure_of_parts
+from sida.eval.measuring.generators import exposure_of_decoder, exposure_of_parts
 from sida.eval.results.identity import Identity, comparable, identity_of, joined, read_exposure, reason_against
+from sida.eval.results.measurements import Measurements
 from sida.eval.results.sheet import SheetRow, exposure_of, official_exposure, read_runs
-from sida.eval.results.summary import Measurements
 from sida.eval.tables.build import build_table
 from sida.eval.tables.latex import to_latex
 from sida.eval.tables.layout import load_layout

@@ -12,8 +12,8 @@ from sida.config.lookup import ROOT
 from sida.config.settings import load_spec
 from sida.eval.measuring.protocol import load_protocol
 from sida.eval.results.exchange import exchanged
-from sida.eval.results.measurements import write_csv
 from sida.eval.results.published import protocols
+from sida.eval.results.trial_files import write_csv
 from sida.eval.tables.scores import row_columns, table_protocol, unfitting
 from sida.files.atomic import write_hashed_json
 from sida.workflow.cli import main

@@ -17,10 +17,10 @@ from sida.eval.report.paper import missing_latex
 from sida.eval.results.bibliography import bibliography
 from sida.eval.results.conditions import Planned
 from sida.eval.results.identity import Identity
+from sida.eval.results.measurements import Measurements, load_measurements
 from sida.eval.results.published import load_published
 from sida.eval.results.retraining import Retraining
 from sida.eval.results.sheet import SheetRow
-from sida.eval.results.summary import Measurements, load_measurements
 from sida.eval.tables.bold import _is_about
 from sida.eval.tables.build import build_table, make_table, table_paths, write_table
 from sida.eval.tables.cells import TableLine, nfe_text, unlike

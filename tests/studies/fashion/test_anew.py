@@ -12,9 +12,9 @@ from sida.eval.claims.evidence import Evidence
 from sida.eval.claims.finding import UNDECIDED
 from sida.eval.claims.write import decide
 from sida.eval.results.logs import logs_of
+from sida.eval.results.measurements import load_measurements
 from sida.eval.results.sheet import read_runs
 from sida.eval.results.stored import files_of, stored_rows
-from sida.eval.results.summary import load_measurements
 from sida.workflow.preset.extension import write_extension
 from studies.fashion import differences, scatter
 from tests.plugins import needs

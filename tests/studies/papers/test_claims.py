@@ -6,7 +6,7 @@ import torch
 from sida.config.lookup import ROOT
 from sida.eval.claims.claim import load_claims
 from sida.eval.claims.evidence import Evidence
-from sida.eval.results.summary import Measurements
+from sida.eval.results.measurements import Measurements
 from sida.methods.gdd import freeze_innate
 from sida.methods.registry import recipe_of
 from sida.methods.sid import SiDALoss, SiDLoss

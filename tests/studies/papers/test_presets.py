@@ -20,8 +20,8 @@ from sida.config.named_files import find_file
 from sida.eval.measuring.protocol import load_protocol
 from sida.eval.results.conditions import matching
 from sida.eval.results.identity import comparable
+from sida.eval.results.measurements import Measurement, Measurements
 from sida.eval.results.published import load_published
-from sida.eval.results.summary import Measurement, Measurements
 from sida.eval.tables.build import build_table
 from sida.eval.tables.layout import load_layout
 from sida.files.atomic import sha256_file

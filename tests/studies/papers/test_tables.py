@@ -13,8 +13,8 @@ import pytest
 from sida.config.settings import from_mapping
 from sida.eval.measuring.protocol import load_protocol
 from sida.eval.results.identity import comparable
+from sida.eval.results.measurements import Measurements, load_measurements
 from sida.eval.results.published import load_published, protocols, published_number
-from sida.eval.results.summary import Measurements, load_measurements
 from sida.eval.tables.build import build_table, write_table
 from sida.eval.tables.hyperparameters import HyperRow
 from sida.eval.tables.layout import TableSources, load_layout, load_table_layout
