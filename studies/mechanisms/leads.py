@@ -9,7 +9,6 @@ equally many images.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -238,18 +237,6 @@ def lead_of(
     sides = [values_of(data, cells.get((teacher, w), {}), metric, images) for w in (0.0, weight)]
     known = [side for side in sides if side and len(side) > 1]
     return lead(*known) if len(known) == 2 else None
-
-
-def pooled_lead(data: Data, weight: float, metric: str = "fd") -> Lead:
-    """Lead over all teachers by kept networks, each training nested in its teacher; the teachers have equal weight."""
-    cells, sides = cells_of(data), []
-    for w in (weight, 0.0):
-        values = {teacher: values_of(data, cells[teacher, w], metric) or [] for teacher in data.grades}
-        numbers = itertools.count()
-        sides.append({teacher: {next(numbers): math.log(v) for v in known} for teacher, known in values.items()})
-    gap = difference(*sides)
-    value, high, low = (1 - math.exp(end) for end in (gap.value, gap.low, gap.high))
-    return Lead(value, low, high, gap.p_value(), min(sum(map(len, side.values())) for side in sides))
 
 
 def percent(value: float) -> str:

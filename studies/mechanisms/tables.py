@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, stdev
 
 from sida.eval.contrasts import DECIDING, POWER, chances, holm
@@ -219,8 +219,16 @@ def parts_table(data: Data, images: int | None = None) -> str:
             if (recipe, teacher) in leads:
                 of_sid, of_sida, p = leads[recipe, teacher]
                 numbers = ratio_in_words(of_sid), ratio_in_words(of_sida), "" if p is None else p_in_words(p)
+                if images is None and not any(map(_kept_at(data), trainings[recipe, teacher])):
+                    # A kept network without training has no scatter of trainings.
+                    numbers = "the untrained start", "", ""
                 lines.append(line(label, teacher, trainings[recipe, teacher], *numbers))
     return markdown(heads, lines, 2)
+
+
+def _kept_at(data: Data) -> Callable[[str], float]:
+    """Function that returns the images after which a training's kept network was kept."""
+    return lambda run: float(facts_of(data)[run].get("kept_at") or 0)
 
 
 def p_in_words(p: float) -> str:
@@ -240,8 +248,8 @@ def scatter_table(data: Data) -> str:
     }
     lines = []
     for label, runs in (cells | parts).items():
-        scatter = (log_std(values_of(data, runs, images=images) or []) for images in (None, data.end))
-        lines.append([label, str(len(runs)), *(f"{100 * std:.1f} %" for std in scatter)])
+        kept, last = (f"{100 * log_std(values_of(data, runs, images=at) or []):.1f} %" for at in (None, data.end))
+        lines.append([label, str(len(runs)), kept if any(map(_kept_at(data), runs)) else "untrained", last])
     return markdown(["", "trainings", "scatter of kept networks", f"at {data.end} thousand images"], lines)
 
 
