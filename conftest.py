@@ -57,8 +57,15 @@ def _single_thread():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _forked_readers():
-    with forks.forked():
+def _readers_within():
+    with forks.children(forks.Within):
+        yield
+
+
+@pytest.fixture(scope="module")
+def forked_readers():
+    """Readers of files have the limits of a child, which hostile files need."""
+    with forks.children(forks.Forked):
         yield
 
 

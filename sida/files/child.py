@@ -17,7 +17,7 @@ import resource
 import signal
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -110,6 +110,13 @@ def serve(reader: str, source: int, out: int, limits: tuple[int, int, int, int])
     read = getattr(importlib.import_module(module), name)  # imports all that reading needs
     args, stream, writer = json.load(sys.stdin), os.fdopen(source, "rb"), Writer(os.fdopen(out, "wb"))
     _limit(*limits)
+    os._exit(answer(read, args, stream, writer, limits))
+
+
+def answer(
+    read: Callable[..., Any], args: list[Any], stream: BinaryIO, writer: Writer, limits: tuple[int, int, int, int]
+) -> int:
+    """Writes the value and the arrays of a reader, or its fault; returns the child's exit status."""
     try:
         try:
             writer.finish({"value": read(stream, writer, *args)})
@@ -117,8 +124,8 @@ def serve(reader: str, source: int, out: int, limits: tuple[int, int, int, int])
             writer.restart()
             writer.finish({"fault": _fault(error, limits[0], limits[3] - ROOM)})
     except OSError:
-        os._exit(FULL)
-    os._exit(0)
+        return FULL
+    return 0
 
 
 def _fault(error: Exception, memory: int, output: int) -> tuple[str, str, str, bool]:

@@ -189,6 +189,7 @@ def test_the_unpickler_works_in_a_child_only():
 FLAGGED = pickle.dumps(np.zeros(3072, np.uint8), 2).replace(b"u1", b"O8").replace(b"K\0t", b"K\x3ft")
 
 
+@pytest.mark.usefixtures("forked_readers")
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -60,6 +60,8 @@ from tests.refused import command, refusal, refused
 from tests.slow import quick_but
 from tests.training.toy import EDM2, NETWORK
 
+pytestmark = pytest.mark.usefixtures("forked_readers")
+
 
 def data(path: Path) -> torch.Tensor:
     """As a data set."""
