@@ -19,7 +19,7 @@ from tools.store_study import store_study
 
 TINY = ("--configfile", "tests/workflow/tiny.yaml")
 # One worker makes the finished run and all of this file's tests use it.
-pytestmark = pytest.mark.xdist_group("finished-run")
+pytestmark = [pytest.mark.xdist_group("finished-run"), pytest.mark.slow]
 RUNS = ["data", "teacher-nfe35", "sid-a1.0", "sida-a1.0", "sid2a-a1.0"]
 
 
@@ -94,7 +94,6 @@ def test_second_run_does_nothing_and_says_so(finished):
     assert networks(finished) == before
 
 
-@pytest.mark.slow
 def test_jobs_and_the_summary_need_no_utf8_and_no_home_that_can_be_written(finished, tmp_path, monkeypatch):
     for name in ("manifest.json", "figures/samples.csv"):
         (finished.folder / "results/tiny" / name).unlink()
@@ -135,7 +134,6 @@ def interrupt_and_finish(workspace: Workspace, kills: int, sign: int, seed: int)
     workspace.done(*TINY)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill", "int", "term"])
 def test_three_interruptions_end_with_the_same_numbers(finished, tmp_path, sign):
     workspace = Workspace(tmp_path)
@@ -161,7 +159,6 @@ def test_a_finished_run_is_stored_and_shown_from_what_is_stored(finished, tmp_pa
     assert all(number in shown for number in numbers)
 
 
-@pytest.mark.slow
 def test_stored_networks_are_measured_again_from_another_folder(finished, tmp_path, monkeypatch, capsys):
     results, preset = finished.folder / "results/tiny", ROOT / "tests/workflow/tiny.yaml"
     monkeypatch.chdir(tmp_path)
