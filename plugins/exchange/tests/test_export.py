@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from sida.plugins.exchange.hub_folder import model_source
 from sida.workflow.cli import main
 from tests.eval.metric_networks import write_network
 from tests.eval.synthetic_output import write_preset
+from tests.forks import run_anew
 from tests.near import assert_levels, assert_near, same_bits
 from tests.networks.made import SMALL, random_network
 from tests.refused import command, refused
@@ -72,28 +72,32 @@ def test_the_pipeline_gives_the_same_images_without_the_network(exported, monkey
         load(str(folder), custom_pipeline=str(folder))
 
 
-#: Refuses every package but torch and safetensors with their needs, and prints the images.
-ALONE = """
-import json, sys
-class Refuse:
+class Alone:
+    """Refuses every package but torch and safetensors with their needs."""
+
+    OTHERS = {"sida", "eval", "workflow", "diffusers", "huggingface_hub", "yaml", "scipy"}
+
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("sida", "eval", "workflow", "diffusers", "huggingface_hub", "yaml", "scipy"):
+        if name.partition(".")[0] in self.OTHERS:
             raise ImportError(name)
-sys.meta_path.insert(0, Refuse())
-sys.path.insert(0, sys.argv[1])
-import model
-images = model.OneStepGenerator.from_pretrained(sys.argv[1]).sample(5, seed=3, batch_size=4)
-print(json.dumps(images.tolist()))
-"""
+
+
+def draw_alone(folder, out):
+    """Draws images with a folder's own model."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in Alone.OTHERS]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, Alone())
+    sys.path[:] = [folder, *(path for path in sys.path if "site-packages" in path or "lib/python" in path)]
+    model = importlib.import_module("model")
+    assert model.__file__.startswith(folder)
+    np.save(out, model.OneStepGenerator.from_pretrained(folder).sample(5, seed=3, batch_size=4))
 
 
 def test_the_model_runs_with_torch_and_safetensors_alone(exported, tmp_path):
     folder, network = exported
-    command = [sys.executable, "-c", ALONE, str(folder / "generator")]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""})
+    run_anew(draw_alone, str(folder / "generator"), tmp_path / "drawn.npy")
     expected = sida.load(network, device="cpu").sample(5, seed=3, batch_size=4)
-    assert run.returncode == 0, run.stderr
-    assert_levels(np.array(json.loads(run.stdout), np.uint8), expected)
+    assert_levels(np.load(tmp_path / "drawn.npy"), expected)
 
 
 @pytest.mark.parametrize("name", ["ECTPrecond", "GDDPrecond", "EDM2Precond", "SiTPrecond", "DiTPrecond"])

@@ -2,9 +2,8 @@
 
 import copy
 import functools
+import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from sida.sampling import Drawer, Sampler, one_step
 from sida.sampling.generate import draw_batch
 from sida.sampling.streams import SeedStreams
 from tests.files.made_pickles import MARK, write_genuine
+from tests.forks import run_anew
 from tests.near import assert_near, is_copy, same_integers
 from tests.networks.made import random_network, recorded_network
 from tests.refused import command, refused
@@ -86,7 +86,7 @@ def test_the_middle_level_of_consistency_steps_is_of_the_networks_data(sigma_dat
 
 @pytest.mark.parametrize("module", ["samplers", "networks"])
 def test_modules_can_be_imported_first(module):
-    subprocess.run([sys.executable, "-c", f"import sida.plugins.trigflow.{module}"], check=True)
+    run_anew(importlib.import_module, f"sida.plugins.trigflow.{module}")
 
 
 @pytest.mark.parametrize("name", NAMES)
