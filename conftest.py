@@ -1,5 +1,6 @@
 """Fixtures of all tests: golden vectors and quiet single-threaded torch."""
 
+import gc
 import os
 
 import hypothesis
@@ -46,6 +47,11 @@ def pytest_collection_modifyitems(items):
         names = (value[0] if isinstance(value, list) and value else value for value in parameters)
         for name in missing & {name for name in names if isinstance(name, str)}:
             item.add_marker(pytest.mark.skip(reason=f"'{name}' is of a plugin that is not here"))
+
+
+def pytest_collection_finish():
+    """Imported modules live until the end: no later collection of garbage looks at them, and no fork copies them."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
