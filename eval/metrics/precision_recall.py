@@ -151,7 +151,7 @@ def _from_differences(
         (rows[left].double() - columns[right].double()).square_().sum(1).float()
         for left, right in zip(first.split(size), second.split(size))
     ]
-    return torch.cat(parts) if parts else rows.new_empty(0)
+    return torch.cat(parts)
 
 
 class _Manifold:
