@@ -7,7 +7,7 @@ import json
 import math
 import re
 import statistics
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import jsonschema
 import numpy as np
@@ -23,7 +23,7 @@ from sida.eval.results.logs import kept_images, logged_level, read_evaluations, 
 from sida.eval.results.measurements import MEASUREMENT_COLUMNS, Estimate, load_measurements
 from sida.eval.results.numbers import RETRAINING, agreement
 from sida.eval.results.published import load_published
-from sida.eval.results.retraining import load_retraining
+from sida.eval.results.retraining import Retraining, load_retraining
 from sida.eval.results.trial_files import read_measurement, write_csv
 from sida.eval.tables.build import make_table
 from sida.eval.tables.latex import to_latex
@@ -138,6 +138,15 @@ def test_rule_eq_has_the_published_tolerances():
     assert agreement(Estimate(2.0, 0.001, 10), teacher).tolerance == pytest.approx(0.02 * 1.97)
     for mean, outcome in ((0.75, "agrees"), (0.7501, "better"), (0.7299, "worse")):
         assert agreement(Estimate(mean, 0.001, 10), numbers["table3-sid-a1.2-precision"]).outcome == outcome
+
+
+def test_a_repeated_training_scatters_by_a_share_of_the_mean():
+    known = Retraining(std={"fd": 0.1}, source="made up", df=4)
+    assert known.variance("fd", 3.0) == (pytest.approx(0.09), 4)
+    # A publication's standard deviation has no degrees of freedom, and the one of another metric is unknown.
+    variance, freedom = replace(known, df=0).variance("fd", 3.0)
+    assert (variance, freedom > 1e6) == (pytest.approx(0.09), True)
+    assert known.variance("is", 3.0) is None
 
 
 @pytest.mark.parametrize(("trainings", "networks"), [(0, 0), (1, 2), (3, 1)])
