@@ -67,6 +67,19 @@ def check_records(folder: Path) -> None:
         check_code_path(modules, kind, f"set {ALLOW}={modules.resolve()}, else remove it")
 
 
+def check_pickles(arguments: Sequence[str]) -> None:
+    """Refuses Snakemake's option that loads a pickle of the working folder, which may contain a program.
+
+    Args:
+        arguments: Arguments of Snakemake, which takes shorter forms of its options.
+
+    Raises:
+        UserError: The option is among them.
+    """
+    if any(word.startswith("--tr") for word in arguments):
+        raise UserError("--trust-io-cache", "loads a pickle of the working folder, which can run code", "leave it out")
+
+
 def check_scheduler(executor: str) -> None:
     """Refuses SLURM on a machine without SLURM, where each job fails after a minute.
 

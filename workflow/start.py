@@ -24,6 +24,7 @@ from sida.workflow.checks import (
     check_data,
     check_folder,
     check_packages,
+    check_pickles,
     check_profile,
     check_scheduler,
     closed_results,
@@ -180,6 +181,7 @@ class Start:
         """Reads and checks the preset and the profile."""
         if not self._job and not PLANNING.get():
             check_profile(sys.argv)
+            check_pickles(sys.argv)
         check_folder(Path.cwd())
         self._files = [os.path.relpath(path) for path in self._workflow.configfiles]
         # The last file takes precedence, as in Snakemake.

@@ -1,6 +1,7 @@
 """A study from a stranger runs none of its code before the user has said so; its names are told before."""
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -372,6 +373,21 @@ def test_a_profile_of_the_folder_runs_nothing_without_permission(tmp_path, monke
     assert status != 0
     assert f"error: {place}: " in said
     assert "Traceback" not in said
+    assert not (tmp_path / "was-here").exists()
+
+
+@pytest.mark.parametrize("option", ["--trust-io-cache", "--trust"])
+def test_no_pickle_of_snakemakes_records_is_loaded(tmp_path, option):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "was-here"),)
+
+    (tmp_path / ".snakemake/iocache").mkdir(parents=True)
+    (tmp_path / ".snakemake/iocache/latest.pkl").write_bytes(pickle.dumps(Evil()))
+    words = ["-s", str(ROOT / "Snakefile"), "--configfile", str(ROOT / "studies/papers/published.yaml"), option, "-n"]
+    status, said = forked_snakemake(tmp_path, *words, environment={ALLOW: ""})
+    assert status != 0
+    assert "error: --trust-io-cache: " in said
     assert not (tmp_path / "was-here").exists()
 
 
