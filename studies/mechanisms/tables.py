@@ -12,6 +12,7 @@ from studies.mechanisms.leads import (
     DIGITS,
     FASHION,
     FRAMES,
+    LATER,
     PARTS,
     PARTS_WEIGHT,
     SPLIT,
@@ -53,6 +54,7 @@ SHORT = (
     (DIGITS, "d200", 3.0),
     (SPLIT, "d10", 0.3),
     (SPLIT, "d10b", 0.3),
+    (LATER, "d40", 0.3),
     (FASHION, "t10", 3.0),
     (COLOUR, "t10", 0.3),
 )
@@ -324,11 +326,11 @@ def _of_cells(runs: Iterable[str]) -> str:
 def main() -> None:
     """Prints the tables."""
     print(short_table())
-    for data in (DIGITS, SPLIT, *WIDE, FASHION, COLOUR):
+    for data in (DIGITS, SPLIT, LATER, *WIDE, FASHION, COLOUR):
         print(f"\n{data.name}\n\n{leads_table(data)}\n\n{time_table(data)}\n\n{kept_table(data)}")
     print(f"\n{parts_table(DIGITS)}\n\n{parts_table(DIGITS, DIGITS.end)}")
     print(f"\n{scatter_table(DIGITS)}\n\n{power_table(DIGITS)}")
-    print(f"\n{machines_table((DIGITS, SPLIT, WIDE[0], FASHION, COLOUR))}")
+    print(f"\n{machines_table((DIGITS, SPLIT, LATER, WIDE[0], FASHION, COLOUR))}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from studies.mechanisms.leads import (
     COLOUR,
     DIGITS,
     FASHION,
+    LATER,
     SPLIT,
     WIDE,
     in_words,
@@ -27,8 +28,9 @@ from studies.mechanisms.leads import (
 )
 
 FOLDER = ROOT / "studies/mechanisms"
-PAGE, PREDICTIONS, SETTINGS, POWER, COLOURED, HELD_OUT = (
-    (FOLDER / f"{name}.md").read_text() for name in ("README", "predictions", "settings", "power", "colour", "held-out")
+PAGE, PREDICTIONS, SETTINGS, POWER, COLOURED, HELD_OUT, LATER_PAGE = (
+    (FOLDER / f"{name}.md").read_text()
+    for name in ("README", "predictions", "settings", "power", "colour", "held-out", "later")
 )
 FIRST = (ROOT / "README.md").read_text()
 #: Cells of the digits in the short table.
@@ -53,8 +55,8 @@ def recalls(runs, data=DIGITS):
 
 def test_the_tables_are_on_the_pages(capsys):
     tables.main()
-    text = PAGE + SETTINGS + POWER + COLOURED + HELD_OUT
-    names = {data.name for data in (DIGITS, SPLIT, *WIDE, FASHION, COLOUR)}
+    text = PAGE + SETTINGS + POWER + COLOURED + HELD_OUT + LATER_PAGE
+    names = {data.name for data in (DIGITS, SPLIT, LATER, *WIDE, FASHION, COLOUR)}
     for line in capsys.readouterr().out.splitlines():
         assert line in text or line in names, line
     short = tables.short_table()
@@ -85,6 +87,41 @@ def test_the_page_on_held_out_digits_says_what_its_pairs_show():
     assert f"{of('recall')} against {of('recall', sid)} of held-out images." in HELD_OUT
 
 
+def test_the_page_on_later_leads_says_what_its_pairs_show():
+    cells, means = leads.cells_of(LATER), leads.means_of(LATER)
+    words = lambda metric, images=None: in_words(lead_of(LATER, cells, "d40", 0.3, metric, images)).removesuffix(" °")
+    kept, held_out, last = words("fd"), words("fd_heldout"), words("fd", LATER.end)
+    answer = f"SiDA leads by {kept} to training images and by {held_out} to held-out ones, where real"
+    assert f"{answer} training digits have an FD of {means['data', 'fd_heldout']:.1f}" in LATER_PAGE
+    assert f"at the end it leads by {last} to training images." in LATER_PAGE
+    unseen = lead_of(LATER, cells, "d40", 0.3, "fd_glyphs_heldout")
+    assert unseen.low < 0 < unseen.high
+    sid, sida = cells["d40", 0.0], cells["d40", 0.3]
+    of_pairs = lambda images: " and ".join(
+        percent(1 - theirs[images] / ours[images]) for ours, theirs in zip(sid.values(), sida.values(), strict=True)
+    )
+    grown = f"{of_pairs(50)} % after 50 thousand images and {of_pairs(100)} % after 100 thousand"
+    assert f"**The lead grows to the end**, {grown}." in LATER_PAGE
+    assert f"it is {grown}; by kept networks {kept}, and {held_out} to held-out images" in PAGE
+    assert f"after 100 thousand images, it is {held_out} below." in FIRST
+    rises = sorted(curve[LATER.end] / min(curve.values()) - 1 for curve in sid.values())
+    assert f"rises by {percent(rises[0])} and {percent(rises[1])} % to the end" in LATER_PAGE
+    of = lambda metric, runs: span([means[run, metric] for run in runs])
+    recall = f"from {of('recall', sid)} to {of('recall', sida)} of held-out images"
+    assert f"**Recall falls by 0.20**, {recall}, while precision rises." in LATER_PAGE
+    assert (
+        f"{of('copies', sida)} in the features of `glyphs`, is below 0.5; {of('copies_tail', sida)} are" in LATER_PAGE
+    )
+    quarters = ("{}, {}, {} and {} %".format(*map(percent, quarters_of(LATER, run))) for run in sida)
+    assert f"The term has {', and '.join(quarters)} of the generator's gradient" in LATER_PAGE
+
+
+def quarters_of(data, run):
+    """Mean share of the adversarial term in each quarter of a training, by its images."""
+    shares, end = leads.shares_of(data, run).items(), data.end
+    return [mean(share for at, share in shares if end / 4 * n < at <= end / 4 * (n + 1)) for n in range(4)]
+
+
 def test_the_page_on_colour_pictures_says_what_its_pairs_show():
     cells, means, end = leads.cells_of(COLOUR), leads.means_of(COLOUR), COLOUR.end
     pairs = [*zip(cells["t10", 0.0], cells["t10", 0.3], strict=True)]
@@ -104,11 +141,7 @@ def test_the_page_on_colour_pictures_says_what_its_pairs_show():
     of_pairs = zip(*([f"{100 * (1 - ratio):.1f}".replace("-", "−") for ratio in values] for values in ratios.values()))
     told = ", and ".join(f"{both(leads_here)} %" for leads_here in of_pairs)
     assert f"the leads to training and held-out pictures are {told} |" in COLOURED
-    quarters = []
-    for _, sida in pairs:
-        shares = leads.shares_of(COLOUR, sida)
-        parts = ([s for at, s in shares.items() if end / 4 * n < at <= end / 4 * (n + 1)] for n in range(4))
-        quarters.append([percent(mean(part)) for part in parts])
+    quarters = [[*map(percent, quarters_of(COLOUR, sida))] for _, sida in pairs]
     told = ", and ".join(f"{', '.join(first)} and {fourth} %" for *first, fourth in quarters)
     assert f"the adversarial term has {told} of the generator's gradient" in COLOURED
     against = lambda key, digits: ", and ".join(
@@ -170,9 +203,8 @@ def test_the_answer_is_that_of_the_stored_rows():
     assert below in (ROOT / "docs/faq.md").read_text()
     alone, generated = ([in_words(of_part(part, images)) for images in (None, 50)] for part in ("alone", "generated"))
     assert f"SiDA leads by {generated[0]}, at the end by {generated[1]}." in PAGE
-    quarter = lambda shares, n: mean(share for at, share in shares.items() if 12.5 * n < at <= 12.5 * (n + 1))
     sides = TRAININGS["digits-generated", "d10"], CELLS["d10", 0.3]
-    shares = ([quarter(leads.shares_of(DIGITS, run), n) for run in runs for n in range(4)] for runs in sides)
+    shares = ([share for run in runs for share in quarters_of(DIGITS, run)] for runs in sides)
     parts = (f"{percent(min(of_side))} to {percent(max(of_side))} %" for of_side in shares)
     share = f"here the term has {next(parts)} of the gradient, in SiDA {next(parts)}"
     assert share in PAGE
