@@ -9,12 +9,14 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from sida.cli.main import parser_of
 from sida.config.lookup import ROOT, our_object
+from sida.config.registries import CORE
 from sida.config.settings import names_object
 from sida.workflow.cli import all_verbs
 
@@ -97,6 +99,20 @@ def test_imports_never_go_up(package):
             up = other == package and target in level and level[target] > level[room]
             assert not up, f"{path} imports {target}, which is on a higher floor"
         assert not named_objects(path) & {*above}, f"{path} names an object of a package above"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_registry_names_no_object_of_a_package_above_its_reader(package):
+    core = tomllib.loads(CORE.read_text())
+    above = {f"{name}." for name in PACKAGES[PACKAGES.index(package) + 1 :]}
+    texts = [path.read_text() for path in (ROOT / package).rglob("*.py")]
+    # A name that is missing is looked for in the index of the plugins.
+    read = re.compile(r'(?:Registry(?:\[.+\])?|entries)\("(\w+)"(?!.*missing)')
+    tables = {table for text in texts for table in read.findall(text)}
+    assert tables
+    for table in tables & core.keys():
+        objects = [entry if isinstance(entry, str) else entry.get("object", "") for entry in core[table].values()]
+        assert not [name for name in objects if name.startswith((*above, "plugins."))], table
 
 
 #: What starts in one process, one after another, without the packages that it must not import.

@@ -20,7 +20,7 @@ from sida.config.registries import (
     REGISTRIES,
     TABLES,
     Registry,
-    additions,
+    entries,
     missing_plugins,
     plugins,
 )
@@ -84,21 +84,25 @@ def test_the_index_has_the_names_of_all_plugins():
     assert {*rows()} == {row for row in written if row[2] in ALL}
 
 
+def forget():
+    """Files of plugins are read again."""
+    for cached in (plugins, entries, missing_plugins):
+        cached.cache_clear()
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """``folder(NAME, TEXT)`` adds a plugin; the folder of plugins is empty."""
     monkeypatch.setattr(registries, "FOLDER", tmp_path)
     monkeypatch.setattr(named_files, "PLUGINS", tmp_path)
-    plugins.cache_clear()
-    missing_plugins.cache_clear()
+    forget()
 
     def add(name, text):
         (tmp_path / name).mkdir()
         (tmp_path / name / TABLES).write_text(text)
 
     yield add
-    plugins.cache_clear()
-    missing_plugins.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize(
@@ -133,18 +137,18 @@ def test_the_file_of_a_plugin_is_an_ordinary_one(folder, tmp_path):
 def test_a_plugin_is_not_here_without_those_that_it_uses(folder):
     folder("mine", "uses = ['other']\n[methods]\na = 'b:C'")
     assert plugins() == {}
-    plugins.cache_clear()
+    forget()
     folder("other", "")
-    assert additions("methods")["a"].object == f"{PACKAGE}.mine.b:C"
+    assert entries("methods")["a"].object == f"{PACKAGE}.mine.b:C"
 
 
 def test_two_plugins_cannot_add_one_name_nor_replace_one_of_the_core(folder):
     folder("mine", "[methods]\na = 'b:C'")
-    assert additions("methods")["a"].object == f"{PACKAGE}.mine.b:C"
-    refused("the core has it", Registry, "method", "", {"a": 1}, "methods")
-    folder("other", "[methods]\na = 'd:E'")
-    plugins.cache_clear()
-    refused("other/plugin.toml: methods.a: another plugin has it", additions, "methods")
+    assert entries("methods")["a"].object == f"{PACKAGE}.mine.b:C"
+    folder("other", "[methods]\na = 'd:E'\n[metrics]\nmean = 'd:E'")
+    forget()
+    refused("other/plugin.toml: methods.a: another plugin has it", entries, "methods")
+    refused("other/plugin.toml: metrics.mean: the core has it", entries, "metrics")
 
 
 VERB = "[verbs.{}]\nobject = 'none:NONE'\ngroup = '{}'\nhelp = 'Does it.'\n"
@@ -162,14 +166,14 @@ def test_a_verb_of_the_core_is_not_replaced_and_a_missing_one_names_its_plugin(f
     for name in (row["name"] for row in index() if row["registry"] == "verbs"):
         refused(f"verb '{name}' is in the plugin", command, name)
     folder("mine", VERB.format("score", "files"))
-    plugins.cache_clear()
+    forget()
     refused(r"mine/plugin.toml: verbs\.score: the core has it", command, "score")
 
 
 @pytest.mark.parametrize("row", index(), ids=lambda row: f"{row['registry']}-{row['name']}")
 def test_a_name_of_a_plugin_that_is_not_here_says_which_one(folder, row):
     registry, name = row["registry"], row["name"]
-    find = Registry("thing", "", {}, registry).find if registry in REGISTRIES else lambda *_: find_file(registry, name)
+    find = Registry(registry, "thing").find if registry in REGISTRIES else lambda *_: find_file(registry, name)
     with pytest.raises(UserError, match=f"'{name}' is in the plugin {row['plugin']}, which is not here"):
         find(name, "place")
 

@@ -6,11 +6,10 @@ import contextlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sida.assets.cache import ReadOnlyCacheError, recorded, registered, write_record
-from sida.config.feature_entries import ExtractorEntry
-from sida.config.registries import Registry
+from sida.config.registries import ExtractorEntry, Registry, entries
 from sida.errors import UserError, suggestion
 from sida.eval.features.base import Extractor
 from sida.files.atomic import sha256_json
@@ -19,32 +18,9 @@ if TYPE_CHECKING:
     import torch
 
 
-_DINOV2 = ("dinov2-vitl14", "dinov2-code")
-#: Extractors by name, which begins with the name of the feature network.
-EXTRACTORS: Registry[ExtractorEntry] = Registry(
-    "extractor",
-    "sida.eval.features.base:Extractor",
-    {
-        "inception": ExtractorEntry(
-            "sida.eval.features.inception:InceptionExtractor", ("inception",), classes=1008, gflop=11
-        ),
-        "inception_clean": ExtractorEntry("sida.eval.features.inception:InceptionCleanExtractor", ("inception",)),
-        "inception_cpu": ExtractorEntry(
-            "sida.eval.features.inception:InceptionCPUExtractor",
-            ("inception",),
-            classes=1008,
-            varies="inception",
-            difference="channels last, batch normalisation folded into convolutions",
-        ),
-        "dinov2": ExtractorEntry("sida.eval.features.dinov2:DinoV2Extractor", _DINOV2, gflop=156),
-        "dinov2_pil": ExtractorEntry("sida.eval.features.dinov2:DinoV2PillowExtractor", _DINOV2),
-        "digits": ExtractorEntry("sida.eval.features.digits:DigitsExtractor", classes=10),
-        "glyphs": ExtractorEntry("sida.eval.features.digits:GlyphsExtractor", classes=10),
-        "digits_backbone": ExtractorEntry("sida.eval.features.digits:DigitsBackboneExtractor"),
-        "pixels": ExtractorEntry("sida.eval.features.pixels:PixelExtractor"),
-    },
-    "extractors",
-)
+#: Extractors by name, which begins with the name of the feature network, and their classes.
+EXTRACTORS: Mapping[str, ExtractorEntry] = entries("extractors")
+_CLASSES = Registry[type[Extractor]]("extractors", "extractor", "sida.eval.features.base:Extractor")
 #: Variants that are faster on a processor, by the extractor that they vary: name, and the words that its digest adds to
 #: the digest of the same network's file.
 ON_PROCESSOR = {entry.varies: (name, entry.difference) for name, entry in EXTRACTORS.items() if entry.varies}
@@ -61,7 +37,7 @@ def extractor_entry(name: str) -> ExtractorEntry:
     Raises:
         UserError: No such extractor.
     """
-    return EXTRACTORS.get(name) or ExtractorEntry(name, _class(name).assets, classes=None)
+    return EXTRACTORS.get(name) or ExtractorEntry(object=name, assets=extractor_class(name).assets, classes=None)
 
 
 def registered_digest(name: str) -> str:
@@ -94,7 +70,7 @@ def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any)
     Raises:
         UserError: Unknown name, or weights that are missing or broken.
     """
-    cls = _class(name)
+    cls = extractor_class(name)
     option_names = [key for key in inspect.signature(cls).parameters if key != "device"]
     for option in options:
         if option not in option_names:
@@ -108,9 +84,13 @@ def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any)
     return extractor
 
 
-def _class(name: str) -> type[Extractor]:
-    extractor: type[Extractor] = EXTRACTORS.find(name, f"extractor '{name}'")
-    return extractor
+def extractor_class(name: str) -> type[Extractor]:
+    """Class of an extractor.
+
+    Raises:
+        UserError: No such extractor.
+    """
+    return cast(type[Extractor], _CLASSES.find(name, f"extractor '{name}'"))
 
 
 @dataclass(frozen=True)

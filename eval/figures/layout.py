@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from sida.config.named_files import find_file
-from sida.config.registries import Registry, RegistryEntry
+from sida.config.registries import Registry
 from sida.config.settings import Range, from_mapping, load_spec
 from sida.errors import SettingError, UserError
 from sida.eval.figures import style
@@ -149,14 +149,7 @@ def check_pick(spec: object, fields: tuple[str, ...], remedy: str) -> None:
 
 
 #: Figure kinds by the ``kind`` of a layout.
-FIGURE_KINDS: Registry[RegistryEntry] = Registry(
-    "figure kind",
-    "sida.eval.figures.layout:FigureKind",
-    {
-        "curves": RegistryEntry("sida.eval.figures.plot:CurvesFigure"),
-        "samples": RegistryEntry("sida.eval.figures.samples:SamplesFigure"),
-    },
-)
+FIGURE_KINDS: Registry[Any] = Registry("figure_kinds", "figure kind", "sida.eval.figures.layout:FigureKind")
 
 
 def load_figure_layout(path: str | Path) -> FigureKind:

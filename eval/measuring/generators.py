@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from sida.config.families import NULL_LABEL
-from sida.config.feature_entries import UNKNOWN
+from sida.config.feature_networks import UNKNOWN
 from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
 from sida.config.settings import Count, Natural, Settings, from_mapping
 from sida.data.dataset import read_sketch

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from sida.assets.registry import is_address, load_registry
-from sida.config.registries import additions
+from sida.config.registries import entries
 from sida.config.settings import names_object
 from sida.data.archive import Files
 from sida.data.arrays import holds_images
@@ -106,7 +106,7 @@ def names_network(source: str) -> bool:
     """
     path = Path(source)
     if path.is_dir():
-        return any((path / name).is_file() for name in (*NETWORK_FILES, *additions("network_folders")))
+        return any((path / name).is_file() for name in (*NETWORK_FILES, *entries("network_folders")))
     start, images = b"", False
     with contextlib.suppress(UserError):
         start, images = first_bytes(path), holds_images(path)

@@ -2,7 +2,7 @@
 
 A kind declares its inputs and settings, collects sums of its own where it has some, and computes the value. The fields
 of a kind are settings of the protocol's metric and part of the identity of its values. A new kind of this package is a
-class here and a line in :data:`METRIC_KINDS`; a protocol names a custom kind as ``module:object`` (example:
+class here and a line in ``config/core.toml``; a protocol names a custom kind as ``module:object`` (example:
 ``docs/examples/coverage.py``).
 """
 
@@ -250,24 +250,7 @@ class Accuracy(Metric):
         return self._correct / self._labelled, {}
 
 
-METRIC_KINDS: Registry[type[Metric]] = Registry(
-    "metric kind",
-    "sida.eval.metrics.metric:Metric",
-    {
-        "frechet": Frechet,
-        "inception_score": InceptionScore,
-        "precision": Precision,
-        "recall": Recall,
-        "density": Density,
-        "coverage": Coverage,
-        "kernel": Kernel,
-        "mean": Mean,
-        "accuracy": Accuracy,
-    },
-    "metrics",
-)
-
-
+METRIC_KINDS: Registry[type[Metric]] = Registry("metrics", "metric kind", "sida.eval.metrics.metric:Metric")
 #: Rounding that a printed or summed value may have beyond a bound, relative.
 _ROUNDED = 1e-6
 

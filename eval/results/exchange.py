@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from sida.config.lookup import our_object
-from sida.config.registries import additions
+from sida.config.registries import entries
 from sida.config.settings import Count, Finite, Name, Pattern, Settings, from_mapping
 from sida.errors import SettingError, UserError
 from sida.eval.results.measurements import Measurement, Measurements, checked_lines
@@ -135,8 +134,8 @@ def read_added(path: str | Path) -> Added:
         return Added(Measurements(read_exchanged(path), source))
     _refuse_other(path)
     content = read_hashed_json(path, RESCORE)
-    for addition in additions("readers").values():
-        if (numbers := our_object(addition.object)(content, source)) is not None:
+    for reader in entries("readers").values():
+        if (numbers := reader.load()(content, source)) is not None:
             measured, printed = numbers
             return Added(Measurements(measured, source), tuple(printed))
     scores = score_of(content, source)

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sida.config.feature_networks import FEATURE_NETWORKS, LABELS, OTHER, network_of
+from sida.config.feature_networks import LABELS, OTHER, network_of
+from sida.config.registries import Registry
 from sida.errors import SettingError, UserError, suggestion
 from sida.eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
 from sida.files.atomic import sha256_json
@@ -288,7 +289,7 @@ def read_exposure(text: str) -> Exposure | None:
             raise SettingError("saw", fault, f"write data:{' or data:'.join(_DATA)}")
         value = name if role == "data" else network_of(name)
         if value is None:
-            if missing := FEATURE_NETWORKS.missing(name):
+            if missing := Registry("feature_networks", "feature network").missing(name):
                 raise SettingError("saw", *missing)
             hint = suggestion(name, LABELS)
             raise SettingError("saw", f"no network '{name}'{hint}", f"name one of {', '.join(LABELS)} or {OTHER}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from sida.config.feature_entries import UNKNOWN
+from sida.config.feature_networks import UNKNOWN
 from sida.config.registries import missing_plugins
 from sida.config.settings import (
     Count,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from sida.config.registries import Registry, RegistryEntry
+from sida.config.registries import Registry
 from sida.config.settings import Range, from_mapping
 from sida.errors import SettingError, UserError, suggestion
 from sida.eval.results.conditions import Needs, Planned, check_columns, matching, with_other_seeds
@@ -261,14 +261,7 @@ class TableLayout(TableKind):
 
 
 #: Table kinds by the ``kind`` of a layout.
-TABLE_KINDS: Registry[RegistryEntry] = Registry(
-    "table kind",
-    "sida.eval.tables.layout:TableKind",
-    {
-        "results": RegistryEntry("sida.eval.tables.build:ResultsTable"),
-        "hyperparameters": RegistryEntry("sida.eval.tables.hyperparameters:HyperLayout"),
-    },
-)
+TABLE_KINDS: Registry[Any] = Registry("table_kinds", "table kind", "sida.eval.tables.layout:TableKind")
 
 
 def load_table_layout(path: str | Path) -> TableKind:

@@ -21,8 +21,7 @@ from typing import Any
 import torch
 from huggingface_hub import EvalResult, ModelCardData
 
-from sida.config.lookup import our_object
-from sida.config.registries import PACKAGE, additions
+from sida.config.registries import PACKAGE, Registry
 from sida.config.samplers import GeneratorSteps, Sampler
 from sida.config.settings import load_spec
 from sida.errors import UserError
@@ -51,8 +50,7 @@ from sida.sampling.streams import SeedStreams
 _LEFT_OUT = {
     "sida.config.settings": "def Range(**bounds: float) -> None:\n    return None",
     "sida.config.registries": (
-        f'PACKAGE = "{PACKAGE}"\n\n\n'
-        "def Registry(noun: str, base: str, entries: dict, table: str = '') -> dict:\n    return entries"
+        f"PACKAGE = \"{PACKAGE}\"\n\n\ndef Registry(table: str, noun: str, base: str = '') -> dict:\n    return {{}}"
     ),
 }
 _CODE = Path(__file__).parent / "hub"
@@ -186,8 +184,8 @@ def write_hub_folder(run: Path, out: Path, licence: str, benchmarks: Mapping[str
     with atomic_folder(out) as folder:
         generator, sampler = load(network), sampler_for(network)
         use = None
-        if writer := additions("hub_folders").get(facts["network"]["class"]):
-            use = our_object(writer.object)(folder, network, generator.net, sampler)
+        if writer := Registry[Any]("hub_folders", "writer").get(facts["network"]["class"]):
+            use = writer(folder, network, generator.net, sampler)
         if use is None:
             _write_own(folder, network, facts["network"], sampler)
         if pictured := generator.net.img_channels in (1, 3):

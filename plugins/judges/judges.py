@@ -1,7 +1,5 @@
 """Judges from timm: CLIP, MAE, SigLIP2, ConvNeXt-v2 and DINOv2, each with one preprocessing of pictures.
 
-:mod:`sida.plugins.judges.networks` has the network and side of each.
-
 Names end in the preprocessing, since a network can have several. ``_fdr`` is FDr6's (FD-Loss, arXiv 2604.28190): float
 in 0..1, torch's antialiased bicubic to the side, not clamped; transformers pad a side that their patch size does not
 divide. ``_cmmd`` is CMMD's: Pillow's bicubic of the central square in bytes, projected features.
@@ -93,6 +91,37 @@ class TimmExtractor(Extractor):
         if maps.ndim == 4:  # a convolutional network's (N, C, H, W): averaged without the head's norm
             return maps.mean((2, 3)).float(), None
         return (maps[:, 0] if net.num_prefix_tokens else net.pool(maps)).float(), None
+
+
+class ConvNeXtFDr(TimmExtractor):
+    """ConvNeXt-v2-B, spatial mean of the last map."""
+
+    name, model, side = "convnext_fdr", "convnextv2_base.fcmae_ft_in22k_in1k", 224
+    kwargs: ClassVar[dict[str, Any]] = {}
+
+
+class DINOv2FDr(TimmExtractor):
+    """DINOv2 ViT-L/14, class token, at 256 padded to 266."""
+
+    name, model, side = "dinov2_fdr", "vit_large_patch14_dinov2.lvd142m", 256
+
+
+class MAEFDr(TimmExtractor):
+    """MAE ViT-L/16, class token."""
+
+    name, model, side = "mae_fdr", "vit_large_patch16_224.mae", 224
+
+
+class SigLIP2FDr(TimmExtractor):
+    """SigLIP2 SO400M/16, attention pool, at 224 and not at its 256."""
+
+    name, model, side = "siglip2_fdr", "vit_so400m_patch16_siglip_256.v2_webli", 224
+
+
+class ClipFDr(TimmExtractor):
+    """CLIP ViT-L/14, class token after the norm."""
+
+    name, model, side = "clip_fdr", "vit_large_patch14_clip_224.openai", 256
 
 
 class ClipCMMD(TimmExtractor):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError
-from sida.eval.features.registry import EXTRACTORS
+from sida.eval.features.registry import extractor_class
 from sida.networks.file import network_class
 from sida.workflow.preset import Preset
 
@@ -95,7 +95,7 @@ def encoded(entry: Mapping[str, Any], folder: Path, name: str, images: int) -> d
 
 def is_timm(extractor: str) -> bool:
     """Whether a feature network is one of timm, whose name its class has as ``model``."""
-    return EXTRACTORS.find(extractor, "extractor").model is not None
+    return extractor_class(extractor).model is not None
 
 
 def without_judges(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from sida.assets.registry import Asset
 from sida.config.families import DECODERS
 from sida.config.settings import load_spec
 from sida.errors import UserError
-from sida.eval.features.registry import EXTRACTORS, extractor_entry
+from sida.eval.features.registry import extractor_class, extractor_entry
 from sida.eval.measuring.protocol import Protocol
 from sida.files.atomic import atomic_path
 from sida.networks.official_pickles import write_official
@@ -176,7 +176,7 @@ def _write_judge(path: Path, extractor: str) -> None:
     import torch
     from safetensors.torch import save_file
 
-    judge = EXTRACTORS.find(extractor, "extractor")
+    judge: Any = extractor_class(extractor)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = timm.create_model(judge.model, num_classes=0, **judge.kwargs)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TextIO, cast
 
 from sida.config.lookup import missing_package, our_object
-from sida.config.registries import ListedVerb, refuse_missing
+from sida.config.registries import ListedVerb, Registry
 from sida.errors import (
     EXIT_RETRY,
     PassingError,
@@ -112,7 +112,7 @@ def run_command_line(
             return 0
         if verb in listed:
             return _run(listed[verb], arguments)
-        refuse_missing("verb", "verbs", verb, "")
+        Registry("verbs", "verb").refuse_missing(verb, "")
         say(f"error: sida has no command '{verb}'{suggestion(verb, listed)}")
         return 2
 

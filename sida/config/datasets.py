@@ -7,21 +7,12 @@ from typing import Annotated, Any, Literal
 
 from sida.config.families import LATENTS, Spread
 from sida.config.named_files import find_file, find_path
-from sida.config.registries import Registry, RegistryEntry
+from sida.config.registries import Registry
 from sida.config.settings import Count, Natural, OneOf, Settings, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 
 #: Kinds of data sets: what opens them, see :func:`sida.data.load_dataset`.
-DATASET_KINDS: Registry[RegistryEntry] = Registry(
-    "kind of data set",
-    "",
-    {
-        "digits": RegistryEntry("sida.data.load:open_digits"),
-        "counts": RegistryEntry("sida.data.load:ClassesOnly"),
-        "zip": RegistryEntry("sida.data.load:open_stored"),
-        "folder": RegistryEntry("sida.data.load:open_stored"),
-    },
-)
+DATASET_KINDS: Registry[Any] = Registry("dataset_kinds", "kind of data set")
 _STORED = ("zip", "folder")
 #: Parts of the digits: all images, images for training, and images that no training sees.
 Split = Literal["all", "train", "held-out"]

@@ -191,7 +191,7 @@ EDM2_S = dataclasses.replace(EDM2, name="edm2-s", title="EDM2-S", like="edm2", s
 
 
 #: All families by name, with those of plugins.
-FAMILIES = Registry("family", "", {family.name: family for family in (EDM, EDM2, EDM2_S, CUSTOM)}, "families")
+FAMILIES: Registry[Family] = Registry("families", "family")
 
 
 #: Options of a network for the size, channels and classes of its images.

@@ -13,7 +13,7 @@ from sida.late import Tensor, torch
 
 #: Functions ``require(where)`` by the name of the kernels; each returns :class:`Kernels`, or raises
 #: :class:`sida.errors.UserError` with the place where they cannot be used here.
-KERNELS: Registry[Any] = Registry("kernels", "", {}, "kernels")
+KERNELS: Registry[Any] = Registry("kernels", "kernels")
 #: A value of the setting ``kernels``.
 KernelName = Annotated[str, OneOf(lambda: ["torch", *KERNELS], missing=KERNELS.missing)]
 

@@ -2,64 +2,62 @@
 
 A plugin is a folder of ``plugins/`` (in a wheel: of ``sida/plugins``), one for each feature that the core can do
 without. Its file ``plugin.toml`` has a table for each registry to which it adds names, each with a module of the folder
-and an object in it:
+and an object in it; ``config/core.toml`` has the core's, with modules of ``sida``:
 
     [methods]
     dmd = "dmd:DMD"
 
-A verb of the command line has a table of its own, so that `sida --help` lists it without its code:
+A verb of the command line, an extractor and a backbone of GDD have a table of their own, with facts that are known
+without its code (:data:`FACTS`):
 
     [verbs.board]
     object = "board:BOARD"
     group = "papers and studies"
     help = "Check sent rows."
 
-A plugin whose code imports another plugin names it: ``uses = ["judges"]``, above the tables. Reading the file imports
+A plugin whose code imports another plugin names it: ``uses = ["judges"]``, above the tables. Reading the files imports
 no code. A plugin is removed with its folder; ``config/plugins.tsv`` lists the names of this repository's plugins, so
 that an error can say which plugin is missing.
 """
 
-import contextlib
 import csv
 import functools
 import tomllib
-from collections.abc import Container, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
 from sida.config.lookup import PLUGINS, ROOT, load_object, our_object
 from sida.config.settings import Pattern, from_mapping, names_object
-from sida.errors import SettingError, UserError, suggestion
+from sida.errors import UserError, suggestion
 from sida.files.text_files import read_text
 
 #: Package of the plugins, which in a checkout is a link to the folder ``plugins`` at the root.
 PACKAGE = "sida.plugins"
 FOLDER = PLUGINS
-#: File of a plugin that names its objects, and the file with the names of all plugins.
-TABLES, INDEX = "plugin.toml", ROOT / "config" / "plugins.tsv"
-#: Tables of a plugin, by the registries to which they add names.
-REGISTRIES = (
-    *("methods", "families", "networks", "samplers", "drawings", "verbs", "hub_folders", "readers", "preset_writers"),
-    "network_folders",
-    *("feature_networks", "extractors", "backbones", "metrics", "kernels"),
-)
+#: File of a plugin that names its objects, the core's, and the file with the names of all plugins.
+TABLES, CORE, INDEX = "plugin.toml", ROOT / "config" / "core.toml", ROOT / "config" / "plugins.tsv"
 _OBJECT = Pattern(r"[a-z_][\w.]*:\w+", "'module:object'")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Addition:
-    """An object that a plugin adds to a registry.
+class Entry:
+    """An object that is imported when it is used, so that commands that need only its name do not import torch.
 
     Attributes:
-        object: ``module:object``; in the file of the plugin, the module is one of its folder.
+        object: ``module:object``; in the files, without the package.
     """
 
     object: Annotated[str, _OBJECT]
 
+    def load(self) -> Any:
+        """Imports the object."""
+        return our_object(self.object)
+
 
 @dataclass(frozen=True, kw_only=True)
-class ListedVerb(Addition):
+class ListedVerb(Entry):
     """A verb of the command line as the help lists it, without its code.
 
     Attributes:
@@ -71,19 +69,87 @@ class ListedVerb(Addition):
     help: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class FeatureNetwork:
+    """A network by whose features generators are measured or trained, here or by papers.
+
+    Attributes:
+        labels: Data set whose labels it learned; networks with equal labels count as alike. Empty: no other network
+            learned its labels. None: the pixels themselves, without a network.
+        also: Names of metrics and losses that mean the network in a row's exposure and begin otherwise.
+        paper_metrics: Metrics of papers that are computed from its features.
+    """
+
+    labels: str | None = None
+    also: tuple[str, ...] = ()
+    paper_metrics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractorEntry(Entry):
+    """An extractor of features for metrics: a network with one way to prepare its input.
+
+    Its name begins with the name of the network.
+
+    Attributes:
+        assets: Ids of its downloads in ``config/assets.tsv``; empty for weights of a package.
+        classes: Number of its class probabilities; None: unknown.
+        gflop: Operations for one picture in float32, in GFLOP, for plans; 0: negligible or not counted.
+        varies: Extractor of which this one is a faster variant for processors. The two differ by rounding, as two
+            devices do.
+        difference: Text that the digest of such a variant has besides the digest of the network's file.
+    """
+
+    assets: tuple[str, ...] = ()
+    classes: int | None = 0
+    gflop: float = 0.0
+    varies: str | None = None
+    difference: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneEntry(Entry):
+    """A frozen backbone of GDD's discriminator.
+
+    Attributes:
+        network: Name of the feature network.
+        asset: Id of its weights in ``config/assets.tsv``; None for weights that an installation has.
+        gflop: Operations of an iteration in it and in its heads, in GFLOP per image, for plans, without R1.
+    """
+
+    network: str
+    asset: str | None = None
+    gflop: float = 0.0
+
+
+#: Registries whose entries have facts, and the class of their entries.
+FACTS: dict[str, type[Any]] = {
+    "verbs": ListedVerb,
+    "feature_networks": FeatureNetwork,
+    "extractors": ExtractorEntry,
+    "backbones": BackboneEntry,
+}
+#: All registries: tables of the files.
+REGISTRIES = (
+    *("methods", "families", "networks", "samplers", "drawings", "kernels", "metrics", *FACTS),
+    *("dataset_kinds", "table_kinds", "figure_kinds", "hub_folders", "network_folders", "readers", "preset_writers"),
+)
+
+
 @functools.cache
-def plugins() -> Mapping[str, Mapping[str, Mapping[str, Addition]]]:
+def plugins() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
     """Tables of each plugin by the name of its folder, sorted; without plugins that use one which is not here.
 
     Raises:
         UserError: A file is not TOML, or a table is not one of :data:`REGISTRIES` or does not name objects.
     """
-    files = {path.parent.name: _read_tables(path) for path in sorted(FOLDER.glob(f"*/{TABLES}"))}
+    paths = sorted(FOLDER.glob(f"*/{TABLES}"))
+    files = {path.parent.name: _read_tables(path, f"{PACKAGE}.{path.parent.name}") for path in paths}
     uses = {name: {*tables.pop("uses", [])} for name, tables in files.items()}
     return {name: tables for name, tables in files.items() if uses[name] <= files.keys()}
 
 
-def _read_tables(path: Path) -> dict[str, Any]:
+def _read_tables(path: Path, package: str) -> dict[str, Any]:
     try:
         tables = tomllib.loads(read_text(path))
     except (ValueError, RecursionError) as error:
@@ -98,41 +164,43 @@ def _read_tables(path: Path) -> dict[str, Any]:
         if not isinstance(objects, dict):
             raise UserError(path, f"{registry}: must be a table, got {objects!r}", "correct it")
         for name, value in objects.items():
-            where = f"{path}: {registry}.{name}"
-            is_verb = registry == "verbs"
-            objects[name] = from_mapping(ListedVerb, value, where) if is_verb else _addition(value, where)
+            objects[name] = _entry(registry, value, package, f"{path}: {registry}.{name}")
     return tables
 
 
-def _addition(place: object, where: str) -> Addition:
-    with contextlib.suppress(SettingError):
-        return from_mapping(Addition, {"object": place}, where)
-    raise UserError(where, f"must be 'module:object', got {place!r}", "correct it")
+def _entry(registry: str, value: Any, package: str, where: str) -> Any:
+    if registry in FACTS:
+        entry = from_mapping(FACTS[registry], value, where)
+        return replace(entry, object=f"{package}.{entry.object}") if isinstance(entry, Entry) else entry
+    if not isinstance(value, str) or _OBJECT.fault(value):
+        raise UserError(where, f"must be 'module:object', got {value!r}", "correct it")
+    return Entry(object=f"{package}.{value}")
 
 
-def additions(registry: str, core: Container[str] = ()) -> dict[str, Addition]:
-    """What plugins add to a registry, by name; imports nothing.
+@functools.cache
+def entries(registry: str) -> Mapping[str, Any]:
+    """Entries of a registry by name, those of the core first; imports nothing.
 
     Args:
-        registry: One of :data:`REGISTRIES`; another has no additions.
-        core: Names that the core has.
+        registry: One of :data:`REGISTRIES`; entries are of its class in :data:`FACTS`, else :class:`Entry`.
 
     Raises:
         UserError: As of :func:`plugins`, or a name is one of the core or of two plugins.
     """
-    added: dict[str, Addition] = {}
+    core = _core().get(registry, {})
+    found = dict(core)
     for plugin, tables in plugins().items():
-        for name, addition in tables.get(registry, {}).items():
-            if name in core or name in added:
+        for name, entry in tables.get(registry, {}).items():
+            if name in found:
                 owner = "the core" if name in core else "another plugin"
                 raise UserError(FOLDER / plugin / TABLES, f"{registry}.{name}: {owner} has it", "rename it")
-            added[name] = replace(addition, object=f"{PACKAGE}.{plugin}.{addition.object}")
-    return added
+            found[name] = entry
+    return found
 
 
-def added_verbs(core: Container[str] = ()) -> dict[str, ListedVerb]:
-    """Verbs of plugins by name; see :func:`additions`."""
-    return cast(dict[str, ListedVerb], additions("verbs", core))
+@functools.cache
+def _core() -> Mapping[str, Mapping[str, Any]]:
+    return _read_tables(CORE, "sida")
 
 
 @functools.cache
@@ -147,60 +215,32 @@ def missing_plugins(registry: str) -> Mapping[str, str]:
     return {row["name"]: row["plugin"] for row in rows if row["registry"] == registry}
 
 
-def missing_object(noun: str, registry: str, name: str) -> tuple[str, str] | None:
-    """Fault and remedy of a name that a plugin adds which is not here; None for any other name."""
-    plugin = missing_plugins(registry).get(name)
-    if plugin is None:
-        return None
-    fault = f"{noun} '{name}' is in the plugin {plugin}, which is not here"
-    if (FOLDER / plugin).is_dir():
-        fault = f"{noun} '{name}' is in the plugin {plugin}, which uses another plugin that is not here"
-    return fault, "put its folder back (git checkout plugins)"
-
-
-def refuse_missing(noun: str, registry: str, name: str, where: str) -> None:
-    """Refuses a name of a plugin that is not here.
-
-    Raises:
-        UserError: :func:`missing_object` has a fault.
-    """
-    if missing := missing_object(noun, registry, name):
-        raise UserError(where, *missing)
-
-
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class RegistryEntry:
-    """An object that is imported when it is used, so that commands that need only its name do not import torch.
-
-    Attributes:
-        made_by: ``module:object`` of this package.
-    """
-
-    made_by: str
-
-    def load(self) -> Any:
-        """Imports the object."""
-        return our_object(self.made_by)
-
-
-class Registry(dict[str, T]):
-    """Objects by name, in the order in which help and documents list them.
+class Registry(Mapping[str, T]):
+    """Objects by name, in the order in which help and documents list them; each is imported when it is used.
 
     Args:
+        table: One of :data:`REGISTRIES`.
         noun: Word for one object, in errors and help.
         base: ``module:class`` of which a custom object must be an instance or a subclass; empty: any object.
-        entries: The objects of the core; an :class:`RegistryEntry` stands for the object that it imports.
-        table: Table of the plugins that adds further objects, which are imported now; empty: none does.
     """
 
-    def __init__(self, noun: str, base: str, entries: Mapping[str, T], table: str = "") -> None:
-        super().__init__(entries)
-        self.noun, self.base, self.table = noun, base, table
-        for name, addition in additions(table, self).items():
-            self[name] = our_object(addition.object)
+    def __init__(self, table: str, noun: str, base: str = "") -> None:
+        self.table, self.noun, self.base = table, noun, base
+
+    def __getitem__(self, name: str) -> T:
+        return cast(T, entries(self.table)[name].load())
+
+    def __contains__(self, name: object) -> bool:
+        return name in entries(self.table)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(entries(self.table))
+
+    def __len__(self) -> int:
+        return len(entries(self.table))
 
     def knows(self, name: object) -> bool:
         """Whether a name is registered or has the form ``module:object``; imports nothing."""
@@ -208,7 +248,22 @@ class Registry(dict[str, T]):
 
     def missing(self, name: str) -> tuple[str, str] | None:
         """Fault and remedy of a name that a plugin adds which is not here; None for any other name."""
-        return missing_object(self.noun, self.table, name)
+        plugin = missing_plugins(self.table).get(name)
+        if plugin is None:
+            return None
+        fault = f"{self.noun} '{name}' is in the plugin {plugin}, which is not here"
+        if (FOLDER / plugin).is_dir():
+            fault = f"{self.noun} '{name}' is in the plugin {plugin}, which uses another plugin that is not here"
+        return fault, "put its folder back (git checkout plugins)"
+
+    def refuse_missing(self, name: str, where: str) -> None:
+        """Refuses a name of a plugin that is not here.
+
+        Raises:
+            UserError: :meth:`missing` has a fault.
+        """
+        if missing := self.missing(name):
+            raise UserError(where, *missing)
 
     def check(self, name: object, where: str) -> str:
         """Returns the name if it is known.
@@ -217,7 +272,7 @@ class Registry(dict[str, T]):
             UserError: It is neither registered nor the name of a custom object.
         """
         if not self.knows(name):
-            refuse_missing(self.noun, self.table, str(name), where)
+            self.refuse_missing(str(name), where)
             remedy = f"or name a custom {self.noun} as module:object"
             raise UserError(where, f"no {self.noun} '{name}'{suggestion(str(name), self)}", remedy)
         return cast(str, name)
@@ -230,8 +285,7 @@ class Registry(dict[str, T]):
         """
         name = self.check(name, where)
         if name in self:
-            entry = self[name]
-            return entry.load() if isinstance(entry, RegistryEntry) else entry
+            return self[name]
         custom = load_object(name, where, self.noun)[1]
         if self.base:
             base = our_object(self.base)

@@ -83,23 +83,17 @@ class SamplerKind:
 _GUIDANCE = ("guidance", "guidance_channels", "guidance_min", "guidance_max")
 _NETWORK = ("kernels", "decoder")
 TEACHER_SETTINGS = ("num_steps", "dtype", *_GUIDANCE, *_NETWORK)
-SAMPLER_KINDS = Registry(
-    "sampler",
-    "",
-    {
-        "one_step": SamplerKind(further=("num_steps", "init_sigma", "noise", "step_levels", *_NETWORK)),
-        "heun": SamplerKind(
-            arguments=("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise"),
-            further=TEACHER_SETTINGS,
-            steps=18,
-            least=lambda sampler: 2,
-            # Two evaluations a step, except for the last one.
-            nfe=lambda sampler: 2 * sampler.steps - 1,
-        ),
-        "data": SamplerKind(nfe=lambda sampler: 0, network=False),
-    },
-    "samplers",
+ONE_STEP = SamplerKind(further=("num_steps", "init_sigma", "noise", "step_levels", *_NETWORK))
+HEUN = SamplerKind(
+    arguments=("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise"),
+    further=TEACHER_SETTINGS,
+    steps=18,
+    least=lambda sampler: 2,
+    # Two evaluations a step, except for the last one.
+    nfe=lambda sampler: 2 * sampler.steps - 1,
 )
+DATA = SamplerKind(nfe=lambda sampler: 0, network=False)
+SAMPLER_KINDS: Registry[SamplerKind] = Registry("samplers", "sampler")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

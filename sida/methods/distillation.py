@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sida.config.families import NULL_LABEL
-from sida.config.feature_entries import UNKNOWN
+from sida.config.feature_networks import UNKNOWN
 from sida.config.lookup import code_sha256, load_object
 from sida.config.recipe import ResolvedConfig, StudentConfig
 from sida.config.roles import decisive, roles

@@ -14,12 +14,13 @@ from typing import Annotated, Any, Literal, cast
 
 from sida import networks, training
 from sida.config.feature_networks import BACKBONES
+from sida.config.registries import Registry
 from sida.config.settings import Count, NotNegative, OneOf, Positive, Settings
 from sida.errors import SettingError, say
 from sida.late import Tensor, torch
 from sida.methods.method import Exposure, Method, Parts, Passes
 
-BackboneName = Annotated[str, OneOf(BACKBONES.keys, missing=BACKBONES.missing)]
+BackboneName = Annotated[str, OneOf(BACKBONES.keys, missing=Registry("backbones", "backbone").missing)]
 #: Official pairs: up to 32×32 pixels, and above.
 SMALL, LARGE = ("vgg16_bn", "efficientnet_lite0"), ("deit_base_distilled", "efficientnet_lite0")
 

@@ -13,19 +13,15 @@ from typing import Annotated, Any
 
 from sida import networks
 from sida.assets.registry import load_registry
-from sida.config.feature_entries import UNKNOWN
+from sida.config.feature_networks import UNKNOWN
 from sida.config.lookup import foreign_faults
 from sida.config.recipe import OFFICIAL, WEIGHT_NORMS, ResolvedConfig, StudentConfig
 from sida.config.registries import Registry
 from sida.config.settings import OneOf, names_object
 from sida.errors import SettingError, settings_in
-from sida.methods.gdd import GDD, GDD_I
 from sida.methods.method import Exposure, Method
-from sida.methods.sid import SID, SID2A, SIDA
 
-#: In the order in which help and documents list them; those of plugins follow.
-_CORE = (SID, SIDA, SID2A, GDD, GDD_I)
-METHODS = Registry("method", "sida.methods.method:Method", {method.name: method for method in _CORE}, "methods")
+METHODS: Registry[Method] = Registry("methods", "method", "sida.methods.method:Method")
 
 
 def exposure_of_training(header: Mapping[str, Any]) -> Exposure | None:

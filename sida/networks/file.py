@@ -28,16 +28,9 @@ from sida.files.tensors import (
     write_tensors,
 )
 from sida.networks.precond import Precond
-from sida.networks.unet_precond import ECTPrecond, EDM2Precond, EDMPrecond, GDDPrecond
 
-_CLASSES: tuple[type[Precond], ...] = (EDMPrecond, GDDPrecond, ECTPrecond, EDM2Precond)
 #: Classes of networks by their names, which files record.
-NETWORKS: Registry[type[Precond]] = Registry(
-    "network",
-    "sida.networks.precond:Precond",
-    {cls.__name__: cls for cls in _CLASSES},
-    "networks",
-)
+NETWORKS: Registry[type[Precond]] = Registry("networks", "network", "sida.networks.precond:Precond")
 #: Longest list in a network's options.
 _LONGEST = 32
 

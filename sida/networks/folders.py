@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sida.assets.registry import asset_at, names_on_hub
-from sida.config.lookup import our_object
-from sida.config.registries import additions, missing_plugins, refuse_missing
+from sida.config.registries import Registry, missing_plugins
 
 #: A network's file in a folder of a run, and in one of `sida export`.
 NETWORK_FILES = ("network.safetensors", "generator/network.safetensors")
@@ -67,9 +66,9 @@ def open_folder(source: str, key: str = "ema") -> NetworkFolder | None:
             return None
         names = names_on_hub(*hub[:2])
         present = names.__contains__
-    for marker, addition in additions("network_folders").items():
-        if present(marker):
-            return cast(NetworkFolder, our_object(addition.object)(source, names, key))
+    readers = Registry[Callable[..., NetworkFolder]]("network_folders", "the reader of folders with")
+    for marker in filter(present, readers):
+        return readers[marker](source, names, key)
     for marker in filter(present, missing_plugins("network_folders")):
-        refuse_missing("the reader of folders with", "network_folders", marker, source)
+        readers.refuse_missing(marker, source)
     return None

@@ -17,7 +17,7 @@ from sida.assets.cache import checked, fetch
 from sida.assets.registry import Asset, check_network, find_asset, is_address, load_registry
 from sida.config.families import WeightNorm
 from sida.config.lookup import our_object
-from sida.config.registries import additions, refuse_missing
+from sida.config.registries import Registry, entries
 from sida.config.settings import load_spec
 from sida.errors import UserError, one_line, say, settings_in, suggestion
 from sida.files.atomic import copy_file, sha256_file
@@ -64,7 +64,7 @@ def network_config(file: ForeignWeights, network_class: str | None = None) -> di
     name, args, kwargs = (file.facts[key] for key in ("class", "args", "kwargs"))
     own = network_class or _CLASSES.get(name, name)
     if own not in NETWORKS:
-        refuse_missing("architecture", "networks", str(own), str(file.path))
+        Registry("networks", "architecture").refuse_missing(str(own), str(file.path))
         fault = f"architecture '{one_line(own, 100)}' is not read{suggestion(own, NETWORKS)}"
         remedy = "draw images by its own code and score their folder (sida score FOLDER --against REAL)"
         raise UserError(file.path, fault, f"{remedy}, or name one of ours that computes the same (--network-class)")
@@ -130,7 +130,7 @@ def find_source(source: str, key: str = "ema") -> tuple[Path | NetworkFolder, As
                 join = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
                 fault = "is a checkpoint of torch.distributed.checkpoint, in parts"
                 raise UserError(source, fault, f"join them first: {join} {source} net.pt")
-            names = ", ".join([NETWORK_FILES[0], *additions("network_folders")])
+            names = ", ".join([NETWORK_FILES[0], *entries("network_folders")])
             raise UserError(source, f"is a folder without {names}", "name the network's file, or the folder above")
         return existing, None
     if path.exists() and not is_address(source):

@@ -42,22 +42,16 @@ from sida.sampling.streams import NO_CLASS, ClassRule, SeedStreams, class_rule_o
 _QUEUED = 2
 #: Function from latents ``(N, C, H, W)`` to images uint8.
 Decode = Callable[[torch.Tensor], torch.Tensor]
-#: Computations of the kinds of :data:`sida.config.samplers.SAMPLER_KINDS` that draw from a network.
-DRAWINGS: Registry[Drawing] = Registry(
-    "sampler",
-    "",
-    {
-        "one_step": Drawing(
-            lambda call: multi_step(call.net, *call.inputs, call.sampler.generator_steps, call.streams.randn_like),
-            lambda sampler, net, guide: check_generator(net, sampler.generator_steps),
-        ),
-        "heun": Drawing(
-            lambda call: call.of_steps(heun, noise_every_step=call.family.noise_every_step),
-            lambda sampler, net, guide: sigma_range(net, sampler.sigma_min, sampler.sigma_max),
-        ),
-    },
-    "drawings",
+ONE_STEP = Drawing(
+    lambda call: multi_step(call.net, *call.inputs, call.sampler.generator_steps, call.streams.randn_like),
+    lambda sampler, net, guide: check_generator(net, sampler.generator_steps),
 )
+HEUN = Drawing(
+    lambda call: call.of_steps(heun, noise_every_step=call.family.noise_every_step),
+    lambda sampler, net, guide: sigma_range(net, sampler.sigma_min, sampler.sigma_max),
+)
+#: Computations of the kinds of :data:`sida.config.samplers.SAMPLER_KINDS` that draw from a network.
+DRAWINGS: Registry[Drawing] = Registry("drawings", "sampler")
 
 
 def draw_batch(

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from sida.config.feature_entries import UNKNOWN
+from sida.config.feature_networks import UNKNOWN
 from sida.config.recipe import RunConfig, StudentConfig
 from sida.config.settings import from_mapping, load_spec
 from sida.data import Dataset, load_dataset

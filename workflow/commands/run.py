@@ -60,9 +60,7 @@ def _run(args: argparse.Namespace) -> int:
         files = [*files, path]
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     if args.rehearse:
-        writers: Registry[Callable[..., tuple[Path, dict[str, str]]]] = Registry(
-            "writer of presets", "", {}, "preset_writers"
-        )
+        writers = Registry[Callable[..., tuple[Path, dict[str, str]]]]("preset_writers", "writer of presets")
         path, more = writers.find("rehearsal", "--rehearse")(files, args.targets, args.dry_run)
         files, environment = [*files, path], environment | more
         os.environ |= more

@@ -8,8 +8,7 @@ from sida import networks
 from sida.assets.registry import is_counted
 from sida.config.datasets import dataset_spec
 from sida.config.families import EDM2_LATENTS, NULL_LABEL, check_guidance, check_guide_images
-from sida.config.feature_entries import UNKNOWN
-from sida.config.feature_networks import OTHER, network_of
+from sida.config.feature_networks import OTHER, UNKNOWN, network_of
 from sida.config.labels import remedy
 from sida.config.lookup import load_object
 from sida.config.samplers import SAMPLER_KINDS, read_sampler

@@ -10,12 +10,12 @@ import torch
 from sida.config.feature_networks import network_of
 from sida.data.pictures import to_square
 from sida.eval.features import EXTRACTORS, get_extractor
-from sida.plugins.judges.networks import MAE_FDR
+from sida.plugins.judges.judges import MAEFDr
 from tests.golden.vectors import load
 from tests.near import assert_near
 from tests.refused import refused
 
-JUDGES = [name for name, entry in EXTRACTORS.items() if entry.made_by.startswith("sida.plugins.judges.judges")]
+JUDGES = [name for name, entry in EXTRACTORS.items() if entry.object.startswith("sida.plugins.judges.judges:")]
 SMALL = {
     "vit": {"embed_dim": 32, "depth": 1, "num_heads": 2},
     "convnext": {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 16)},
@@ -76,7 +76,7 @@ def test_weights_of_another_network_are_refused(small, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors")
     refused("not the weights of 'mae_fdr'", get_extractor, "mae_fdr", weights=str(tmp_path / "w.safetensors"))
     refused("not the weights of 'mae_fdr'", get_extractor, "mae_fdr", weights=str(tmp_path / "none.safetensors"))
-    net = timm.create_model(dict(MAE_FDR.attributes)["model"], num_classes=0)
+    net = timm.create_model(MAEFDr.model, num_classes=0)
     save_file(net.state_dict(), tmp_path / "right.safetensors")
     assert get_extractor("mae_fdr", weights=str(tmp_path / "right.safetensors")).num_features == 32
 

@@ -12,7 +12,7 @@ from sida.config.lookup import ALLOW, ROOT
 from sida.data import load_dataset
 from sida.eval.features import extractor_entry, get_extractor
 from sida.eval.features.digits import DIGITS_NETWORK, weights_digest
-from sida.eval.features.registry import EXTRACTORS
+from sida.eval.features.registry import EXTRACTORS, extractor_class
 from sida.files.atomic import sha256_file, sha256_json
 from sida.files.tensors import read_tensors
 from tests.assets.fault_server import write_registry
@@ -188,7 +188,7 @@ def test_faults_of_options_name_the_extractor():
 
 def test_named_classes_exist_and_their_assets_are_registered():
     for name in EXTRACTORS:
-        assert EXTRACTORS.find(name, "extractor").name == name
+        assert extractor_class(name).name == name
         assert set(extractor_entry(name).assets) <= set(load_registry())
 
 
