@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
 from sida.eval.contrasts import DECIDING, POWER, chances, holm
@@ -221,16 +221,15 @@ def parts_table(data: Data, images: int | None = None) -> str:
             if (recipe, teacher) in leads:
                 of_sid, of_sida, p = leads[recipe, teacher]
                 numbers = ratio_in_words(of_sid), ratio_in_words(of_sida), "" if p is None else p_in_words(p)
-                if images is None and not any(map(_kept_at(data), trainings[recipe, teacher])):
-                    # A kept network without training has no scatter of trainings.
+                if images is None and _is_untrained(data, trainings[recipe, teacher]):
                     numbers = "the untrained start", "", ""
                 lines.append(line(label, teacher, trainings[recipe, teacher], *numbers))
     return markdown(heads, lines, 2)
 
 
-def _kept_at(data: Data) -> Callable[[str], float]:
-    """Function that returns the images after which a training's kept network was kept."""
-    return lambda run: float(facts_of(data)[run].get("kept_at") or 0)
+def _is_untrained(data: Data, runs: Iterable[str]) -> bool:
+    """Whether each kept network is the start of its training, so that it has no scatter of trainings."""
+    return not any(float(facts_of(data)[run].get("kept_at") or 0) for run in runs)
 
 
 def p_in_words(p: float) -> str:
@@ -251,7 +250,7 @@ def scatter_table(data: Data) -> str:
     lines = []
     for label, runs in (cells | parts).items():
         kept, last = (f"{100 * log_std(values_of(data, runs, images=at) or []):.1f} %" for at in (None, data.end))
-        lines.append([label, str(len(runs)), kept if any(map(_kept_at(data), runs)) else "untrained", last])
+        lines.append([label, str(len(runs)), "untrained" if _is_untrained(data, runs) else kept, last])
     return markdown(["", "trainings", "scatter of kept networks", f"at {data.end} thousand images"], lines)
 
 

@@ -23,7 +23,7 @@ from tests.training.toy import DATASET
 VALUE, GRADIENT, STEP = 1e-6, 1e-10, 3e-6
 
 
-#: What a process that imports nothing of ``eval`` says about a judge and about a monitor.
+#: A program that reads the settings of a monitor and of a judge in a process of its own, and prints them.
 WITHOUT_TORCH = """
 import sys
 from sida.config.recipe import EvaluationSettings
