@@ -73,15 +73,22 @@ FASHION = Data(
     {"t10": 10, "t40": 40, "one": 150},
     (0.0, 0.3, 3.0),
 )
-COLOUR = Data("colour pictures", "colour.tsv", "mechanisms-colour/stored", FASHION.images, {"t10": 10}, (0.0, 0.3))
+COLOUR = Data(
+    "colour pictures",
+    "colour.tsv",
+    "mechanisms-colour/stored",
+    FASHION.images,
+    {"t10": 10, "t40": 40},
+    (0.0, 0.3),
+)
 #: The digits with 300 held out from every training, the feature network's too.
 SPLIT = Data(
     "8×8 digits, 300 held out",
     "split.tsv",
     "mechanisms-split/stored",
     DIGITS.images,
-    {"d10": 10, "d10b": 10},
-    (0.0, 0.3),
+    {"d10": 10, "d10b": 10, "d200": 200},
+    (0.0, 0.01, 0.3),
 )
 #: The same from a teacher of 40 thousand images, in trainings of twice the length.
 LATER = Data(
@@ -103,7 +110,9 @@ WIDE = [
 #: SiDA with another part, by recipe.
 PARTS = {
     "digits-alone": "the adversarial term alone",
+    "digits-alone-from-sid": "the adversarial term alone, from SiD",
     "digits-generated": "generated images for real ones",
+    "digits-generated-strong": "generated images for real ones, weight 25",
     "digits-own-encoder": "a discriminator with its own encoder",
     "digits-separate-steps": "separate steps",
     "digits-sample": "pooling by sample",

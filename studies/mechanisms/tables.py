@@ -48,15 +48,15 @@ def _all(values: Sequence[float] | None) -> str:
 
 #: Cells of the short table: data set, teacher and weight.
 SHORT = (
-    (DIGITS, "d10", 0.3),
-    (DIGITS, "d10", 0.01),
-    (DIGITS, "d40", 0.3),
-    (DIGITS, "d200", 3.0),
     (SPLIT, "d10", 0.3),
     (SPLIT, "d10b", 0.3),
+    (SPLIT, "d10", 0.01),
+    (SPLIT, "d10b", 0.01),
     (LATER, "d40", 0.3),
+    (SPLIT, "d200", 0.3),
     (FASHION, "t10", 3.0),
     (COLOUR, "t10", 0.3),
+    (COLOUR, "t40", 0.3),
 )
 
 
@@ -204,18 +204,38 @@ def parts_table(data: Data, images: int | None = None) -> str:
     cells, trainings, leads = cells_of(data), trainings_of(data), part_leads(data, images)
     last = f"thousand images to FD {REACHED:g}" if images else "recall"
     which = f"FD of each training at {images} thousand images" if images else "FD of each kept network"
+    held_out = not images and ("data", "fd_heldout") in means_of(data)
     heads = ["part", "teacher", which, "FD / SiD's, 95 %"]
-    heads += [f"FD / SiDA's of weight {PARTS_WEIGHT:g}, 95 %", "p, Holm's", last]
+    heads += [f"FD / SiDA's of weight {PARTS_WEIGHT:g}, 95 %", "p, Holm's"]
+    heads += ["held out: FD / SiD's, 95 %"] * held_out + [last]
 
     def line(label: str, teacher: str, runs: dict[str, Curve], *numbers: str) -> list[str]:
         words = ", ".join(first_below(curve, REACHED) for curve in runs.values()) if images else ""
         words = words or _span(values_of(data, runs, "recall") or [], 2)
-        return [label, data.grade_of(teacher), _all(values_of(data, runs, images=images)), *numbers, words]
+        sid, own = (values_of(data, side, "fd_heldout") for side in (cells.get((teacher, 0.0), {}), runs))
+        of_held_out = [ratio_in_words(lead(sid, own)) if sid and own else ""] * held_out
+        return [
+            label,
+            data.grade_of(teacher),
+            _all(values_of(data, runs, images=images)),
+            *numbers,
+            *of_held_out,
+            words,
+        ]
 
-    weak = next(iter(data.grades))
-    sida = lead_of(data, cells, weak, PARTS_WEIGHT, images=images)
-    first = f"none: SiDA, weight {PARTS_WEIGHT:g}"
-    lines = [line(first, weak, cells[weak, PARTS_WEIGHT], ratio_in_words(sida), "", "")]
+    lines = []
+    for teacher in dict.fromkeys(teacher for recipe, teacher in leads if (teacher, PARTS_WEIGHT) in cells):
+        sida = lead_of(data, cells, teacher, PARTS_WEIGHT, images=images)
+        lines.append(
+            line(
+                f"none: SiDA, weight {PARTS_WEIGHT:g}",
+                teacher,
+                cells[teacher, PARTS_WEIGHT],
+                ratio_in_words(sida),
+                "",
+                "",
+            )
+        )
     for recipe, label in PARTS.items():
         for teacher in data.grades:
             if (recipe, teacher) in leads:
