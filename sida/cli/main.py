@@ -9,17 +9,13 @@ matplotlib inside the functions that the verbs run, so that help and wrong argum
 import argparse
 import contextlib
 import errno
-import importlib
 import itertools
 import os
 import re
-import resource
-import signal
 import sys
 import tempfile
 import textwrap
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TextIO, cast
 
@@ -47,13 +43,8 @@ FAULTS = "SIDA_FAULTS"
 _PATH_ERRORS = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG}
 _PATH_ERRORS |= {errno.ELOOP, errno.ENOLCK, errno.ENOSPC, errno.ENOTDIR, errno.ENOTSUP, errno.EPERM, errno.EROFS}
 _PATH_ERRORS |= {errno.ESTALE}
-#: Resource that a command lacks by the system's error: its name, its limit, and the shell's option for that limit.
-_SCARCE = {errno.ENOMEM: ("memory", resource.RLIMIT_AS, "-v"), errno.EAGAIN: ("processes", resource.RLIMIT_NPROC, "-u")}
-_SCARCE |= dict.fromkeys((errno.EMFILE, errno.ENFILE), ("open files", resource.RLIMIT_NOFILE, "-n"))
-#: Messages of the dynamic linker, torch and threading when memory runs out.
-_NO_MEMORY = re.compile("failed to map segment|[Cc]annot allocate memory|can't allocate memory|can't start new thread")
-#: Messages of oneDNN, which also stand for other faults than a limit of memory.
-_NO_PRIMITIVE = re.compile("could not (?:create|execute|initialize) a (?:primitive|memory)")
+#: Messages of torch and of the dynamic linker when memory runs out.
+_NO_MEMORY = re.compile("can't allocate memory|failed to map segment|[Cc]annot allocate memory")
 #: Message of :meth:`pathlib.Path.resolve` for a circle of links, before Python 3.13.
 _CIRCLE = re.compile("Symlink loop from '(.*)'")
 
@@ -117,10 +108,8 @@ def run_command_line(
         return 2
 
     replace_unencodable()
-    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-        sys.meta_path.insert(0, _TriedFirst())
     try:
-        with _stopped_before_time_limit(), contextlib.redirect_stdout(sys.stdout and cast(TextIO, _Shown(sys.stdout))):
+        with contextlib.redirect_stdout(sys.stdout and cast(TextIO, _Shown(sys.stdout))):
             return _status(run, fault)
     finally:
         # Python flushes the streams at its exit, and would end with another status if that failed.
@@ -232,8 +221,6 @@ def _status(run: Callable[[], int | None], fault: Path | None = None) -> int:
         # The reader of the output (head, less) has closed the pipe; that is not an error of the command.
         pass
     except OSError as error:
-        if error.errno in _SCARCE:
-            return _scarce(*_SCARCE[error.errno])
         if error.errno == errno.ENOENT and error.filename is None:
             say("error: the current folder was removed; change to another one with `cd`")
             return 1
@@ -251,12 +238,12 @@ def _status(run: Callable[[], int | None], fault: Path | None = None) -> int:
         if circle := _CIRCLE.fullmatch(str(error)):
             say(f"error: {circle[1]}: {os.strerror(errno.ELOOP)}; choose another place")
             return 1
-        if not isinstance(error, MemoryError) and not _tells_no_memory(str(error)):
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
             raise
         # NumPy and torch name the size that they asked for.
-        return _scarce(*_SCARCE[errno.ENOMEM], reason_of(error) if str(error) else "")
-    except _TimeOver:
-        return _scarce("processor time", resource.RLIMIT_CPU, "-t")
+        reason = f" ({reason_of(error)})" if str(error) else ""
+        say(f"error: this needs more memory than there is{reason}; take less at once (images, batches, jobs)")
+        return 1
     except Preempted:
         say("preempted; the state is kept: run the same command again to resume")
         return EXIT_RETRY
@@ -264,11 +251,6 @@ def _status(run: Callable[[], int | None], fault: Path | None = None) -> int:
         say("interrupted; run the same command again to resume")
         return 130
     return status
-
-
-def _tells_no_memory(message: str) -> bool:
-    is_limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
-    return bool(_NO_MEMORY.search(message) or (is_limited and _NO_PRIMITIVE.search(message)))
 
 
 class _Shown:
@@ -289,74 +271,6 @@ class _Shown:
         return self._stream.write(
             "".join(part if at % 2 else visible(part, "\n\t\xa0") for at, part in enumerate(parts))
         )
-
-
-class _TriedFirst:
-    """Finder of modules that tries the first import of NumPy and torch in a copy of the process.
-
-    Where memory is limited, their libraries may end the process (``std::bad_alloc``, OpenBLAS, the dynamic linker)
-    before Python sees an error. How many bytes they need depends on their build and on the number of processors.
-    """
-
-    def __init__(self) -> None:
-        self._names = {"numpy", "torch"}
-
-    def find_spec(self, name: str, *_: object) -> None:
-        """Raises MemoryError if the import ends a process; finds nothing."""
-        if name not in self._names:
-            return
-        self._names.remove(name)
-        if (child := os.fork()) == 0:
-            try:
-                resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-                importlib.import_module(name)
-            finally:
-                os._exit(0)  # Python reports its errors itself
-        if os.waitpid(child, 0)[1]:
-            raise MemoryError(f"the import of {name} ended")
-
-
-class _TimeOver(KeyboardInterrupt):
-    """The process has used almost all of its processor time."""
-
-
-@contextlib.contextmanager
-def _stopped_before_time_limit() -> Iterator[None]:
-    """Ends the command with a message shortly before the system kills it at its limit of processor time, if any.
-
-    The system sends the signal again every second. It is ignored after the first one and after the command, so that the
-    exit status is the command's.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    limit = soft if hard == resource.RLIM_INFINITY else hard
-    # Python sets signal handlers only in the main thread.
-    if limit == resource.RLIM_INFINITY or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(*_: object) -> None:
-        signal.signal(signal.SIGXCPU, signal.SIG_IGN)
-        raise _TimeOver
-
-    signal.signal(signal.SIGXCPU, end)
-    resource.setrlimit(resource.RLIMIT_CPU, (max(1, limit - max(2, min(60, limit // 10))), hard))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGXCPU, signal.SIG_IGN)
-
-
-def _scarce(name: str, limit: int, option: str, reason: str = "") -> int:
-    """Says which resource is missing; the shell's limit is named only where one is set."""
-    limited = resource.getrlimit(limit)[0] != resource.RLIM_INFINITY
-    remedy = (
-        f"raise the limit (ulimit {option})"
-        if limited
-        else "take less at once (images, batches, jobs), or end other programs"
-    )
-    say(f"error: this needs more {name} than the system allows it{f' ({reason})' if reason else ''}; {remedy}")
-    return 1
 
 
 def replace_unencodable() -> None:
