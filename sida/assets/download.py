@@ -1,4 +1,4 @@
-"""Download of one file over HTTP(S): resumes, retries, tries mirrors, checks the result, and aborts slow answers.
+"""Download of one file over HTTP(S): resumes, retries, tries mirrors, and checks the result.
 
 The standard library reads the answers: it bounds the lines and the number of headers and the lines between chunks,
 where urllib3 (requests, pooch) reads on. pooch resumes nothing, and huggingface_hub resumes only files of the Hub.
@@ -16,7 +16,6 @@ import re
 import shutil
 import socket
 import ssl
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -72,15 +71,12 @@ class Transfer:
         attempts: Attempts in a row with fewer than ``least`` new bytes after which the next URL is tried.
         backoff: Seconds before the second attempt; doubled each time, at most 30.
         timeout: Seconds without any byte after which a connection counts as broken.
-        window: Length in seconds of successive intervals; in each of them at least ``least`` bytes of the file must
-            arrive, so that a file takes at most ``size / least`` intervals.
-        least: See ``attempts`` and ``window``.
+        least: See ``attempts``.
     """
 
     attempts: int = 5
     backoff: float = 1.0
     timeout: float = 30.0
-    window: float = 60.0
     least: int = 1 << 20
 
 
@@ -179,8 +175,8 @@ class Download:
         headers = {"Range": f"bytes={begin}-"} if begin else {}
         headers |= {"If-Range": version} if begin and version else {}
         with (
-            _Watch(self.transfer) as watch,
-            contextlib.closing(open_url(watch.open, url, headers, self.transfer.timeout)) as answer,
+            _broken_connections(),
+            contextlib.closing(open_url(_opener().open, url, headers, self.transfer.timeout)) as answer,
         ):
             # There is nothing beyond the bytes that have arrived.
             if begin and answer.status == 416 and answer.headers.get("Content-Range") == f"bytes */{begin}":
@@ -191,7 +187,7 @@ class Download:
                     self.part.write_bytes(b"")
                     write_text(self._note, f"{url}\n{answer.headers.get('ETag', '')}")
             self._compare(answer, start)
-            self._receive(answer, self.arrived, total, watch)
+            self._receive(answer, self.arrived, total)
         if total is not None and self.arrived < total:
             raise BrokenError(f"connection broke after {self.arrived:,} of {total:,} bytes")
         return start > 0
@@ -248,22 +244,22 @@ class Download:
                     self.remove()
                     raise BrokenError("the server's file is not the one whose beginning has arrived; starting over")
 
-    def _receive(self, answer: Any, start: int, total: int | None, watch: _Watch) -> None:
-        path, limit = self.part, total or self.asset.size or SIZE_LIMIT
+    def _receive(self, answer: Any, start: int, total: int | None) -> None:
+        path, limit, arrived = self.part, total or self.asset.size or SIZE_LIMIT, start
         megabytes = (total or self.asset.size or 0) / 1e6
         progress = Progress(f"fetch {self.asset.id}", megabytes, "MB", done=start / 1e6, interval=5)
         # read1 returns the bytes that have arrived; a larger read would lose them when the connection breaks.
         while chunk := answer.read1(_CHUNK):
-            size = _ROOM if total is None else total - start - watch.arrived
+            size = _ROOM if total is None else total - arrived
             if (free := shutil.disk_usage(path.parent).free) < size:
                 raise PassingError(path, f"{free:,} bytes are free, {size:,} are needed", _SPACE)
-            watch.arrived += len(chunk)
-            if start + watch.arrived > limit:
+            arrived += len(chunk)
+            if arrived > limit:
                 self.remove()
                 raise self._other_size(f"the server sends more than {limit:,} bytes")
             with _disk(path), open(path, "ab") as stream:
                 stream.write(chunk)
-            progress.update((start + watch.arrived) / 1e6)
+            progress.update(arrived / 1e6)
 
 
 def absence_note(asset: Asset) -> Path:
@@ -280,61 +276,25 @@ def _disk(path: Path) -> Iterator[None]:
         raise PassingError(path, error.strerror, _SPACE) from None
 
 
-class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
-    """Opens connections, and ends them when the file arrives too slowly; headers and other bytes do not count.
+@contextlib.contextmanager
+def _broken_connections() -> Iterator[None]:
+    """Turns errors of a connection in the block into :class:`BrokenError`."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, socket.gaierror):
+            raise NoHostError("this host is not known here: is there a network?") from None
+        raise BrokenError(f"connection failed ({type(reason).__name__})") from None
 
-    Errors of a connection leave the block as :class:`BrokenError`.
-    """
 
-    def __init__(self, transfer: Transfer) -> None:
-        super().__init__(context=_certificates())
-        self.transfer, self.arrived, self.slow = transfer, 0, False
-        # Without urllib's handlers of statuses, answers of every status are returned as they are.
-        opener = urllib.request.OpenerDirector()
-        for handler in (urllib.request.ProxyHandler(), self):
-            opener.add_handler(handler)
-        self.open: Callable[..., Any] = opener.open
-        self._sockets: list[Any] = []
-        self._exited = threading.Event()
-        self._thread = threading.Thread(target=self._end_slow_connections, daemon=True)
-
-    def do_open(self, http_class: Any, req: Any, **http_conn_args: Any) -> Any:
-        """Opens a connection and watches its socket."""
-        sockets = self._sockets
-
-        class Watched(http_class):
-            def connect(self) -> None:
-                super().connect()
-                sockets.append(self.sock)
-
-        return super().do_open(Watched, req, **http_conn_args)
-
-    def __enter__(self) -> _Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
-        self._exited.set()
-        self._thread.join()
-        broken = isinstance(error, (OSError, http.client.HTTPException, ValueError))
-        # A cut-off answer may look like a permanent failure.
-        if self.slow and (error is None or broken or isinstance(error, HopelessError)):
-            least, window = self.transfer.least, self.transfer.window
-            raise BrokenError(f"the server sends less than {least:,} bytes in {window:g} s") from None
-        if broken:
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, socket.gaierror):
-                raise NoHostError("this host is not known here: is there a network?") from None
-            raise BrokenError(f"connection failed ({type(reason).__name__})") from None
-
-    def _end_slow_connections(self) -> None:
-        before = 0
-        while not self._exited.wait(self.transfer.window):
-            self.slow |= self.arrived - before < self.transfer.least
-            before = self.arrived
-            for sock in self._sockets if self.slow else ():
-                with contextlib.suppress(OSError):  # A TLS socket's own shutdown would wait for the server.
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+def _opener() -> urllib.request.OpenerDirector:
+    """Opener of connections that returns answers of every status as they are, since it has no handlers of statuses."""
+    opener = urllib.request.OpenerDirector()
+    secure = urllib.request.HTTPSHandler(context=_certificates())
+    for handler in (urllib.request.ProxyHandler(), urllib.request.HTTPHandler(), secure):
+        opener.add_handler(handler)
+    return opener
 
 
 @functools.cache
