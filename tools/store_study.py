@@ -123,7 +123,7 @@ def store(
                 with open(part / name, "wb") as copy:
                     shutil.copyfileobj(stream, copy)
         packed = [{"log": name, **record} for name, records in logs.items() for record in records]
-        (part / PACKED).write_bytes(gzip_bytes(jsonl_text(packed, final=True)))
+        (part / PACKED).write_bytes(gzip_bytes(jsonl_text(packed)))
         facts = {"format": STORED_FORMAT, **about, "rows": {run: asked[run] for run in asked if run in here}}
         facts |= {"teachers": teachers, "seconds_of_training": round(sum(seconds.values()))}
         write_stored(part, facts, rows)

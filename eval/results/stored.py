@@ -76,7 +76,7 @@ def files_of(folder: Path, runs: Collection[str]) -> Iterator[tuple[str, bytes]]
         yield name, stream.read()
     for name, records in logs_of(folder):
         if name.startswith("teachers") or name.split("/")[1] in runs:
-            yield name, jsonl_text(records, final=True).encode()
+            yield name, jsonl_text(records).encode()
 
 
 def stored_rows(folder: str | Path) -> list[dict[str, str]]:

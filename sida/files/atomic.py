@@ -15,21 +15,13 @@ import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sida.errors import UserError
 from sida.files.ordinary import UnreadableError, open_ordinary
-from sida.files.text_files import (
-    DamagedError,
-    check_amount,
-    check_hash,
-    line_positions,
-    parse_json,
-    read_text,
-    with_hash,
-)
+from sida.files.text_files import HASH_KEY, DamagedError, check_amount, check_hash, parse_json, read_text, with_hash
 
 
 def try_lock(file: int | BinaryIO, shared: bool = False) -> bool:
@@ -307,28 +299,21 @@ def read_hashed_json(path: str | os.PathLike[str], remedy: str = DamagedError.RE
     return check_hash(record, path, remedy)
 
 
-def jsonl_text(records: Sequence[Mapping[str, Any]], final: bool) -> str:
-    """Records as JSON lines, each with the hash of its content.
-
-    Args:
-        records: In order.
-        final: Whether no line will follow; the hashes then include the number of lines, which reveals a lost line.
-    """
-    positions = line_positions(len(records)) if final else [""] * len(records)
-    lines = (json.dumps(with_hash(record, position), sort_keys=True) for record, position in zip(records, positions))
-    return "".join(f"{line}\n" for line in lines)
+def jsonl_text(records: Iterable[Mapping[str, Any]]) -> str:
+    """Records as JSON lines."""
+    return "".join(f"{json.dumps(record, sort_keys=True, allow_nan=False)}\n" for record in records)
 
 
 def append_jsonl(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
     """Appends one JSON object as a line, without buffering it in this process; the folder must exist."""
     with open(path, "a", encoding="utf-8") as stream:
-        stream.write(jsonl_text([record], final=False))
+        stream.write(jsonl_text([record]))
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads a file of JSON lines, checks the hash of each, and returns the records without hashes.
+    """Reads a file of JSON lines; a last line that was cut off by a crash is ignored.
 
-    A last line that was cut off by a crash is ignored.
+    Files of earlier versions have a hash in each line, which is left out.
 
     Raises:
         UserError: A damaged line.
@@ -350,10 +335,8 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             raise DamagedError(where, reason=f"not valid JSON lines ({error})") from None
         if not isinstance(record, dict):
             raise DamagedError(where, reason="must be a JSON object")
-        records.append((where, record))
-    # Lines that were appended one by one have hashes without positions.
-    positions = line_positions(len(records))
-    return [check_hash(record, where, accepted=["", position]) for position, (where, record) in zip(positions, records)]
+        records.append({key: value for key, value in record.items() if key != HASH_KEY})
+    return records
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

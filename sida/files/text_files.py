@@ -191,13 +191,11 @@ def brief_reason(error: object) -> str:
 
 #: Field or column of the hash.
 HASH_KEY = "content_sha256"
-#: Hexadecimal digits of the hash of one line or row of many; that of a file has all 64.
-_SHORT_DIGITS = 16
 _REASON = "its content does not match the SHA-256 in it"
 
 
 class DamagedError(UserError):
-    """A file or line whose content does not match the hash in it.
+    """A file whose content is not that of its hash, or no content of its kind.
 
     Args:
         where: File, and line if it has lines.
@@ -212,67 +210,37 @@ class DamagedError(UserError):
         self.args = (where, remedy, reason)  # Unpickling calls the class with them.
 
 
-def content_hash(record: Mapping[str, Any], position: str = "") -> str:
-    """SHA-256 of a record's canonical JSON without the hash field; 64 hexadecimal digits.
-
-    Args:
-        record: JSON values by key.
-        position: Number of the line in a file that was written as a whole, see :func:`line_positions`.
-    """
+def content_hash(record: Mapping[str, Any]) -> str:
+    """SHA-256 of a record's canonical JSON without the hash field; 64 hexadecimal digits."""
     values = {key: value for key, value in record.items() if key != HASH_KEY}
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(f"{text}{position}".encode()).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def with_hash(record: Mapping[str, Any], position: str | None = None) -> dict[str, Any]:
-    """Converts a record to plain JSON values and adds the hash of its content.
+def with_hash(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts a record to plain JSON values and adds the hash of its content."""
+    values = json.loads(json.dumps(dict(record), allow_nan=False))
+    return {**values, HASH_KEY: content_hash(values)}
+
+
+def check_hash(record: Mapping[str, Any], where: object, remedy: str = DamagedError.REMAKE) -> dict[str, Any]:
+    """Checks the hash of a record, if it has one, and returns the record without it.
 
     Args:
         record: JSON values by key.
-        position: See :func:`content_hash`; a line or row has one, and a short hash.
-    """
-    values = json.loads(json.dumps(dict(record), allow_nan=False))
-    digest = content_hash(values, position or "")
-    return {**values, HASH_KEY: digest if position is None else digest[:_SHORT_DIGITS]}
-
-
-def check_hash(
-    record: Mapping[str, Any], where: object, remedy: str = DamagedError.REMAKE, accepted: Sequence[str] = ("",)
-) -> dict[str, Any]:
-    """Checks the hash of a record, and returns the record without it.
-
-    Args:
-        record: JSON values by key, or a row of CSV: texts by column.
-        where: File (and line) named in errors.
+        where: File named in errors.
         remedy: Action that fixes damage, for errors.
-        accepted: Accepted positions of the record, see :func:`content_hash`.
 
     Raises:
         DamagedError: The content does not match the hash.
     """
-    if not is_hashed(record):
-        return dict(record)
     values = {key: value for key, value in record.items() if key != HASH_KEY}
-    digest = record.get(HASH_KEY)
     try:
-        legible = isinstance(digest, str) and len(digest) >= _SHORT_DIGITS
-        if not legible or not any(content_hash(values, position).startswith(str(digest)) for position in accepted):
+        if HASH_KEY in record and content_hash(values) != record[HASH_KEY]:
             raise DamagedError(where, remedy)
     except (TypeError, ValueError, RecursionError):
         raise DamagedError(where, remedy) from None
     return values
-
-
-def line_positions(count: int) -> list[str]:
-    """Positions of a file's lines, such as ``1/3``, ``2/3``, ``3/3``; in the hashes they reveal a lost line."""
-    return [f"{number}/{count}" for number in range(1, count + 1)]
-
-
-def is_hashed(keys: Iterable[str | None]) -> bool:
-    """Whether a record with these keys has a hash, possibly under a key with one damaged letter."""
-    return any(
-        key is not None and len(key) == len(HASH_KEY) and sum(map(str.__ne__, key, HASH_KEY)) <= 1 for key in keys
-    )
 
 
 # YAML

@@ -326,11 +326,11 @@ class RunFolder:
         except FileNotFoundError:
             raise self._gone() from None
 
-    def write_logs(self, record: Mapping[str, Any], final: bool = False) -> None:
-        """Writes both logs anew with the records of a state; ``final`` marks that none follows."""
+    def write_logs(self, record: Mapping[str, Any]) -> None:
+        """Writes both logs anew with the records of a state."""
         if not self.ranks.rank:
             for name in ("train", "evaluations"):
-                write_text(self.folder / f"{name}.jsonl", jsonl_text(record[name], final))
+                write_text(self.folder / f"{name}.jsonl", jsonl_text(record[name]))
 
     def _gone(self) -> UserError:
         fault = "is gone: it was renamed or removed during the training, which ends here"
@@ -346,7 +346,7 @@ class RunFolder:
             tensors: Its tensors; those of the result are the state of an average.
         """
         if not self.ranks.rank:
-            self.write_logs(record, final=True)
+            self.write_logs(record)
             net = build_network(record["metadata"]["network"])
             FlatParameters(net).load({name.removeprefix(BEST): tensor for name, tensor in tensors.items()})
             save_network(net, self.network, record["metadata"])

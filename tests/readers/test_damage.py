@@ -44,7 +44,7 @@ from sida.eval.results.logs import read_evaluations, read_log
 from sida.eval.results.sheet import read_runs
 from sida.eval.results.trial_files import collect, write_measurement
 from sida.files import convert
-from sida.files.atomic import append_jsonl, jsonl_text, write_text
+from sida.files.atomic import append_jsonl
 from sida.networks.file import load_network, save_network
 from sida.networks.official import import_network
 from sida.sampling.store import Samples, SampleStore, open_sample_store
@@ -149,8 +149,6 @@ def read_samples(path: Path) -> Any:
 HASHED: dict[str, Kind] = {
     "trial": ("measurements/a/trial-0.json", lambda path: write_measurement(path, trial_record()),
               lambda path: collect(path.parents[1], ["a"])),
-    "log of a finished run": ("evaluations.jsonl", lambda path: write_text(path, jsonl_text(RECORDS, final=True)),
-                              read_logs),
     "network": ("network.safetensors", write_network, read_network),
     "reference": ("r.safetensors", write_reference, read_reference),
     "state": ("run/state/000000000200.safetensors", write_states, read_state),

@@ -32,7 +32,7 @@ def write_results(folder: Path) -> None:
     save_network(build_network(NETWORK), folder / STUDENT, {"method": "sid", "parents": parents})
     ticks = [{"nimg": nimg, "seconds": 0.5} for nimg in (10, 20)]
     for name, records in {"train": ticks, "evaluations": [{"nimg": 20, "fd": 7.4}]}.items():
-        write_text(folder / f"students/a/{name}.jsonl", jsonl_text(records, final=True))
+        write_text(folder / f"students/a/{name}.jsonl", jsonl_text(records))
     # As specs name files: from the folder in which the workflow was started.
     write_json(folder / "specs/students/a.json", {"teacher": f"results/tiny/{TEACHER}", "init": None})
     write_json(folder / "specs/measurements/a.json", {"network": f"results/tiny/{STUDENT}"})

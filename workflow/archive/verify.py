@@ -53,8 +53,8 @@ def check_own_hash(path: Path, name: str) -> bool:
     if suffix == ".jsonl":
         if not read_jsonl(path) and path.name == "train.jsonl" and path.with_name(_NETWORK).is_file():
             raise UserError(path, "damaged: has no line of the finished run beside it", "train again")
-    else:
-        read_measurement(path) if TRIAL.fullmatch(name) else read_hashed_json(path)
+        return False
+    read_measurement(path) if TRIAL.fullmatch(name) else read_hashed_json(path)
     return f'"{HASH_KEY}"' in read_text(path)
 
 
