@@ -84,7 +84,7 @@ def test_no_output_is_written_over_an_input_or_another_output(words, lost, tmp_p
 @pytest.mark.parametrize(
     ("verb", "arguments", "told"),
     [
-        ("sample", ["--threads", "-1"], "--threads: must be at least 1"),
+        ("score", ["x", "--trials", "0"], "--trials: must be at least 1"),
         ("sample", ["--out", "o", "--seeds", str(2**64)], "seeds"),
         ("sample", ["--out", "o", "--seeds", "0-99999999999999"], "seeds"),
         ("sample", ["--out", "o", "--sampler", "heun:18,num_steps=20"], "num_steps: is given twice"),

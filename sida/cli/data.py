@@ -8,7 +8,7 @@ from sida.assets.registry import load_registry
 from sida.cli.main import Verb, add_integer, existing
 from sida.config.families import EDM2_LATENTS, LATENTS
 from sida.config.settings import from_mapping
-from sida.errors import Progress, UserError
+from sida.errors import Progress
 from sida.files.ordinary import refuse_same
 from sida.machine import num_cores, process_rank, take_device
 
@@ -20,7 +20,7 @@ _DATA_EXAMPLES = """examples:
   sida data prepare --source imagenet/train --out imagenet-64x64.zip --resolution 64 --transform center-crop
   sida data prepare --source imagenet/train --out img512.zip --resolution 512 --transform center-crop-dhariwal
   sida data prepare --source afhqv2 --out afhqv2-64x64.zip --resolution 64 --labels none
-  sida data check cifar10-32x32.zip --expect 50000
+  sida data check cifar10-32x32.zip
   sida data check digits                              (a name in config/datasets.yaml)
   sida data encode --source img512.zip --out img512-sd.zip --device cuda
   sida data encode --source img256.zip --out img256-sd.zip --latents sd --device cuda         (for SiT, REPA, DiT)
@@ -51,9 +51,9 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     encode.add_argument("--latents", choices=[*LATENTS], default=EDM2_LATENTS.name, help=kinds)
     add_integer(encode, "--batch", "images per call (default: 8)", 1, default=8)
     encode.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
+    add_integer(prepare, "--expect", "fail unless there are N images")
     for action, verb in ((prepare, _prepare), (check, _check), (encode, _encode)):
         action.set_defaults(verb=verb)
-        add_integer(action, "--expect", "fail unless there are N images")
         add_integer(action, "--workers", "reading processes (default: one per processor)", 0, 4096)
 
 
@@ -93,13 +93,7 @@ def _check(args: argparse.Namespace) -> int:
     if isinstance(dataset, ImageArchive) and dataset.files.left_out:
         print(f"  {dataset.files.left_out}")
     print(f"  sha256 {dataset.sha256}")
-    _expect_images(args, args.dataset, len(dataset))
     return 0
-
-
-def _expect_images(args: argparse.Namespace, where: str, images: int) -> None:
-    if args.expect is not None and images != args.expect:
-        raise UserError(where, f"has {images:,} images, expected {args.expect:,}")
 
 
 def _encode(args: argparse.Namespace) -> int:
@@ -112,7 +106,6 @@ def _encode(args: argparse.Namespace) -> int:
     take_device(args.device, "encode")
     dataset = ImageArchive(args.source)
     dataset.files.workers = args.workers or num_cores()
-    _expect_images(args, args.source, len(dataset))
     check_encodable(dataset)
     latents = LATENTS[args.latents]
     vae = next(iter(fetch_many(list(latents.assets())).values())).parent

@@ -203,9 +203,7 @@ def _sample_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vae", type=existing("--vae"), metavar="DIR", help=decoder)
     parser.add_argument("--grid", metavar="PNG", help="also write a picture: a row per class, seeds from the first one")
     parser.add_argument("--grid-size", metavar="RxC", help="rows and columns of the grid (default: 10x10)")
-    add_integer(parser, "--shard-size", "images per shard (default: 1024)", 1)
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: cuda if there is one)")
-    add_integer(parser, "--threads", "CPU threads (default: torch's)", 1, 4096)
 
 
 def _sample(args: argparse.Namespace) -> None:

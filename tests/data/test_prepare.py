@@ -289,9 +289,8 @@ def test_grey_pictures_are_refused_before_the_autoencoder_is_fetched(tmp_path, m
 def test_check_describes_a_data_set_and_names_a_bad_image(tmp_path):
     content = members(NOISE[:5], [0, 2, 0, 2, 0])
     path = write_zip(tmp_path / "a.zip", content)
-    said = command("data", "check", path, "--expect", 5)
+    said = command("data", "check", path)
     assert "a: 5 images 8×8×3\n  3 classes of 0 to 3 images\n  none of class 1\n  sha256" in said
-    assert "5 images" in refusal(command, "data", "check", path, "--expect", 6)
     write_zip(tmp_path / "a.zip", content | {name: content[name][:50] for name in list(content)[2:5:2]})
     assert "img00000002.png: not a readable picture" in refusal(command, "data", "check", path)
 

@@ -51,7 +51,7 @@ def test_a_filled_cache_is_of_use_where_nothing_can_be_locked_or_written(fault, 
 
 def test_images_stay_where_they_cannot_be_put_together(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
-    arguments = ["sample", "--sampler", "data", "--dataset", "digits", "--seeds", "0-5", "--shard-size", "3"]
+    arguments = ["sample", "--sampler", "data", "--dataset", "digits", "--seeds", "0-5"]
     arguments += ["--out", tmp_path / "x.npz"]
     refused(rf"^{tmp_path}/x.npz: cannot be locked \({NO_LOCKS}\)", command, *arguments)
     assert list(tmp_path.rglob("*.parts/*.safetensors"))

@@ -45,7 +45,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("stored", metavar="STUDY", help="name or folder of a study with stored results, or that folder")
     parser.add_argument("row", metavar="ROW", help="row of its sheet")
     parser.add_argument("--trials", default="all", metavar="RANGE", help="trials, such as 0 or 0-4 (default: all)")
-    parser.add_argument("--metrics", metavar="KEYS", help="metrics, such as fd,recall (default: all stored ones)")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -61,8 +60,6 @@ def _run(args: argparse.Namespace) -> int:
     if unknown := sorted({*trials} - {*stored_trials}):
         fault = f"trial {unknown[0]} of row '{args.row}' is not stored"
         raise UserError("--trials", fault, f"stored are {', '.join(map(str, stored_trials))}")
-    if args.metrics:
-        lines = _of_metrics(spec, lines, args.metrics.split(","))
     _make_archives(preset, args.row)
     _say_duration(preset, args.row, spec, len(trials))
     started = time.monotonic()
@@ -82,21 +79,6 @@ def _run(args: argparse.Namespace) -> int:
     if left_out:
         print(f"not compared: {', '.join(left_out)}")
     return 0 if all(one.as_printed or (elsewhere and one.is_near) for one in comparisons) else 1
-
-
-def _of_metrics(spec: dict[str, Any], lines: list[dict[str, str]], keys: list[str]) -> list[dict[str, str]]:
-    """Stored lines of some metrics, which the spec then measures alone.
-
-    Raises:
-        UserError: A metric is not stored.
-    """
-    stored = dict.fromkeys(line["metric"] for line in lines)
-    if unknown := next((key for key in keys if key not in stored), None):
-        raise UserError(
-            "--metrics", f"'{unknown}' is not stored{suggestion(unknown, stored)}", f"use {', '.join(stored)}"
-        )
-    spec["protocol"] = load_protocol(spec["protocol"]).part(keys).content()
-    return [line for line in lines if line["metric"] in keys]
 
 
 def _make_archives(preset: Preset, row: str) -> None:
@@ -316,7 +298,6 @@ CHECK = Verb(
     """examples:
   sida check studies/demo sida-a1.0
   sida check demo sida-a1.0 --trials 0              (one trial of five)
-  sida check fashion-anew one-gdd-s104 --trials 0 --metrics fd,recall
 
 The stored network draws the images of the stored trials again, with their seeds. On the same kind of processor all
 digits agree. Another one rounds otherwise: the command says by how much, and allows 0.1 standard deviations over
