@@ -90,6 +90,8 @@ def test_no_output_is_written_over_an_input_or_another_output(words, lost, tmp_p
         ("sample", ["--out", "o", "--sampler", "heun:18,num_steps=20"], "num_steps: is given twice"),
         ("train-teacher", ["--spec", "name: x\n" * 99, "--out", "o"], "no such file"),
         ("average", ["x", "--std", "0.1", "--out=--"], "--out=--: '--'"),
+        ("reference", ["--images", "x", "--extractor", "pixels", "--extractor", "inception", "--out", "o"],
+         "--extractor: is given twice"),
         # An option of a feature network that is not used.
         ("reference", ["--dataset", '{"name": "digits", "kind": "digits"}', "--extractor", "pixels",
                        "--out", "o.safetensors", "--extractor-option", "pixls.path=x"], "did you mean 'pixels'?"),

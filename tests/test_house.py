@@ -176,6 +176,38 @@ def _without_types(parser):
     return parser
 
 
+#: Imports each module named by the arguments in a process of its own, after the libraries that many of them import.
+ALONE = """
+import importlib, os, sys
+import matplotlib.pyplot, pandas, scipy.stats, torch
+faults = []
+for name in sys.argv[1:]:
+    if (child := os.fork()) == 0:
+        importlib.import_module(name)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        faults.append(name)
+sys.exit(' '.join(faults) or None)
+"""
+
+
+@pytest.mark.slow
+def test_each_module_can_be_imported_first():
+    """A circle of imports fails only in one order of its modules."""
+    files = [
+        path.relative_to(ROOT) for top in ("sida", "eval", "workflow", "plugins") for path in (ROOT / top).rglob("*.py")
+    ]
+    modules = [path.with_suffix("").parts for path in files if "tests" not in path.parts]
+    names = [
+        ".".join(parts if parts[0] == "sida" else ("sida", *parts)) for parts in modules if parts[-1] != "__main__"
+    ]
+    importable = [name.removesuffix(".__init__") for name in names if all(map(str.isidentifier, name.split(".")))]
+    ended = subprocess.run(
+        [sys.executable, "-c", ALONE, *importable], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_each_example_of_each_help_is_a_command_that_the_parser_takes():
     count = 0
     for name, verb, line in _examples():
