@@ -78,7 +78,7 @@ COLOUR = Data(
     "colour.tsv",
     "mechanisms-colour/stored",
     FASHION.images,
-    {"t10": 10, "t40": 40},
+    {"t10": 10},
     (0.0, 0.3),
 )
 #: The digits with 300 held out from every training, the feature network's too.
@@ -87,8 +87,8 @@ SPLIT = Data(
     "split.tsv",
     "mechanisms-split/stored",
     DIGITS.images,
-    {"d10": 10, "d10b": 10, "d200": 200},
-    (0.0, 0.01, 0.3),
+    {"d10": 10, "d10b": 10},
+    (0.0, 0.3),
 )
 #: The same from a teacher of 40 thousand images, in trainings of twice the length.
 LATER = Data(
