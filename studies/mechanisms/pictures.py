@@ -18,6 +18,7 @@ from sida.eval.report.page import reduced_png
 from sida.eval.results.csv_files import csv_text
 from sida.files.atomic import atomic_path
 from studies.mechanisms.leads import DIGITS, FASHION, Cells, Data, Lead, cells_of, lead_of, shares_of, teacher_fd
+from studies.mechanisms.tables import SHORT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,8 +34,9 @@ OF_MARKS: dict[str, dict[str, Any]] = {
 PLACES = {
     "curves": Path(__file__).with_name("curves.png"),
     "share": Path(__file__).with_name("share.png"),
+    "map": Path(__file__).with_name("map.png"),
     # The site shows files of docs/ alone.
-    "map": ROOT / "docs/real-images.png",
+    "rows": ROOT / "docs/real-images.png",
 }
 Records = list[dict[str, Any]]
 DataSets = list[tuple[Data, Cells]]
@@ -155,6 +157,45 @@ def map_of_leads(data_sets: DataSets) -> tuple[Figure, Records]:
     return figure, records
 
 
+#: Leads of a line of :func:`rows_of_leads`: colour, marker, metric, and whether they are of the trainings' end.
+OF_ROWS = {
+    "to training images, kept networks": ("#009E73", "^", "fd", False),
+    "to held-out images, kept networks": ("#0072B2", "o", "fd_heldout", False),
+    "to training images, at the end": ("#999999", "s", "fd", True),
+}
+
+
+def rows_of_leads() -> tuple[Figure, Records]:
+    """Leads of the short table, a line a row, each with its interval; an interval that leaves the axis ends there."""
+    figure, records = style.new_figure(6.2, 0.8 + 0.42 * len(SHORT)), Records()
+    axes, labels = figure.subplots(), list[str]()
+    for line, (data, teacher, weight) in enumerate(SHORT):
+        cells = cells_of(data)
+        labels.append(f"{data.name}\nteacher of {data.grade_of(teacher)}, λ {weight:g}")
+        for place, (label, (colour, marker, metric, at_end)) in enumerate(OF_ROWS.items()):
+            images = data.end if at_end else None
+            one = lead_of(data, cells, teacher, weight, metric, images)
+            if one is None:
+                continue
+            value, low, high = (100 * part for part in (one.value, one.low, one.high))
+            axes.errorbar(
+                [value], [line + 0.24 * (place - 1)], xerr=[[value - low], [high - value]], fmt=marker, color=colour,
+                markersize=3.5, capsize=2, linewidth=0.9, label=label,
+            )  # fmt: skip
+            records.append({
+                "data": data.name, "teacher": teacher, "weight": weight, "metric": metric,
+                "images": 1000 * images if images else "kept networks", "value": one.value, "low": one.low,
+                "high": one.high, "trainings": one.seeds,
+            })  # fmt: skip
+    axes.axvline(0, color="#333333", linewidth=0.6)
+    _dress(axes, "lead of SiDA over SiD, %", "")
+    axes.set_xlim(-50, 100)
+    axes.set_yticks(range(len(labels)), labels, fontsize=6)
+    axes.invert_yaxis()
+    _legend(figure)
+    return figure, records
+
+
 def _draw_lead(axes: Axes, x: float, one: Lead, weight: float, *, is_end: bool) -> None:
     """A mark with its interval, pale for the end of the trainings, open where a side has two trainings."""
     colour, marker = LOOKS[weight]
@@ -220,9 +261,9 @@ def _legend(figure: Figure) -> None:
 
 def main() -> None:
     """Draws all pictures."""
-    data_sets = [(data, cells_of(data)) for data in (DIGITS, FASHION)]
-    for name, draw in (("curves", curves), ("share", share), ("map", map_of_leads)):
-        figure, records = draw(data_sets)
+    older = [(data, cells_of(data)) for data in (DIGITS, FASHION)]
+    drawn = {"curves": curves(older), "share": share(older), "map": map_of_leads(older), "rows": rows_of_leads()}
+    for name, (figure, records) in drawn.items():
         out = ROOT / "results/mechanisms/figures" / f"{name}.pdf"
         columns = [*dict.fromkeys(key for record in records for key in record)]
         style.save(figure, out, f"When do real images help: {name}", csv_text(columns, records))

@@ -347,7 +347,8 @@ def main() -> None:
     print(short_table())
     for data in (DIGITS, SPLIT, LATER, *WIDE, FASHION, COLOUR):
         print(f"\n{data.name}\n\n{leads_table(data)}\n\n{time_table(data)}\n\n{kept_table(data)}")
-    print(f"\n{parts_table(DIGITS)}\n\n{parts_table(DIGITS, DIGITS.end)}")
+    for data in (DIGITS, SPLIT):
+        print(f"\n{parts_table(data)}\n\n{parts_table(data, data.end)}")
     print(f"\n{scatter_table(DIGITS)}\n\n{power_table(DIGITS)}")
     print(f"\n{machines_table((DIGITS, SPLIT, LATER, WIDE[0], FASHION, COLOUR))}")
 

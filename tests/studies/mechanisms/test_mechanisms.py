@@ -188,6 +188,26 @@ def test_the_map_shows_each_cell_by_both_protocols_with_open_marks_for_two_train
             assert f"{data.grades[teacher]}k" in line
 
 
+def test_the_picture_of_the_first_page_has_the_leads_of_its_table():
+    _, records = pictures.rows_of_leads()
+    shown = {
+        (record["data"], record["teacher"], record["weight"], record["metric"], record["images"]): record
+        for record in records
+    }
+    for data, teacher, weight in tables.SHORT:
+        cells = leads.cells_of(data)
+        for metric, images, key in (
+            ("fd", None, "kept networks"),
+            ("fd", data.end, 1000 * data.end),
+            ("fd_heldout", None, "kept networks"),
+        ):
+            one = lead_of(data, cells, teacher, weight, metric, images)
+            record = shown.pop((data.name, teacher, weight, metric, key), None)
+            assert (record is None) == (one is None)
+            assert one is None or [record[name] for name in ("value", "low", "high")] == [one.value, one.low, one.high]
+    assert not shown
+
+
 def test_the_answer_is_that_of_the_stored_rows():
     kept = {(teacher, weight): lead_of(DIGITS, CELLS, teacher, weight) for teacher, weight in SHORT}
     light, middle, strong = (kept[key] for key in (("d10", 0.3), ("d40", 0.3), ("d200", 3.0)))
