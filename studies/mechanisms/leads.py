@@ -88,7 +88,7 @@ SPLIT = Data(
     "mechanisms-split/stored",
     DIGITS.images,
     {"d10": 10, "d10b": 10},
-    (0.0, 0.3),
+    (0.0, 0.01, 0.3),
 )
 #: The same from a teacher of 40 thousand images, in trainings of twice the length.
 LATER = Data(

@@ -48,12 +48,10 @@ def _all(values: Sequence[float] | None) -> str:
 
 #: Cells of the short table: data set, teacher and weight.
 SHORT = (
-    (DIGITS, "d10", 0.3),
-    (DIGITS, "d10", 0.01),
-    (DIGITS, "d40", 0.3),
-    (DIGITS, "d200", 3.0),
     (SPLIT, "d10", 0.3),
     (SPLIT, "d10b", 0.3),
+    (SPLIT, "d10", 0.01),
+    (SPLIT, "d10b", 0.01),
     (LATER, "d40", 0.3),
     (FASHION, "t10", 3.0),
     (COLOUR, "t10", 0.3),
