@@ -87,7 +87,7 @@ SPLIT = Data(
     "split.tsv",
     "mechanisms-split/stored",
     DIGITS.images,
-    {"d10": 10, "d10b": 10},
+    {"d10": 10, "d10b": 10, "d200": 200},
     (0.0, 0.01, 0.3),
 )
 #: The same from a teacher of 40 thousand images, in trainings of twice the length.

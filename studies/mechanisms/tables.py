@@ -53,6 +53,7 @@ SHORT = (
     (SPLIT, "d10", 0.01),
     (SPLIT, "d10b", 0.01),
     (LATER, "d40", 0.3),
+    (SPLIT, "d200", 0.3),
     (FASHION, "t10", 3.0),
     (COLOUR, "t10", 0.3),
 )
