@@ -1,4 +1,4 @@
-"""Fifteen questions of a newcomer: each has its answer in one section of one page (tests/questions.tsv)."""
+"""Twenty questions of a newcomer: each has its answer in one section of one page (tests/questions.tsv)."""
 
 import csv
 import re
@@ -26,8 +26,8 @@ def sections(page):
     return texts
 
 
-def test_there_are_fifteen():
-    assert len(QUESTIONS) == 15
+def test_there_are_twenty():
+    assert len(QUESTIONS) == 20
 
 
 @pytest.mark.parametrize("line", QUESTIONS, ids=lambda line: line["question"])

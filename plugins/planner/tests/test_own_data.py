@@ -211,6 +211,14 @@ def test_a_prepared_data_set_stays_where_it_is(tmp_path, monkeypatch):
     assert measurement(load_preset("mine/preset.yaml"), "data").spec["dataset"]["path"] == "mine/../🌸.zip"
 
 
+def test_both_ways_of_the_page_store_the_same_pictures(tmp_path):
+    data = pictures(tmp_path / "pictures", (13, 9), "L", each=3)
+    words = ["--source", str(data), "--resolution", "8", "--transform", "center-crop", "--channels", "1"]
+    assert main(["data", "prepare", *words, "--out", str(tmp_path / "x.zip")]) == 0
+    assert main(["new", str(tmp_path / "mine"), "--data", str(data), "--resolution", "8", "--hours", "0.2"]) == 0
+    assert (tmp_path / "mine/data.zip").read_bytes() == (tmp_path / "x.zip").read_bytes()
+
+
 def test_an_array_is_prepared(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((20, 8, 8), np.uint8))
     assert main(["new", str(tmp_path / "mine"), "--data", str(tmp_path / "x.npy"), "--hours", "0.2"]) == 0

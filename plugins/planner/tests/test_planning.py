@@ -50,6 +50,19 @@ def planned(monkeypatch):
     return make
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["laptop", "released", "retrain"])
+def test_the_first_plan_of_a_page_is_on_it(page, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
+    text = (ROOT / f"docs/{page}.md").read_text()
+    asked = re.search(r"^    sida (plan [^#\n]*)", text, flags=re.M)[1].split()
+    printed = text.partition("The first command prints, among others:\n\n")[2].partition("\n\n")[0].splitlines()
+    assert main(asked) == 0
+    assert {" ".join(line.split()) for line in printed} <= {
+        " ".join(line.split()) for line in capsys.readouterr().out.splitlines()
+    }
+
+
 def test_a_plan_says_how_many_seeds_show_a_gap(capsys):
     assert main(["plan", "demo", "--detect", "10%"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -338,6 +338,15 @@ def test_a_second_set_with_statistics_of_other_images_is_refused_with_the_option
     assert "FD" in command(*words, saved(tmp_path / "alone.npz", pixels))
 
 
+def test_grey_pictures_lie_alike_in_memory_whatever_their_file(tmp_path):
+    """Kernels are chosen by strides, and round differently."""
+    np.save(tmp_path / "first.npy", GREY.transpose(0, 3, 1, 2))
+    last = open_images(saved(tmp_path / "last.npz", GREY)).read(3, 11)
+    first = open_images(tmp_path / "first.npy").read(3, 11)
+    assert (last == first).all()
+    assert last.strides == first.strides
+
+
 def test_spread_is_the_one_the_protocol_names(tmp_path):
     path = saved(tmp_path / "a.npz", images(90, size=8, channels=1))
     chosen = dataclasses.replace(load_protocol("digits"), num_samples=30, trials=3)
