@@ -78,7 +78,7 @@ COLOUR = Data(
     "colour.tsv",
     "mechanisms-colour/stored",
     FASHION.images,
-    {"t10": 10},
+    {"t10": 10, "t40": 40},
     (0.0, 0.3),
 )
 #: The digits with 300 held out from every training, the feature network's too.

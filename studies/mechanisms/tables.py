@@ -56,6 +56,7 @@ SHORT = (
     (SPLIT, "d200", 0.3),
     (FASHION, "t10", 3.0),
     (COLOUR, "t10", 0.3),
+    (COLOUR, "t40", 0.3),
 )
 
 
@@ -212,7 +213,7 @@ def parts_table(data: Data, images: int | None = None) -> str:
         words = ", ".join(first_below(curve, REACHED) for curve in runs.values()) if images else ""
         words = words or _span(values_of(data, runs, "recall") or [], 2)
         sid, own = (values_of(data, side, "fd_heldout") for side in (cells.get((teacher, 0.0), {}), runs))
-        of_held_out = [ratio_in_words(lead(sid, own)) if sid and own else ""] * held_out
+        of_held_out = [ratio_in_words(lead(sid, own)) if sid and own and min(len(sid), len(own)) > 1 else ""] * held_out
         return [
             label,
             data.grade_of(teacher),

@@ -113,6 +113,7 @@ def test_sentences_on_held_out_parts_are_those_of_the_stored_rows():
         sides = ((leads.values_of(SPLIT, runs, metric, images) for runs in pair) for pair in pairs)
         return " and ".join(show(lead(*side)).removesuffix(" °") for side in sides)
 
+    both = " and ".join
     runs = {
         part: [run for teacher in teachers for run in trainings[f"digits-{part}", teacher]]
         for part in ("alone", "generated-strong")
@@ -146,6 +147,13 @@ def test_sentences_on_held_out_parts_are_those_of_the_stored_rows():
     ratios = words("alone", ratio_in_words, weight=0.3)
     assert f"Its FD is {ratios} times SiDA's, and its recall at most {highest:.2f}." in PAGE
     held_out = words("alone", in_words, "fd_heldout")
+    curves = [curve for teacher in teachers for curve in trainings["digits-alone-from-sid", teacher].values()]
+    start, lowest, last = (
+        both(f"{at(curve):.1f}" for curve in curves)
+        for at in (lambda c: c[0], lambda c: min(c.values()), lambda c: c[50])
+    )
+    assert f"FD falls from {start} to {lowest} after 15 thousand images, and ends at {last}, " in HELD_OUT
+    assert all(min(curve, key=curve.get) == 15 and curve[0] > curve[50] > 1.1 * min(curve.values()) for curve in curves)
     assert (
         f"It leads SiD by {alone} to training images and by {held_out} to held-out ones. Its FD is {ratios} times"
         in HELD_OUT
@@ -197,6 +205,15 @@ def test_the_page_on_colour_pictures_says_what_its_pairs_show():
         f"have {kept} times SiD's FD to training pictures, and {held_out} times to held-out ones; at {end} thousand"
     )
     assert f"{answer} images they have {last} times." in COLOURED
+    better = [*zip(cells["t40", 0.0], cells["t40", 0.3], strict=True)]
+    kept, held_out = (both(f"{means[sida, key] / means[sid, key]:.2f}" for sid, sida in better) for key in ratios)
+    last = both(f"{cells['t40', 0.3][sida][end] / cells['t40', 0.0][sid][end]:.2f}" for sid, sida in better)
+    answer = (
+        f"{kept} times SiD's FD to training pictures, and {held_out} times to held-out ones; at {end} thousand images"
+    )
+    assert f"{answer} they have {last} times." in COLOURED
+    wide = lead_of(COLOUR, cells, "t40", 0.3)
+    assert f"The interval of the lead, {percent(wide.low)} to {percent(wide.high)} %," in COLOURED
     one = lead_of(COLOUR, cells, "t10", 0.3)
     assert f"from {percent(one.low)} to {percent(one.high)} %" in COLOURED
     words = in_words(one).removesuffix(" °")
