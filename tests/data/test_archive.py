@@ -128,6 +128,15 @@ def test_an_archive_of_ours_needs_no_child(tmp_path, monkeypatch):
     assert is_copy(open_zip(path, labels=False).images([3, 1])[0], images[3].transpose(2, 0, 1))
 
 
+def test_cached_images_are_read_once(tmp_path):
+    images, path = pictures(4), tmp_path / "a.zip"
+    write_zip(path, members(images))
+    data, expected = open_zip(path, cache=True), images.transpose(0, 3, 1, 2)
+    assert is_copy(data.images(range(4)), expected)
+    path.write_bytes(bytes(path.stat().st_size))
+    assert is_copy(data.images([3, 1]), expected[[3, 1]])
+
+
 @pytest.mark.parametrize("cache", [False, True])
 def test_images_of_others_are_converted_once(tmp_path, monkeypatch, cache):
     images = pictures(6)

@@ -22,6 +22,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 from safetensors.torch import save as serialized
 from safetensors.torch import save_file
 
+from sida.data import archive
 from sida.data.archive import Files
 from sida.data.folders import picture_labels
 from sida.data.pictures import FORMATS, PICTURES, as_shown, open_picture, to_square
@@ -124,6 +125,26 @@ def test_a_part_has_all_classes_of_the_others(tmp_path):
             made(tmp_path, source, subset="test")
         assert made(tmp_path, source, subset="test", labels="none")[0] is None
     assert made(tmp_path, whole, subset="test")[0] == [0, 1, 2]
+
+
+def test_pictures_are_read_by_as_many_children_as_the_job_has_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {5, 9})
+    monkeypatch.setattr(archive, "PART", 1)
+    convert, at_work, counts = archive.convert, set(), []
+
+    def counted(*args, **options):
+        at_work.add(one := object())
+        counts.append(len(at_work))
+        try:
+            return convert(*args, **options)
+        finally:
+            at_work.remove(one)
+
+    monkeypatch.setattr(archive, "convert", counted)
+    made(tmp_path, write_folder(tmp_path / "in", {f"{index}.png": PNG for index in range(9)}), labels="none")
+    assert len(counts) >= 9
+    assert max(counts) == 2
 
 
 def test_a_part_without_classes_is_none_with_others(tmp_path):

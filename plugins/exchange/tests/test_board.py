@@ -83,10 +83,12 @@ def test_the_board_has_every_printed_number_with_its_place_and_certainty():
     board = [record for _, record in read_csv(PUBLISHED / "board.csv")[1]]
     further = [record for record in board if record["notes"].startswith("read 2026-11-27")]
     assert Counter(record["measured_by_authors"] for record in further) == {"true": 59, "false": 23}
-    shown = Counter((row.generator, row.nfe, row.metric, row.text, row.certainty) for row in rows)
+    shown = {(row.generator, row.nfe, row.metric, row.text, row.certainty, row.date, row.address) for row in rows}
     for record in board:
         certainty = "authors" if record["measured_by_authors"] == "true" else "quoted"
-        assert shown[record["row_label"], record["nfe"], record["metric"], record["value"], certainty] >= 1
+        number = tuple(record[name] for name in ("row_label", "nfe", "metric", "value"))
+        assert (*number, certainty, record["date"], record["address"]) in shown
+    assert {(row.date, row.address) for row in rows if not row.origin} == {("2024-10", "arXiv 2410.14919")}
     assert all(row.address and row.exposure for row in rows)
     # One word for one fact.
     assert {row.data for row in rows} == {"yes", "no", ""}
