@@ -316,7 +316,7 @@ def test_check_describes_a_data_set_and_names_a_bad_image(tmp_path):
     assert "img00000002.png: not a readable picture" in refusal(command, "data", "check", path)
 
 
-def test_encoding_writes_a_latent_data_set(tmp_path):
+def test_encoding_writes_a_latent_data_set(tmp_path, capsys):
     images = pictures(4, size=16)
     source = open_zip(write_zip(tmp_path / "rgb.zip", members(images, [0, 0, 1, 2])))
 
@@ -325,6 +325,7 @@ def test_encoding_writes_a_latent_data_set(tmp_path):
         return torch.cat([small, small[:, :1]] * 2, 1)
 
     assert encode_dataset(source, str(tmp_path / "latent.zip"), encode, batch_size=3) == (8, 2, 2)
+    assert "  100 %" in capsys.readouterr().err
     data = open_zip(tmp_path / "latent.zip", label_dim=3)
     assert_near(data.images(range(4)), encode(source.images(range(4))))
     assert data.class_indices.tolist() == [0, 0, 1, 2]
