@@ -56,8 +56,6 @@ class ScoreOptions:
     family: str | None = None
     nfe: int | None = None
     saw: str | None = None
-    allow_duplicates: bool = False
-    fast: bool | None = None
     device: str | None = None
     batch_size: int | None = None
     out: str | None = None
@@ -119,7 +117,7 @@ class ScoreOptions:
         """Protocol of a row of a table."""
         from sida.eval.measuring.score_plan import chosen_protocol
 
-        return chosen_protocol(self.protocol_name, self.num_samples, bool(self.fast))
+        return chosen_protocol(self.protocol_name, self.num_samples)
 
     def table_check(self) -> Callable[[Mapping[str, Identity]], object] | None:
         """Check that a table takes the identities of the values; None for a comparison, which is not a row.
@@ -188,17 +186,7 @@ class ScoreOptions:
             label = label or Path(self.source).stem
         if self.like and family is None and (nfe or 1) == 1:
             family, nfe = "One Step", 1
-        unchanged = (
-            "trials",
-            "num_samples",
-            "allow_duplicates",
-            "fast",
-            "against",
-            "batch_size",
-            "groups",
-            "labels",
-            "saw",
-        )
+        unchanged = ("trials", "num_samples", "against", "batch_size", "groups", "labels", "saw")
         return {key: getattr(self, key) for key in unchanged} | {
             "name": label,
             "device": device,

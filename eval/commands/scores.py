@@ -67,12 +67,6 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WORDS",
         help="networks that the generator was exposed to, e.g. 'loss:inception', or none (docs/score.md)",
     )
-    add("--allow-duplicates", action="store_true", help="accept equal images")
-    add(
-        "--fast",
-        action=argparse.BooleanOptionalAction,
-        help="inception_cpu for inception: other last digits (default: on a processor, with downloaded files)",
-    )
     add("--device", help="cpu, cuda or cuda:1 (default: cuda if there is one)")
     add_integer(parser, "--batch-size", "images per batch", 1, metavar="B")
     add("--out", type=output("--out"), metavar="FILE", help="write everything as JSON")
@@ -156,7 +150,7 @@ SCORE = Verb(
 Images must be uint8 of the protocol's size: nothing is resized or rescaled. Ten trials of 50,000 images make a full
 result; a smaller set is measured, and the result says so. --reference edm=FILE uses a local file instead of
 fetching the published reference.
-On two cores Inception takes about 0.05 s an image (0.1 s with --no-fast) and 1.3 GB: an hour or more for 50,000
+On two cores Inception takes about 0.05 s an image and 1.3 GB: an hour or more for 50,000
 images. A GPU takes minutes.
 """,
     _score_arguments,
@@ -234,20 +228,18 @@ def _reference_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--images", action=Once, type=images, metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
     text = "feature network, or module:class"
     parser.add_argument("--extractor", action=Once, required=True, type=typed_object, help=text)
-    parser.add_argument("--allow-tf32", action="store_true", help="allow TF32, like a protocol's allow_tf32")
     shared(parser, "--extractor-option")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     out = output("--out", ".safetensors")
     parser.add_argument("--out", required=True, type=out, metavar="FILE", help="safetensors file to write")
     parser.add_argument("--keep-features", action="store_true", help="for precision, recall and kernel distance")
-    parser.add_argument("--ddof", type=int, choices=(0, 1), default=1, help="covariance divisor N - ddof (default: 1)")
 
 
 def _reference(args: argparse.Namespace) -> int:
     """Measures the images and writes the reference."""
     from sida.eval.measuring.references import write_reference
 
-    names = ("out", "extractor", "dataset", "images", "keep_features", "ddof", "allow_tf32", "device")
+    names = ("out", "extractor", "dataset", "images", "keep_features", "device")
     options = extractor_options(args.extractor_option, [args.extractor]).get(args.extractor)
     own = write_reference(**{name: getattr(args, name) for name in names}, options=options)
     (statistics,) = own.statistics.values()

@@ -145,7 +145,7 @@ class InceptionCPUExtractor(InceptionExtractor):
                 features = self._features(self._probe)
         if not bool((features - published).abs().max() <= _TOLERANCE * published.abs().max()):
             fault = "gives other features with folded convolutions"
-            raise UserError(self.path, fault, "use 'inception' (score --no-fast)")
+            raise UserError(self.path, fault, "name its file: --extractor-option inception.path=FILE")
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         # TorchScript's own optimisation repeats for every shape, and its fused operations would not be replaced.

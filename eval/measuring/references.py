@@ -237,10 +237,10 @@ def _check_made_alike(
     if own.allow_tf32 != allow_tf32:
         made, remedy = ("with", "without") if own.allow_tf32 else ("without", "with")
         fault = f"was made {made} TF32, {where} asks for one made {remedy} it (allow_tf32)"
-        raise UserError(path, fault, f"make it again {remedy} --allow-tf32")
+        raise UserError(path, fault, "leave the file out: the protocol measures its data set")
     if moments and source.kind == "dataset" and own.ddof != source.cov_ddof:
         fault = f"has a covariance of ddof {own.ddof}, {where} says cov_ddof {source.cov_ddof}"
-        raise UserError(path, fault, f"make it again with --ddof {source.cov_ddof}")
+        raise UserError(path, fault, "leave the file out: the protocol measures its data set")
 
 
 def _place(protocol: Protocol, key: str) -> str:
@@ -459,8 +459,6 @@ def write_reference(
     images: str | None = None,
     options: Mapping[str, Any] | None = None,
     keep_features: bool = False,
-    ddof: int = 1,
-    allow_tf32: bool = False,
     device: str = "cpu",
 ) -> OwnReference:
     """Measures a set of real images once, as the reference of later measurements (``sida reference``).
@@ -472,8 +470,6 @@ def write_reference(
         images: Folder or file of images.
         options: Options of the extractor.
         keep_features: Also keep the features, for precision, recall and kernel distance.
-        ddof: Covariance divisor N − ddof.
-        allow_tf32: Whether TF32 is allowed, like the field of a protocol.
         device: Torch device.
 
     Returns:
@@ -496,10 +492,9 @@ def write_reference(
             images or image_set.name, f"too few images for a covariance ({image_set.count})", "give at least two"
         )
     featured = [network.name] if keep_features else []
-    with tf32(allow_tf32):
-        batches = _read_ahead(image_set, network.device)
-        networks = {network.name: network}
-        own = _computed(image_set, networks, [network.name], featured, ddof, allow_tf32, progress.update, batches)
+    with tf32(False):
+        batches, networks = _read_ahead(image_set, network.device), {network.name: network}
+        own = _computed(image_set, networks, [network.name], featured, progress=progress.update, batches=batches)
     write_own(out, own)
     return own
 

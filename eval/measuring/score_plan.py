@@ -81,7 +81,6 @@ def plan_score(
     num_samples: int | None = None,
     name: str | None = None,
     allow_duplicates: bool = False,
-    fast: bool | None = None,
     against: str | Path | ImageStore | None = None,
     groups: Groups | None = None,
     labels: str | None = None,
@@ -100,8 +99,6 @@ def plan_score(
             default is the number of images in files, of the second set if a function or network draws the first.
         name: Label; by default the name of the path or function.
         allow_duplicates: Accept equal images.
-        fast: Measure with ``inception_cpu`` where the protocol names ``inception``: by default on a processor, unless
-            a reference or the network's file is an option. The record names the variant; values of both are comparable.
         against: Folder, zip, tar, npz or npy of images that replace the protocol's references: all images of both sets
             are compared, and the values are comparable only with values of the same second set.
         groups: ``trials`` or ``classes``: meaning of folders.
@@ -109,6 +106,9 @@ def plan_score(
         saw: Networks of the generator's exposure (``docs/score.md``); by default from the method in the header of a
             network file, if it is a method of this suite, else unknown.
         **settings: Other fields of :class:`~sida.eval.measuring.generators.MeasureSpec` (dataset, device, ...).
+
+    On a processor ``inception_cpu`` measures where the protocol names ``inception``, unless a reference or the
+    network's file is an option. The record names the variant; values of both are comparable.
 
     Raises:
         UserError: Images that cannot be measured under this protocol; the message names the file and the remedy.
@@ -119,8 +119,7 @@ def plan_score(
         read_exposure(saw)
     if against is not None and settings.get("references"):
         raise UserError("--reference", "the second set is the reference of a comparison", "leave the option out")
-    if fast is None:
-        fast = _fast_by_default(images, settings)
+    fast = _uses_fast_networks(images, settings)
     label, fields = origin_of(images, allow_duplicates)
     in_files = fields["sampler"]["kind"] == "images"
     fields["sampler"] |= _options_of_files(groups, labels, in_files, against is not None)
@@ -148,7 +147,7 @@ def plan_score(
         count = _count_trials(store, score_protocol, trials)
     if count > score_protocol.trials:
         score_protocol = dataclasses.replace(score_protocol, trials=count)
-    spec = _spec(name or label, score_protocol, fields, settings, fast)
+    spec = _spec(name or label, score_protocol, fields, settings)
     source = CallableSource(spec.sampler["callable"], {}, allow_duplicates, images) if callable(images) else None
     return ScorePlan(spec, count, store, second, source, saw)
 
@@ -193,26 +192,21 @@ def _options_of_files(groups: Groups | None, labels: str | None, in_files: bool,
     return {key: value for key, value in options.items() if value is not None}
 
 
-def _fast_by_default(images: Scored, settings: Mapping[str, Any]) -> bool:
+def _uses_fast_networks(images: Scored, settings: Mapping[str, Any]) -> bool:
     """Whether a score uses feature networks for processors: on a processor, without files of the caller's own."""
     own = settings.get("references") or ON_PROCESSOR.keys() & (settings.get("extractors") or {}).keys()
     device = settings.get("device") or getattr(images, "device", "cpu")
     return device == "cpu" and not own
 
 
-def _spec(
-    label: str, protocol: Protocol, fields: Mapping[str, Any], settings: Mapping[str, Any], fast: bool
-) -> MeasureSpec:
+def _spec(label: str, protocol: Protocol, fields: Mapping[str, Any], settings: Mapping[str, Any]) -> MeasureSpec:
     """Spec of the measurement from the fields of the images' origin and the caller's settings."""
     nfe = fields.get("nfe")
     if settings.get("nfe") is not None and nfe not in (None, settings["nfe"]):
         fault = f"the sampler evaluates the network {nfe} times an image"
         raise UserError(f"--nfe {settings['nfe']}", fault, "leave it out")
-    extractors = settings.get("extractors") or {}
-    if fast:
-        extractors = {on_processor(extractor): options for extractor, options in extractors.items()}
     stated = {key: value for key, value in settings.items() if value is not None}
-    values = {**fields, **stated, "extractors": extractors}
+    values = {**fields, **stated, "extractors": settings.get("extractors") or {}}
     if "network" in values and "dataset" not in values:
         names = [source.dataset for source in protocol.sources.values() if source.dataset]
         values |= {"dataset": dataset_spec(names[0], "score")} if names else {}

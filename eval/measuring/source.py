@@ -81,7 +81,7 @@ class Duplicates:
     """
 
     def __init__(self, name: Callable[[int], str], remedy: str) -> None:
-        allowing = "or allow them (--allow-duplicates; in a spec allow_duplicates: true of the sampler)"
+        allowing = "or allow them (sida.score: allow_duplicates=True; in a spec allow_duplicates: true of the sampler)"
         self._name, self._remedy = name, f"{remedy}, {allowing} if the generator may draw equal images"
         self._seen: dict[bytes, int] = {}
 

@@ -101,7 +101,7 @@ LSG = dataclasses.replace(
     SID,
     name="lsg",
     title="SiD-LSG",
-    about="SiD with guidance of the fake score, too; the teacher needs a null label (--guide null)",
+    about="SiD with guidance of the fake score, too; the teacher needs a null label (guide: 'null')",
     loss=LSGLoss,
     saw=Exposure(choice=("inception",)),
     # The scripts' average, mingyuanzhou/SiD-LSG:run_sid.sh.

@@ -20,7 +20,6 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpu", metavar="NAME", help="card, of config/plan.yaml (default: H200, for `device: cpu` CPU)"
     )
-    parser.add_argument("--fresh", action="store_true", help="count finished targets, too")
     parser.add_argument(
         "--detect",
         metavar="PERCENT",
@@ -34,7 +33,7 @@ def _plan(args: argparse.Namespace) -> int:
     if args.detect:
         print(show_detection([find_preset(args.preset)], args.detect))
         return 0
-    plan = make_plan([find_preset(args.preset)], args.targets, args.gpu, args.gpus, args.fresh)
+    plan = make_plan([find_preset(args.preset)], args.targets, args.gpu, args.gpus)
     print(show_plan(plan, args.verbose))
     return 0
 
@@ -47,7 +46,7 @@ PLAN = Verb(
   sida plan demo --detect 10%                          (how many training seeds show a gap of a tenth)
 
 Operations are counted on the networks of the preset; nothing is downloaded or trained. The jobs are those
-that Snakemake would run: finished targets cost nothing; --fresh counts them, too. Assumptions: config/plan.yaml.
+that Snakemake would run: finished targets cost nothing. Assumptions: config/plan.yaml.
 """,
     _plan_arguments,
     _plan,

@@ -334,7 +334,7 @@ def _uniform_labels(class_labels: Tensor, draws: Draws) -> Tensor:
 FD_LOSS = Method(
     name="fd-loss",
     title="FD-Loss",
-    about="a finished generator lowers its Fréchet distance on chosen judges; no score (--init)",
+    about="a finished generator lowers its Fréchet distance on chosen judges; no score (init)",
     start="generator",
     real_images=True,
     saw=Exposure(loss=("inception",)),

@@ -9,7 +9,7 @@ from sida.assets.registry import check_network
 from sida.cli.main import Verb, add_integer, check_output_paths, existing
 from sida.config.families import NULL_LABEL
 from sida.errors import UserError
-from sida.eval.commands._options import output, shared
+from sida.eval.commands._options import output
 from sida.eval.commands.score_options import ScoreOptions
 from sida.files.atomic import write_hashed_json
 from sida.plugins.sweep.grid import make_averages, read_grid
@@ -29,17 +29,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--vae", type=existing("--vae"), metavar="DIR", help="decoder of latent networks")
     add("--metric", metavar="KEY", help="Fréchet distance of the protocol (default: that of its trainings)")
     add_integer(parser, "--search-samples", "images of a candidate in the search (default: 15%% of a trial's)", 2)
-    add_integer(parser, "--trials", "disjoint trials of the full score (default: the protocol's)", 1, metavar="T")
     add_integer(parser, "--num-samples", "images of a trial of the full score (default: the protocol's)", 2)
     add("--dataset", metavar="JSON", help="data set for references made here (spec or file)")
-    add("--reference", action="append", default=[], metavar="KEY=FILE", help="file of a reference")
-    shared(parser, "--extractor-option")
     add("--name", help="label of the row (default: name of the path)")
-    add("--family", help="group of the row in tables")
-    add("--saw", metavar="WORDS", help="networks that the generator was exposed to before the sweep, as for score")
-    add("--fast", action=argparse.BooleanOptionalAction, help="inception_cpu for inception, as for score")
     add("--device", help="cpu, cuda or cuda:1 (default: cuda if there is one)")
-    add_integer(parser, "--batch-size", "images per batch", 1, metavar="B")
 
 
 def _run(args: argparse.Namespace) -> int:

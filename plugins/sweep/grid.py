@@ -89,5 +89,5 @@ def make_averages(candidates: Sequence[Candidate], sources: Sequence[str], folde
     for width in (candidate.width for candidate in candidates):
         if width is not None and width not in files:
             files[width] = str(folder / f"{WIDTH}-{width:g}.safetensors")
-            reconstruct_average([network_file(source) for source in sources], width, files[width], None)
+            reconstruct_average([network_file(source) for source in sources], width, files[width])
     return [one if one.width is None else one._replace(source=files[one.width]) for one in candidates]

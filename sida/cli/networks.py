@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.assets.registry import check_network
-from sida.cli.main import Verb, add_integer, check_output_paths, existing
+from sida.cli.main import Verb, check_output_paths, existing
 from sida.config.families import NULL_LABEL
 from sida.config.settings import from_mapping, load_spec
 from sida.errors import one_line
@@ -41,8 +41,6 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--null-label", action="store_true", help=null_label)
     data = "images of its training (zip, folder, name in config/datasets.yaml, or JSON spec), which show wrong heads"
     parser.add_argument("--data", metavar="DATA", help=data)
-    parser.add_argument("--method", help="recorded in the header, e.g. sid, sida, sid2a, teacher")
-    parser.add_argument("--dataset", help="recorded in the header")
 
 
 def _guide(text: str) -> str:
@@ -61,8 +59,7 @@ def _convert(args: argparse.Namespace) -> None:
         options["images"] = open_dataset(args.data, "--data")
     path, asset = find_source(args.source, args.key)
     network_spec = load_spec(args.network, "--network") if args.network else None
-    facts = {name: value for name in ("method", "dataset") if (value := getattr(args, name)) is not None}
-    network = import_network(path, args.target, asset, network=network_spec, metadata=facts, **options)["network"]
+    network = import_network(path, args.target, asset, network=network_spec, **options)["network"]
     print(f"{args.target}: {network['class']} {network['kwargs'].get('model_type', '')}".rstrip())
 
 
@@ -131,7 +128,6 @@ INFO = Verb(_INFO_EXAMPLES, _info_arguments, _info)
 
 _AVERAGE_EXAMPLES = """examples:
   sida average teachers/imagenet512-s/snapshots/*.safetensors --std 0.13 --out teacher-0.130.safetensors
-  sida average teachers/mine/snapshots/*.safetensors --std 0.08 --nimg 50000000 --out earlier.safetensors
 
 The stored averages come from a teacher trained with power_ema (for example [0.05, 0.1]) and snapshot_kimg. The second
 line of the output is the error of the profile: below 0.05 the result is as good as an average kept during training.
@@ -142,7 +138,6 @@ def _average_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("sources", nargs="+", type=existing(), metavar="NETWORK", help="stored averages of one run")
     parser.add_argument("--std", type=float, required=True, metavar="WIDTH", help="relative width wanted, e.g. 0.13")
-    add_integer(parser, "--nimg", "end of its profile (default: the newest's)", 1, metavar="IMAGES")
     parser.add_argument("--out", required=True, metavar="OUT.safetensors", help="network to write")
 
 
@@ -150,7 +145,7 @@ def _average(args: argparse.Namespace) -> None:
     """Reconstructs the average and prints two lines."""
     from sida.training.averages import reconstruct_average
 
-    distance = reconstruct_average(args.sources, args.std, args.out, args.nimg)
+    distance = reconstruct_average(args.sources, args.std, args.out)
     print(f"{args.out}: average of width {args.std:g} from {len(args.sources)} stored ones")
     print(f"profile differs by {distance:.2g} of its norm")
 
@@ -177,8 +172,8 @@ samplers:
                      last_step, guidance and its settings, dtype; guidance by the null label: --gnet null
   data               real images drawn with replacement (needs --dataset, no --network)
 
-Seed s gives the same image in any shard, order or number of processes, byte for byte at equal --batch on one kind
-of device; another --batch may change single levels by 1.
+Seed s gives the same image in any shard, order or number of processes, byte for byte at equal batch_size (--spec)
+on one kind of device; another one may change single levels by 1.
 """
 
 
@@ -190,7 +185,6 @@ def _sample_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", metavar="LIST", help="image seeds, e.g. 0-49999 or 3,8,100-163 (default: 0-63)")
     parser.add_argument("--out", metavar="PATH", help="folder of PNG files (a data set in the EDM format) or FILE.npz")
     parser.add_argument("--sampler", help="see below (default: one_step)")
-    parser.add_argument("--batch", type=int, dest="batch_size", metavar="N", help="images per call (default: 64)")
     rule = (
         "uniform (default), balanced (in turn), empirical (as in --dataset), counts (a file of config/labels, an asset)"
     )

@@ -25,12 +25,6 @@ T = TypeVar("T")
 _OPTIONS: dict[str, tuple[Callable[[str], str], str, str]] = {
     "method": (typed_object, "METHOD", "name, or a custom module:object; overrides the spec's"),
     "teacher": (str, "PATH", "network of the teacher: file, folder, id or address; overrides the spec's"),
-    "guide": (
-        str,
-        "PATH",
-        "guiding network of the teacher, or null: the teacher without a class (with guidance in the recipe)",
-    ),
-    "init": (str, "PATH", "generator to start from (sid2a); overrides the spec's"),
 }
 
 
@@ -153,7 +147,7 @@ TRAIN_TEACHER = Verb(
 _DISTILL_EXAMPLES = """examples:
   sida distill --spec student.yaml --out results/my/students/sida
   sida distill --spec student.yaml --out OUT --method sid --teacher teacher/network.safetensors
-  sida distill --spec student.yaml --out OUT --method sid2a --init sid/network.safetensors --set lr=1e-4
+  sida distill --spec student.yaml --out OUT --method sid2a --set init=sid/network.safetensors
   sida distill --spec meanflow.yaml --out OUT --method meanflow          (no teacher: the spec has the network)
   sida distill --out OUT --teacher teacher/network.safetensors --method sida --spec '{"name": "tiny",
       "dataset": {"name": "digits", "kind": "digits"}, "total_kimg": 40, "batch_size": 32, "lr": 5e-4,

@@ -336,7 +336,7 @@ SID2A = dataclasses.replace(
     SIDA,
     name="sid2a",
     title="SiD²A",
-    about="the same from a distilled generator (--init)",
+    about="the same from a distilled generator (init)",
     start="generator",
     saw=SIDA.exposure,
 )

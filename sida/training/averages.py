@@ -63,23 +63,20 @@ def posthoc_coefficients(
     return solution / solution.sum(axis=0)
 
 
-def reconstruct_average(
-    sources: Sequence[str | os.PathLike[str]], std: float, target: str | os.PathLike[str], nimg: int | None
-) -> float:
-    """Writes the network of a power-function average with another width.
+def reconstruct_average(sources: Sequence[str | os.PathLike[str]], std: float, target: str | os.PathLike[str]) -> float:
+    """Writes the network of a power-function average with another width, at the images of the newest source.
 
     Args:
         sources: Stored averages of one run (``power_ema``), at several numbers of images and of one or more widths.
         std: Requested relative width, at least 10⁻⁶ and below 0.28.
         target: Network file to write; its ``parents`` are the sources.
-        nimg: Images seen at the end of the requested profile; None takes the newest source's.
 
     Returns:
         Relative error of the profile: norm of its difference from the requested profile over the norm of the latter.
         The relative error of the weights is usually of this order, times the distance between averages of the run.
 
     Raises:
-        UserError: A file is not such an average, the files are of several runs, or the profile ends after all of them.
+        UserError: A file is not such an average, or the files are of several runs.
     """
     # Narrower profiles are less than an image wide, and far narrower ones have no finite exponent.
     if not 1e-6 <= std < 0.28:
@@ -91,10 +88,7 @@ def reconstruct_average(
             raise UserError(path, f"belongs to another run than {paths[0]}", "give averages of one run")
         if before is not None and average == [*before[:2]]:
             raise UserError(path, f"is the same average as {before[2]}", "give each once")
-    end = times[-1] if nimg is None else float(nimg)
-    if not 0 < end <= times[-1]:
-        fault = f"must be above 0 and at most {exact(times[-1])}, where the newest average ends"
-        raise UserError("--nimg", fault, f"got {nimg}")
+    end = times[-1]
     weights = posthoc_coefficients(times, stds, [end], [std])[:, 0]
     # Double precision, because the coefficients are large and have both signs.
     sums: dict[str, Any] = {}

@@ -208,8 +208,8 @@ def test_latent_networks_are_decoded_by_the_registered_decoder(tmp_path, monkeyp
 
 
 def test_the_command_line_writes_samples_and_a_grid(network, tmp_path, capsys):
-    spec = {"network": str(network), "seeds": "0-9", "sampler": "heun:3", "device": "cpu"}
-    flags = ["--seeds", "3, 8-10", "--out", str(tmp_path / "s.npz"), "--batch", "4"]
+    spec = {"network": str(network), "seeds": "0-9", "sampler": "heun:3", "device": "cpu", "batch_size": 4}
+    flags = ["--seeds", "3, 8-10", "--out", str(tmp_path / "s.npz")]
     flags += ["--grid", str(tmp_path / "grid.png"), "--grid-size", "10x3"]
     assert main(["sample", "--spec", json.dumps(spec), *flags]) == 0
     printed = capsys.readouterr()

@@ -89,7 +89,8 @@ def test_an_average_made_afterwards_is_the_one_that_training_would_have_kept(kep
     assert len(metadata["parents"]) == len(kept)
     # One that was kept comes back as it was.
     nimg = read_metadata(kept[4])["nimg"]
-    assert main(["average", *kept, "--std", "0.1", "--nimg", str(nimg), "--out", str(made)]) == 0
+    until = [path for path in kept if read_metadata(path)["nimg"] <= nimg]
+    assert main(["average", *until, "--std", "0.1", "--out", str(made)]) == 0
     assert_near(weights(made), weights(kept[4]), 1e-4)
 
 
@@ -103,7 +104,6 @@ def test_averages_of_other_runs_or_kinds_are_one_line(kept, tmp_path):
         ([kept[0], kept[0]], f"{kept[0]}: .*give each once"),
         ([*kept, "--std", "1e-160"], "--std: .*at least 1e-06"),
         ([*kept, "--std", "0.2800000001"], "--std: .*below 0.28, got 0.2800000001"),
-        ([*kept, "--nimg", "401"], "--nimg: .*at most 400"),
     ):
         refused(told, command, "average", "--std", "0.1", "--out", tmp_path / "x", *sources)
     twice = TEACHER | {"power_ema": [0.1, 0.1]}

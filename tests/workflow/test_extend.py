@@ -201,7 +201,7 @@ def test_readers_of_results_read_stored_ones(here, capsys):
     shutil.copytree(DEMO, here / "new", ignore=shutil.ignore_patterns("stored"))
     (here / "new/preset.yaml").write_text((DEMO / "preset.yaml").read_text().replace("preset: demo", "preset: new"))
     refused("new: has no results; run it: sida run new", command, "show", "new")
-    assert main(["verify", str(STORED), "--quiet"]) == 0
+    assert main(["verify", str(STORED)]) == 0
     assert "4 parents in the folder" in capsys.readouterr().out
 
 

@@ -276,10 +276,9 @@ UNTYPED = {
     "JSON": ["distill", "--out", "out", "--spec", '{"method": "evil:Net"}'],
     "data set": ["reference", "--extractor", "pixels", "--dataset", '{"kind": "evil:Net"}', "--out", "x.safetensors"],
     "teacher": ["distill", "--spec", "{}", "--out", "out", "--teacher", "evil:Net"],
-    "recorded method": ["convert", "net.safetensors", "out.safetensors", "--method", "evil:Net"],
     "passed to Snakemake": ["run", "demo", "--", "--config", "x=evil:Net"],
 }
-assert len(UNTYPED) >= 20
+assert len(UNTYPED) >= 19
 
 
 def _parse(words, monkeypatch):

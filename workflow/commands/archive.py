@@ -110,7 +110,6 @@ SHOW = Verb(
 def _verify_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("folder", type=existing(), metavar="DIR", help="results folder of a preset")
-    parser.add_argument("--quiet", action="store_true", help="leave out remarks on files that are not compared")
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -122,7 +121,7 @@ def _verify(args: argparse.Namespace) -> int:
         raise UserError(args.folder, "nothing in it can be checked", "name the results of a preset: results/demo")
     for line in report.faults:
         print(f"fault   {line}")
-    for line in [] if args.quiet else report.remarks:
+    for line in report.remarks:
         print(f"remark  {line}")
     print(report.summary)
     return 1 if report.faults else 0
@@ -131,7 +130,7 @@ def _verify(args: argparse.Namespace) -> int:
 VERIFY = Verb(
     """examples:
   sida verify results/demo
-  sida verify ~/Downloads/their-results --quiet          (faults and the summary alone)
+  sida verify ~/Downloads/their-results
 
 Nothing in the folder is executed or changed, and no link is followed. One line per fault; exit status 1 if there is
 any. Hashes find damage and mistakes; they do not prove who made a file. All files of tables, the data of curves and

@@ -122,7 +122,7 @@ def test_wrong_size_mode_or_corrupt_file_is_named(tmp_path):
         (b"P6 16 16\n65535\n" + bytes(2 * 16 * 16 * 3), "has more than 8 bits a value; convert all pictures to 8 bits"),
         (frames.getvalue(), "holds several frames; save each"),
         (good[: len(good) // 2], r"not a readable picture \([^<]*truncated\); replace or remove it"),
-        (twin.read_bytes(), "is the same image as .*img00007.png; remove copies.*--allow-duplicates"),
+        (twin.read_bytes(), "is the same image as .*img00007.png; remove copies.*allow_duplicates=True"),
     ):
         victim.write_bytes(content)
         fault(folder, f"img00013.png: {told}")

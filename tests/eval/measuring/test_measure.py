@@ -279,7 +279,7 @@ def test_a_collapsed_generator_is_measured_with_a_warning(tmp_path):
     asked["metrics"] += [metric("kid", "kernel")]
     sampler = {"kind": "python", "callable": f"{HERE}:collapsed"}
     spec = data_spec(run="one", method="x", sampler=sampler, protocol=asked)
-    told = "seed 1 of .*:collapsed: is the same image as seed 0 of .*; give each seed.*--allow-dup.* allow_duplicates: "
+    told = "seed 1 of .*:collapsed: is the same image as seed 0 of .*; give each seed.* allow_duplicates: "
     refused(told, measure, spec, tmp_path, [0])
     (record,) = measure(spec | {"sampler": sampler | {"allow_duplicates": True}}, tmp_path, [0])
     data, extractor = load_dataset(DIGITS), get_extractor("digits", "cpu")

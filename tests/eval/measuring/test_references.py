@@ -19,7 +19,7 @@ from sida.eval.measuring.reference_files import (
     read_own,
     write_own,
 )
-from sida.eval.measuring.references import Reference, load_references
+from sida.eval.measuring.references import Reference, load_references, write_reference
 from sida.eval.metrics.statistics import FeatureStatistics
 from sida.workflow.cli import main
 from tests.eval.measuring.specs import DIGITS, metric, protocol
@@ -192,7 +192,7 @@ def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys, refusal):
 
 def test_a_reference_of_ones_own_must_be_made_as_the_protocol_says(tmp_path):
     out = tmp_path / "digits.safetensors"
-    make = ["reference", "--dataset", json.dumps(DIGITS), "--extractor", "digits", "--keep-features", "--out", str(out)]
+    own = write_reference(out, "digits", dataset=json.dumps(DIGITS), keep_features=True)
     extractors = make_extractors(["digits"])
 
     def load(kind: str = "frechet", **changes) -> Reference:
@@ -200,12 +200,12 @@ def test_a_reference_of_ones_own_must_be_made_as_the_protocol_says(tmp_path):
         asked = load_protocol(protocol(metric("m", kind), references={"data": source}, **changes))
         return load_references(asked, extractors, {"data": str(out)})["data"]
 
-    assert main([*make, "--allow-tf32"]) == 0
+    write_own(out, dataclasses.replace(own, allow_tf32=True))
     refused(r"digits.safetensors: was made with TF32, .*data asks .* without it", load)
     load(allow_tf32=True)
-    assert main([*make, "--ddof", "0"]) == 0
-    refused(r"was made without TF32, .*; make it again with --allow-tf32", load, allow_tf32=True)
-    refused(r"has a covariance of ddof 0, .*; make it again with --ddof 1", load)
+    write_own(out, dataclasses.replace(own, ddof=0))
+    refused(r"was made without TF32, .*; leave the file out", load, allow_tf32=True)
+    refused(r"has a covariance of ddof 0, .*; leave the file out", load)
     load("recall")  # needs no covariance
     load(cov_ddof=0)
 

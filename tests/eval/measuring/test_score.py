@@ -151,9 +151,9 @@ def test_classes_that_the_network_does_not_have_are_no_accuracy_of_zero(tmp_path
 def test_a_plan_has_the_protocol_trials_and_resumption_before_any_network_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr("sida.eval.measuring.measure.make_extractors", lambda *_: pytest.fail("loaded"))
     path = saved(tmp_path / "a.npz", images(90, 8, 1))
-    plan = plan_score(path, "digits", num_samples=30, extractors={"inception": {"size": 1}}, fast=True)
+    plan = plan_score(path, "digits", num_samples=30, extractors={"digits": {"size": 1}})
     assert (plan.protocol.name, plan.protocol.num_samples, plan.trials, plan.resumes) == ("digits-n30", 30, 3, True)
-    assert plan.spec.extractors == {"inception_cpu": {"size": 1}}
+    assert plan.spec.extractors == {"digits": {"size": 1}}
     assert (plan.files.count, plan.second, plan.spec.label) == (90, None, "a.npz")
     pair = plan_score(path, "pair", against=path)
     assert (pair.protocol.num_samples, pair.trials, pair.resumes) == (90, 1, True)
@@ -368,12 +368,12 @@ def test_a_processor_takes_the_fast_network_unless_a_file_is_given(stand_ins, tm
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
     monkeypatch.setattr("sida.eval.features.inception.fetch", lambda asset: Path(own["path"]))
     write_text(tmp_path / load_registry()["inception"].target, "downloaded")
-    cases = {"default": {}, "asked for": {"fast": False}, "own file": {"extractors": {"inception": own}}}
+    cases = {"default": {}, "own file": {"extractors": {"inception": own}}}
     scores = {case: score_images(folder / "samples.npz", TINY, trials=1, **given) for case, given in cases.items()}
     used = {case: [*score.records[0]["extractors"]] for case, score in scores.items()}
-    assert used == {"default": ["inception_cpu"], "asked for": ["inception"], "own file": ["inception"]}
+    assert used == {"default": ["inception_cpu"], "own file": ["inception"]}
     # Two devices differ by rounding as well, so both variants stand for one network.
-    assert comparable(scores["default"].identity("is"), scores["asked for"].identity("is")) is None
+    assert comparable(scores["default"].identity("is"), scores["own file"].identity("is")) is None
 
 
 def test_an_interrupted_score_resumes_with_its_finished_trials(tmp_path, monkeypatch, capsys):
