@@ -128,7 +128,7 @@ def test_sentences_on_held_out_parts_are_those_of_the_stored_rows():
     assert f"the term has {shares[0]} of the generator's gradient in the quarters of the trainings; SiDA's" in HELD_OUT
     assert 0.3 < min(generated) < max(generated) < 0.65
     kept, at_end = (words("generated-strong", ratio_in_words, images=images) for images in (None, 50))
-    assert f"FD is {kept} times SiD's." in FIRST
+    assert f"FD is {kept} times SiD's, at the end {at_end} times." in FIRST
     assert f"the kept networks have {kept} times SiD's FD, and {at_end} times at the end" in PAGE
     assert f"kept networks have {kept} times SiD's FD, and at the end each of the four is above SiD's" in HELD_OUT
     for teacher in teachers:
@@ -140,12 +140,12 @@ def test_sentences_on_held_out_parts_are_those_of_the_stored_rows():
     alone, last = (words("alone", in_words, images=images) for images in (None, 50))
     highest = max(means[run, "recall"] for run in runs["alone"])
     assert (
-        f"the adversarial term alone is {alone} below SiD, at the end {last}, and its recall is at most {highest:.2f}."
+        f"the adversarial term alone is {alone} below SiD, at the end {last}, and its recall is at most {highest:.3f}."
         in FIRST
     )
     assert f"The adversarial term alone leads by {alone}, at the end by {last}." in PAGE
     ratios = words("alone", ratio_in_words, weight=0.3)
-    assert f"Its FD is {ratios} times SiDA's, and its recall at most {highest:.2f}." in PAGE
+    assert f"Its FD is {ratios} times SiDA's, and its recall at most {highest:.3f};" in PAGE
     held_out = words("alone", in_words, "fd_heldout")
     curves = [curve for teacher in teachers for curve in trainings["digits-alone-from-sid", teacher].values()]
     start, lowest, last = (
@@ -174,7 +174,7 @@ def test_the_page_on_later_leads_says_what_its_pairs_show():
         percent(1 - theirs[images] / ours[images]) for ours, theirs in zip(sid.values(), sida.values(), strict=True)
     )
     grown = f"{of_pairs(50)} % after 50 thousand images and {of_pairs(100)} % after 100 thousand"
-    assert f"**The lead grows to the end**, {grown}." in LATER_PAGE
+    assert f"**The lead is larger at the end than half way**, {grown}." in LATER_PAGE
     assert f"it is {grown}; by kept networks {kept}, and {held_out} to held-out images" in PAGE
     rises = sorted(curve[LATER.end] / min(curve.values()) - 1 for curve in sid.values())
     assert f"rises by {percent(rises[0])} and {percent(rises[1])} % to the end" in LATER_PAGE
@@ -227,7 +227,7 @@ def test_the_page_on_colour_pictures_says_what_its_pairs_show():
     against = lambda key, digits: ", and ".join(
         f"{means[sida, key]:.{digits}f} against {means[sid, key]:.{digits}f}" for sid, sida in pairs
     )
-    assert f"**In pixels the pairs differ**: SiDA has {against('fd_pixel', 1)}." in COLOURED
+    assert f"**In pixels the pairs differ**: from that teacher SiDA has {against('fd_pixel', 1)}." in COLOURED
     assert f"recall is {against('recall', 2)} |" in COLOURED
 
 
@@ -293,7 +293,7 @@ def test_the_answer_is_that_of_the_stored_rows():
     light, middle, strong = (kept[key] for key in (("d10", 0.3), ("d40", 0.3), ("d200", 3.0)))
     heavy, papers = (lead_of(DIGITS, CELLS, "d10", weight) for weight in (3.0, 0.01))
     weak = f"With weight 0.3 it is {percent(light.value)} % from the weakest of three teachers"
-    others = f"{percent(middle.value)} % from the next; from the best, where weight 3 alone was trained, it is"
+    others = f"{percent(middle.value)} % from the next; from the best, where of the weights only 3 was trained, it is"
     assert f"{weak} and {others} {in_words(strong)}:" in PAGE
     small = (
         f"it is {in_words(papers).removesuffix(' °')} with their 0.01 (two trainings, λ_D 1), {in_words(light)} with"
@@ -396,7 +396,7 @@ def test_sentences_on_parts_are_those_of_the_stored_rows_and_of_the_measured_tim
     assert {min(curve, key=curve.get) for curve in TRAININGS["digits-alone", "d10"].values()} == {20}
     assert {min(curve, key=curve.get) for curve in TRAININGS["digits-alone", "d200"].values()} == {0}
     assert f"after 20 thousand images and ends {span(weak)} times as high;" in page
-    assert "it only rises, to {:.2f} and {:.2f} times its start".format(*strong) in page
+    assert "is never below its start and ends at {:.2f} and {:.2f} times it,".format(*strong) in page
     assert max(weak) < 3 < min(strong)
     cost = json.loads((FOLDER / "mechanisms-digits/cost.json").read_text())
     for part, label in (("own-encoder", "own encoder"), ("separate-steps", "separate steps")):
