@@ -228,6 +228,8 @@ def test_show_prints_a_table_that_was_made_alone_with_its_numbers(tmp_path, monk
     text = capsys.readouterr().out
     assert "DFNO" in text
     assert f"numbers   {collected}" in text
+    assert main(["show", "released", "--table", "table4"]) == 0
+    assert "none measured" in capsys.readouterr().out
 
 
 def test_paper_source_holds_every_table_figure_claim_and_digest(copied, monkeypatch, tmp_path, capsys):
