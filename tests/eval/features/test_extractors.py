@@ -133,7 +133,7 @@ def test_inception_that_can_neither_be_explained_nor_folded_is_refused(tmp_path)
     # Inception whose convolutions cannot be folded is refused.
     path = write_inception(tmp_path / "inception.pt", ReusedInception)
     get_extractor("inception", path=path)
-    refused("use 'inception'", get_extractor, "inception_cpu", path=path)
+    refused("--extractor-option inception.path", get_extractor, "inception_cpu", path=path)
 
 
 def test_a_broken_inception_file_is_one_line(tmp_path):
