@@ -34,7 +34,7 @@ ALL = sorted(plugins())
 #: Modules with arguments that must pass in a checkout without a plugin: style, types, rules, and that all tests of the
 #: core can be imported.
 COMMANDS = (
-    "ruff check .", "mypy", "snakemake --lint", "pytest -n 0 -q tests/test_house.py",
+    "ruff check .", "mypy", "snakemake --lint", "pytest -n 0 -q -m not\\ slow tests/test_house.py",
     "pytest -n 0 --co -q tests --ignore tests/studies",
 )  # fmt: skip
 #: Tests of the core that run without any plugin.
