@@ -1,6 +1,7 @@
 """The verb: a small sweep that is interrupted and resumed, its record, faulty grids, and averages as an axis."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -9,8 +10,9 @@ from sida.eval.measuring.measure import Measurer
 from sida.eval.measuring.protocol import load_protocol
 from sida.eval.results.trial_files import score_of
 from sida.networks.file import read_metadata, save_network
+from sida.plugins.sweep.choice import choose
 from sida.plugins.sweep.grid import make_averages, read_grid
-from sida.plugins.sweep.sweep import search_protocol
+from sida.plugins.sweep.sweep import SEARCHED, Sweep, search_protocol
 from sida.workflow.cli import main
 from tests.eval.measuring.specs import content, metric
 from tests.networks.made import random_network
@@ -81,6 +83,24 @@ def test_the_best_one_has_the_lowest_search_value_and_says_of_how_many(swept):
     assert sweep["line"] in printed
     assert sweep["line"] in record["warnings"]
     assert sweep["share"] == pytest.approx(24 / 120)
+
+
+@pytest.mark.parametrize(("images", "too_few"), [(199, True), (200, False)])
+def test_errors_are_left_out_below_twice_the_references_effective_rank(images, too_few):
+    details = {"fd": {"reference": {"effective_rank": 100.0}}}
+    facts = {"n": images, "seeds": [0, images - 1], "details": details}
+    search = [{**facts, "metrics": {SEARCHED: value}} for value in (3.0, 2.0)]
+    choice = choose([3.0, 2.0], [[3.1, 2.9, 3.0], [2.0, 2.1, 1.9]])
+    score = SimpleNamespace(
+        protocol=SimpleNamespace(num_samples=1000), records=[None], lines=list, record=dict,
+        summary=lambda: {"fd": {"mean": 2.5, "standard_error": None}},
+    )  # fmt: skip
+    fd = next(one for one in load_protocol("digits").metrics if one.key == "fd")
+    sweep = Sweep(["a", "b"], fd, search, choice, score)
+    said = [" ± " in text for text in (sweep.line(), "\n".join(sweep.lines()))]
+    assert said == [not too_few] * 2
+    assert [told.partition("; ")[2] for told in sweep.warnings()] == ["say --search-samples"] * too_few
+    assert sweep.record()["sweep"].get("too_few", False) == too_few
 
 
 def test_a_strength_of_one_has_no_guiding_network(swept):

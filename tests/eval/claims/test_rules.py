@@ -299,8 +299,9 @@ def test_longer_trainings_are_not_compared_after_equally_many_images(tmp_path):
     # Without logs the lengths are unknown, and those of a generator's trainings, too.
     without = Evidence(found.measurements, found.runs)
     two = {"seeds": 2} | {side: rows_of(recipe=side, seed=[0, 1]) for side in "ab"}
-    for more in ({}, two, {"alike": ["length"]}):
-        assert "it is unknown" in verdict(without, **part | more).findings[0].evidence
+    for unknown in (without, made(measured, sheet, tmp_path / "elsewhere")):
+        for more in ({}, two, {"alike": ["length"]}):
+            assert "it is unknown" in verdict(unknown, **part | more).findings[0].evidence
     # One of the seeds is longer than the others; a start counts.
     curve(tmp_path, "a1", [(0, 9.0), (4000, 5.0)])
     assert "differ in length" in verdict(found, **part).findings[0].evidence
@@ -452,6 +453,14 @@ def test_an_evaluation_of_fewer_images_is_not_as_sure_as_the_measurement(tmp_pat
     assert outcome(found, **LT, equal_images=True) == expected
     if len(trials) == 1:
         assert outcome(found, **REACHES, b=B, factor=1.1) == expected
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.004, "supported"), (0.1, OPEN)])
+def test_an_evaluation_scatters_by_the_share_of_its_value_that_the_measurement_does(tmp_path, share, expected):
+    for run, value in (("a", 40.0), ("b", 43.0)):
+        log(tmp_path, run, "evaluations.jsonl", [{"nimg": 1000, "fd": value, "num_samples": 5000}])
+    kept = (lines(run, spread(value, value * share)) for run, value in (("a", 30.0), ("b", 20.0)))
+    assert outcome(evidence(*kept, results=tmp_path), **LT, equal_images=True) == expected
 
 
 @pytest.mark.parametrize("records", [[], [{"nimg": 1000, "fd": None}, {"nimg": 2000, "fd": 4.0}]])

@@ -17,6 +17,7 @@ from sida.eval.figures import style
 from sida.eval.figures.curves import Panel, ReferenceLine, curves_csv, identities_on
 from sida.eval.figures.layout import Sources, load_figure_layout
 from sida.eval.figures.plot import KEPT_LABEL, NO_DATA, draw_curves
+from sida.eval.results.conditions import Planned
 from sida.eval.results.csv_files import parse_csv
 from sida.eval.results.logs import Curve, Point, pool, read_evaluations
 from sida.eval.results.measurements import Estimate, load_measurements
@@ -91,6 +92,25 @@ def test_generators_measured_against_other_files_share_no_panel(preset, tmp_path
     (note,) = identities_on([rows[0], *others], ())
     for words in ("protocol 'synthetic'", "protocol 'other'", "classes: data != uniform"):
         assert words in note
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault", "is_refused"), [({}, "", True), ({}, "it logs no fd", False), ({"final": False}, "", False)]
+)
+def test_rows_without_a_mark_need_no_comparable_measurement(measured, runs, tmp_path, changes, fault, is_refused):
+    """Known before the first job: a row that will have no curve, or a figure without marks of kept generators."""
+    one, other = [*CURVES][:2]
+    series = [{"each": {"run": [one]}}, {"each": {"run": [other]}, "optional": True}]
+    layout = {"kind": "curves", "panels": [{"series": series}], **changes}
+    (tmp_path / "l.yaml").write_text(yaml.safe_dump(layout))
+    identity = measured.lines(one, "fd")[0].identity
+    identities = {one: {"fd": identity}, other: {"fd": dataclasses.replace(identity, extractor="99" * 32)}}
+    planned = Planned("runs.tsv", runs, identities, lambda run, metric: fault if run == other else "")
+    check = load_figure_layout(tmp_path / "l.yaml").check
+    if is_refused:
+        refused(r"panels\[0\]: .*are not comparable", check, planned)
+    else:
+        check(planned)
 
 
 LEVELS = {1: [], 2: [1.923, 9.98], 3: [1.97, 3.77, 4.53, 1.79, 2.66, 4.19, 1.36, 2.62, 5.57], 5: [2.39, 1.96]}
