@@ -102,6 +102,16 @@ def test_a_card_for_which_torch_has_no_code_is_refused_before_the_work(two_gpus,
     assert "docs/cluster.md" in refused(r"no code for compute capability 7\.0", take_device, "cuda", "spec").remedy
 
 
+@pytest.mark.parametrize(
+    ("capability", "built", "runs"),
+    [((8, 6), "sm_89", False), ((8, 9), "sm_86", True), ((9, 0), "sm_89", False), ((12, 1), "sm_120", True)],
+)
+def test_code_of_a_capability_runs_from_its_minor_one_on(monkeypatch, capability, built, runs):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: [built])
+    assert (machine.code_fault(0) == "") == runs
+
+
 def test_a_job_has_the_cores_that_its_scheduler_gives_it(monkeypatch):
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: {0, 5, 6})
     monkeypatch.setattr(machine.os, "cpu_count", lambda: 64)

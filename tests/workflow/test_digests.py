@@ -139,3 +139,12 @@ def test_an_unfinished_training_of_other_settings_is_kept(tmp_path):
     assert "an unfinished run (image 768) of other settings, inputs or version; it is kept" in line
     (aside,) = (folder / "aside").iterdir()
     assert [path.read_bytes() for path in states(aside)] == before
+
+
+def test_the_order_of_keys_in_a_file_changes_no_digest(tmp_path):
+    text = {name: tmp_path / f"{name}.yaml" for name in ("one", "same", "other")}
+    text["one"].write_text("name: a\ntrials: 2\nnested: {b: 1, a: 2}\n")
+    text["same"].write_text("nested: {a: 2, b: 1}\ntrials: 2\nname: a\n")
+    text["other"].write_text("name: a\ntrials: 3\nnested: {b: 1, a: 2}\n")
+    one, same, other = (digest(path) for path in text.values())
+    assert one == same != other

@@ -27,6 +27,7 @@ from sida.workflow.preset import load_preset, preset_from
 from sida.workflow.preset.jobs import (
     find_needs,
     measurement,
+    most_gpus,
     product,
     sampled_rows,
     sampling,
@@ -196,6 +197,20 @@ def test_tables_get_their_rows_and_are_the_same(tmp_path):
         sheets = (every, own)
         first, second = (make_table(layout, measured, runs, spec=spec, results=stored) for runs in sheets)
         assert first == second
+
+
+@pytest.mark.parametrize("name", [None, "digits"])
+def test_a_table_has_the_scatter_of_a_training_that_the_preset_names(name):
+    spec = product(preset_from(settings_of("afternoon") | {"retraining": name}), "tables", "main").spec
+    assert ("retraining" in spec, "std" in spec.get("retraining", {})) == (name is not None,) * 2
+
+
+@pytest.mark.parametrize(
+    ("gpus", "batch_size", "batch_gpu", "used"),
+    [(0, 512, 64, 0), (8, 512, 64, 8), (8, 512, None, 8), (8, 192, 32, 6), (5, 192, 32, 3), (1, 7, 7, 1)],
+)
+def test_a_training_has_gpus_with_equal_numbers_of_whole_batches(gpus, batch_size, batch_gpu, used):
+    assert most_gpus(gpus, batch_size, batch_gpu) == used
 
 
 def test_products_and_short_names():
