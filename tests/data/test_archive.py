@@ -137,6 +137,17 @@ def test_cached_images_are_read_once(tmp_path):
     assert is_copy(data.images([3, 1]), expected[[3, 1]])
 
 
+@pytest.mark.parametrize(("room", "parts"), [(1, [1] * 5), (2.5, [2, 2, 1]), (9, [5])])
+def test_images_are_cached_in_parts_of_the_room_for_them(tmp_path, monkeypatch, room, parts):
+    images = pictures(5)
+    data = open_zip(write_zip(tmp_path / "a.zip", members(images)), cache=True)
+    read, sizes = dataset.ImageArchive._read, []
+    monkeypatch.setattr(dataset, "_READ_BYTES", int(room * images[0].nbytes) - (room == 1))
+    monkeypatch.setattr(dataset.ImageArchive, "_read", lambda self, part: sizes.append(len(part)) or read(self, part))
+    assert is_copy(data.images(range(5)), images.transpose(0, 3, 1, 2))
+    assert sizes == parts
+
+
 @pytest.mark.parametrize("cache", [False, True])
 def test_images_of_others_are_converted_once(tmp_path, monkeypatch, cache):
     images = pictures(6)

@@ -366,6 +366,12 @@ def test_an_interrupted_encoding_goes_on_and_its_archive_has_the_same_bytes(enco
     assert not list(tmp_path.glob("again.zip.*"))
 
 
+def test_a_part_that_vanishes_before_the_parts_are_joined_is_named(encoding, tmp_path, monkeypatch):
+    monkeypatch.setattr("sida.data.prepare.PartFolder.read", lambda parts, place: None)
+    refused(r"latent\.zip\.parts/.*: vanished or changed.*same command", encoding, "latent.zip")
+    assert not (tmp_path / "latent.zip").exists()
+
+
 def test_several_processes_encode_and_the_last_one_writes_the_same_archive(encoding, tmp_path):
     encoding("whole.zip")
     assert encoding("shared.zip", rank=0, world=2) == [2, 2, 2, 1]
