@@ -234,13 +234,12 @@ def _check_made_alike(
     own: OwnReference, source: ReferenceSource, path: Path, where: str, moments: bool, allow_tf32: bool
 ) -> None:
     """Refuses a reference file that was made with other settings than the protocol's."""
+    remedy = "leave the file out: the protocol measures its data set"
     if own.allow_tf32 != allow_tf32:
-        made, remedy = ("with", "without") if own.allow_tf32 else ("without", "with")
-        fault = f"was made {made} TF32, {where} asks for one made {remedy} it (allow_tf32)"
-        raise UserError(path, fault, "leave the file out: the protocol measures its data set")
+        made, asked = ("with", "without") if own.allow_tf32 else ("without", "with")
+        raise UserError(path, f"was made {made} TF32, {where} asks for one made {asked} it (allow_tf32)", remedy)
     if moments and source.kind == "dataset" and own.ddof != source.cov_ddof:
-        fault = f"has a covariance of ddof {own.ddof}, {where} says cov_ddof {source.cov_ddof}"
-        raise UserError(path, fault, "leave the file out: the protocol measures its data set")
+        raise UserError(path, f"has a covariance of ddof {own.ddof}, {where} says cov_ddof {source.cov_ddof}", remedy)
 
 
 def _place(protocol: Protocol, key: str) -> str:

@@ -214,28 +214,13 @@ def parts_table(data: Data, images: int | None = None) -> str:
         words = words or _span(values_of(data, runs, "recall") or [], 2)
         sid, own = (values_of(data, side, "fd_heldout") for side in (cells.get((teacher, 0.0), {}), runs))
         of_held_out = [ratio_in_words(lead(sid, own)) if sid and own and min(len(sid), len(own)) > 1 else ""] * held_out
-        return [
-            label,
-            data.grade_of(teacher),
-            _all(values_of(data, runs, images=images)),
-            *numbers,
-            *of_held_out,
-            words,
-        ]
+        fd = _all(values_of(data, runs, images=images))
+        return [label, data.grade_of(teacher), fd, *numbers, *of_held_out, words]
 
     lines = []
     for teacher in dict.fromkeys(teacher for recipe, teacher in leads if (teacher, PARTS_WEIGHT) in cells):
-        sida = lead_of(data, cells, teacher, PARTS_WEIGHT, images=images)
-        lines.append(
-            line(
-                f"none: SiDA, weight {PARTS_WEIGHT:g}",
-                teacher,
-                cells[teacher, PARTS_WEIGHT],
-                ratio_in_words(sida),
-                "",
-                "",
-            )
-        )
+        numbers = ratio_in_words(lead_of(data, cells, teacher, PARTS_WEIGHT, images=images)), "", ""
+        lines.append(line(f"none: SiDA, weight {PARTS_WEIGHT:g}", teacher, cells[teacher, PARTS_WEIGHT], *numbers))
     for recipe, label in PARTS.items():
         for teacher in data.grades:
             if (recipe, teacher) in leads:
