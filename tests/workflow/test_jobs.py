@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from sida.assets.registry import load_registry
-from sida.config.lookup import ROOT
+from sida.cli.main import parser_of
+from sida.config.lookup import ROOT, our_object
 from sida.config.named_files import find_file
 from sida.config.settings import from_mapping
 from sida.eval.measuring.monitor import monitor_facts
@@ -23,6 +24,7 @@ from sida.methods import DistillConfig
 from sida.methods.distillation import student_digest
 from sida.training import TeacherConfig
 from sida.training.run_folder import teacher_digest
+from sida.workflow.cli import all_verbs
 from sida.workflow.preset import load_preset, preset_from
 from sida.workflow.preset.jobs import (
     find_needs,
@@ -472,6 +474,21 @@ def test_an_archive_is_made_of_an_installed_folder_where_there_is_one_else_of_do
     (tmp_path / "here").mkdir()
     assert preset.archives.needs("mine.zip")["downloads"] == []
     assert preset.archives.flags("mine.zip")[:2] == ["--source", "here"]
+
+
+def test_the_command_reads_the_flags_of_each_archive_of_the_papers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    archives = shipped("paper").archives
+    verb = all_verbs()["data"]
+    parser = parser_of("data", our_object(verb.object), verb.help)
+    encoded = {path for path in archives.made if archives.made_from(path).dataset}
+    assert encoded
+    assert encoded < {*archives.made}
+    for path in archives.made:
+        for source in archives.needs(path)["files"]:
+            put(tmp_path / source, "")
+        args = parser.parse_args(["encode" if path in encoded else "prepare", *archives.flags(path)])
+        assert args.out == path
 
 
 def test_a_name_is_looked_for_in_the_presets_folder_then_here_then_in_the_checkout(tmp_path, monkeypatch):

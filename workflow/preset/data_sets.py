@@ -99,14 +99,14 @@ class Archives:
         """Options of ``sida data prepare`` or ``encode`` for an archive."""
         source, spec = self.made_from(archive), self._data.named(self.made[archive])
         values: dict[str, Any] = {"source": source.here or self.needs(archive)["files"][0], "out": archive}
-        values |= {"resolution": source.resolution, "transform": source.transform, "labels": source.labels}
-        values |= {"subset": source.subset, "max-images": source.images, "expect": spec.get("num_images")}
         if source.dataset:
             values["device"] = self._data.settings.device
             if (latents := self._latents(archive)) != EDM2_LATENTS:
                 values["latents"] = latents.name
-        elif spec.get("channels") == 1:
-            values["channels"] = 1
+        else:
+            values |= {"resolution": source.resolution, "transform": source.transform, "labels": source.labels}
+            values |= {"subset": source.subset, "max-images": source.images, "expect": spec.get("num_images")}
+            values["channels"] = 1 if spec.get("channels") == 1 else None
         return [word for key, value in values.items() if value is not None for word in (f"--{key}", str(value))]
 
     def _latents(self, archive: str) -> Latents:
