@@ -130,7 +130,7 @@ def test_sentences_on_held_out_parts_are_those_of_the_stored_rows():
     kept, at_end = (words("generated-strong", ratio_in_words, images=images) for images in (None, 50))
     assert f"FD is {kept} times SiD's, at the end {at_end} times." in FIRST
     assert f"the kept networks have {kept} times SiD's FD, and {at_end} times at the end" in PAGE
-    assert f"kept networks have {kept} times SiD's FD, and at the end each of the four is above SiD's" in HELD_OUT
+    assert f"kept networks have {kept} times SiD's FD, and at the end each of the eight is above SiD's" in HELD_OUT
     for teacher in teachers:
         for run, curve in trainings["digits-generated-strong", teacher].items():
             assert curve[50] > max(sid[50] for sid in cells[teacher, 0.0].values())
