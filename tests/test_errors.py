@@ -92,6 +92,8 @@ def test_no_output_is_written_over_an_input_or_another_output(words, lost, tmp_p
         ("average", ["x", "--std", "0.1", "--out=--"], "--out=--: '--'"),
         ("reference", ["--images", "x", "--extractor", "pixels", "--extractor", "inception", "--out", "o"],
          "--extractor: is given twice"),
+        ("reference", ["--images", "x", "--images", ".", "--extractor", "pixels", "--out", "o"],
+         "--images: is given twice"),
         # An option of a feature network that is not used.
         ("reference", ["--dataset", '{"name": "digits", "kind": "digits"}', "--extractor", "pixels",
                        "--out", "o.safetensors", "--extractor-option", "pixls.path=x"], "did you mean 'pixels'?"),
@@ -258,6 +260,16 @@ def test_a_link_to_itself_is_one_line_with_its_path(tmp_path, monkeypatch, words
 def test_a_circle_of_links_that_is_met_later_is_one_line_with_its_path(monkeypatch, error):
     monkeypatch.setattr(networks, "INFO", Verb("", lambda parser: None, Mock(side_effect=error)))
     refused("^/a/b: .*symbolic links.*another place", command, "info")
+
+
+def test_a_library_that_finds_no_memory_is_one_line_and_any_other_broken_one_is_not(monkeypatch):
+    message = "libtorch_cpu.so: failed to map segment from shared object"
+    monkeypatch.setattr(networks, "INFO", Verb("", lambda parser: None, Mock(side_effect=ImportError(message))))
+    refused(f"more memory.*{message}.*take less", command, "info")
+    broken = ImportError("cannot import name 'x' from 'numpy'")
+    monkeypatch.setattr(networks, "INFO", Verb("", lambda parser: None, Mock(side_effect=broken)))
+    with pytest.raises(ImportError, match="cannot import name"):
+        command("info")
 
 
 @pytest.mark.parametrize("words", [["verify", "."], ["plan", "demo"], ["new", "mine", "--data", os.sep]])
