@@ -249,6 +249,12 @@ def test_a_sentence_about_another_project_is_listed_after_120_days():
     assert [any(line.startswith(f"{place}: ") for line in lines) for lines in days] == [False, True]
 
 
+def test_readme_installs_the_executor_of_the_profile_for_slurm():
+    executor = re.search(r"^executor: (.+)$", (ROOT / "profiles/slurm/profile.yaml").read_text(), flags=re.M)[1]
+    installed = re.findall(r"pip install (snakemake-executor-plugin-\S+?)`", (ROOT / "README.md").read_text())
+    assert installed == [f"snakemake-executor-plugin-{executor}"]
+
+
 def test_the_catalogue_of_workflows_finds_this_one():
     """Its rules: words of README, place of the Snakefile, ending of rules; then its own file and the page of keys."""
     assert {"snakemake", "workflow"} <= {*re.findall(r"\w+", text_of(ROOT / "README.md").lower())}
