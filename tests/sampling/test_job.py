@@ -320,7 +320,7 @@ def test_shards_that_cannot_be_read_are_not_damaged(network, whole, tmp_path, mo
     assert not list(tmp_path.glob("*parts*"))
 
 
-def test_a_shard_of_other_bytes_is_made_again_and_a_stranger_beside_it_stays(network, tmp_path, monkeypatch):
+def test_a_shard_of_other_bytes_is_made_again_and_a_stranger_beside_it_stays(network, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(SampleStore, "finish", lambda store: False)
     refused("not all there", job, network, tmp_path / "s.npz", seeds="0-3")
     monkeypatch.undo()
@@ -329,3 +329,4 @@ def test_a_shard_of_other_bytes_is_made_again_and_a_stranger_beside_it_stays(net
     shard.with_name("mine.txt").write_text("x")
     assert "4 images" in job(network, tmp_path / "s.npz", seeds="0-3")[0]
     assert [path.name for path in shard.parent.iterdir()] == ["mine.txt"]
+    assert same_bits(expected[0][:4], read(tmp_path / "s.npz")["images"])
