@@ -28,12 +28,14 @@ class _Candidate:
 
     Attributes:
         row: Number of its row.
+        side: Whether it is published or measured.
         number: The number.
         column: Its column.
         retraining: Scatter of a repeated training; None: unknown.
     """
 
     row: int
+    side: Side
     number: Number
     column: ColumnSpec
     retraining: Retraining | None
@@ -106,27 +108,22 @@ def ranked(
     without: dict[str, list[str]] = {UNDECIDED: [], NO_TRIALS: [], NO_RETRAINING: []}
     bold = layout.bold or BoldSpec()
     rows = [number for number, line in enumerate(lines) if layout.bold and _is_about(bold, line)]
-    for column in layout.columns:
-        is_listed = bold.columns is None or column.id in bold.columns
-        if not column.metric or not column.direction or not is_listed:
-            continue
-        sides: dict[Side, list[_Candidate]] = {"published": [], "measured": []}
-        for row in rows:
-            for side, number in lines[row].cells[column.id].numbers.items():
-                if reason_against(number.identity) in _UNSTATED:
-                    sides[side].append(_Candidate(row, number, column, retraining))
-        first, reason = _first(**sides)
+    listed = [column for column in layout.columns if bold.columns is None or column.id in bold.columns]
+    for column in (column for column in listed if column.metric and column.direction):
+        candidates = [
+            _Candidate(row, side, number, column, retraining)
+            for row in rows
+            for side, number in lines[row].cells[column.id].numbers.items()
+            if reason_against(number.identity) in _UNSTATED
+        ]
+        published, measured = ([one for one in candidates if one.side == side] for side in ("published", "measured"))
+        first, reason = _first(published, measured)
         if reason:
             without[reason].append(column.head)
-        ranks = _ranks(first, **sides, mode=mode)
-        for row in rows:
-            kept = {
-                side: rank
-                for side, candidates in sides.items()
-                for one in candidates
-                if one.row == row and (rank := ranks.get(one)) and not reason_against(one.number.identity)
-            }
-            cells[row][column.id] = dataclasses.replace(cells[row][column.id], ranks=kept)
+        for one, rank in _ranks(first, published, measured, mode).items():
+            if rank and not reason_against(one.number.identity):
+                cell = cells[one.row][column.id]
+                cells[one.row][column.id] = dataclasses.replace(cell, ranks={**cell.ranks, one.side: rank})
     is_level = any("level" in cell.ranks.values() for row_cells in cells for cell in row_cells.values())
     notes = [f"{LEVEL_MARK}: not beaten by the best one beyond noise and retraining."] * is_level
     notes += [f"No measured value of {', '.join(heads)} is bold: {why}." for why, heads in without.items() if heads]
