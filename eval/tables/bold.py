@@ -109,7 +109,9 @@ def ranked(
     bold = layout.bold or BoldSpec()
     rows = [number for number, line in enumerate(lines) if layout.bold and _is_about(bold, line)]
     listed = [column for column in layout.columns if bold.columns is None or column.id in bold.columns]
-    for column in (column for column in listed if column.metric and column.direction):
+    for column in listed:
+        if not column.metric or not column.direction:
+            continue
         candidates = [
             _Candidate(row, side, number, column, retraining)
             for row in rows
