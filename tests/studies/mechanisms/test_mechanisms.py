@@ -160,6 +160,36 @@ def test_sentences_on_held_out_parts_are_those_of_the_stored_rows():
     )
 
 
+def test_verdicts_of_four_trainings_a_side_are_those_of_the_stored_rows():
+    cells, trainings, means = leads.cells_of(SPLIT), leads.trainings_of(SPLIT), leads.means_of(SPLIT)
+    words = lambda teacher, metric: in_words(lead_of(SPLIT, cells, teacher, 0.3, metric))
+    to_training, to_held_out = (" and ".join(words(t, m) for t in ("d10", "d10b")) for m in ("fd", "fd_heldout"))
+    added = [
+        means[f"{t}-w0.3-s{seed}", "fd"] for t, seeds in (("d10", (842, 844)), ("d10b", (846, 848))) for seed in seeds
+    ]
+    verdict = f"| 11 | holds: {to_training} to training images, {to_held_out} to held-out ones;"
+    assert f"{verdict} FD of the new trainings of SiDA is {span(added)} |" in HELD_OUT
+    good = f"| 12 | holds: {words('d200', 'fd')} to training images, {words('d200', 'fd_heldout')} to held-out ones |"
+    assert good in HELD_OUT
+    assert all(lead_of(SPLIT, cells, "d200", 0.3, metric).high < 0.07 for metric in ("fd", "fd_heldout"))
+    by_mean = [
+        means[run, "fd"] / mean(means[sid, "fd"] for sid in cells[teacher, 0.0])
+        for teacher in ("d10", "d10b")
+        for run in trainings["digits-generated-strong", teacher]
+    ]
+    assert f"FD of each kept network is at least {min(by_mean):.2f} times SiD's, and p against SiDA" in HELD_OUT
+    kept, last = (
+        {key: p for key, (*_, p) in tables.part_leads(SPLIT, images).items() if p is not None} for images in (None, 50)
+    )
+    assert max(kept.values()) < 1e-4
+    generated = " and ".join(tables.p_in_words(last["digits-generated-strong", t]) for t in ("d10", "d10b"))
+    assert f"p against SiDA is below 0.0001 from both teachers, at the end {generated}." in PAGE
+    assert last["digits-alone", "d10"] < 1e-4
+    alone = tables.p_in_words(last["digits-alone", "d10b"])
+    assert f"p against SiDA is below 0.0001 from both teachers, at the end below 0.0001 and {alone}." in PAGE
+    assert 2 * max(last.values()) < 0.001
+
+
 def test_the_page_on_later_leads_says_what_its_pairs_show():
     cells, means = leads.cells_of(LATER), leads.means_of(LATER)
     words = lambda metric, images=None: in_words(lead_of(LATER, cells, "d40", 0.3, metric, images)).removesuffix(" °")
